@@ -1,0 +1,42 @@
+# Two commands do everything: `make demo` sets up and runs the main job, `make test` sets up and passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := cli examples experiments layers nets prototxt_like solvers
+
+.PHONY: demo test check install test-slow format clean
+
+demo: install
+	$(BIN)/imae demo
+
+test: install check
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+# What takes longer than `make test` may: minutes of real training.
+test-slow: install
+	$(BIN)/python -m pytest -m slow -s $(PYTEST_FLAGS)
+
+check: install build/typing/imae
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(foreach package,$(PACKAGES),-p imae.$(package))
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/installed build/typing/imae
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "imae needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# For tools that do not follow an editable install: mypy, editors, a machine without pip.
+build/typing/imae:
+	mkdir -p build/typing
+	ln -sfn ../.. $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
