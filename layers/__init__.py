@@ -1,0 +1,17 @@
+"""Every layer: forward, backward, shapes and ONNX form; importing this package registers them all."""
+
+from imae.layers import (  # noqa: F401
+    accuracy,
+    batch_norm,
+    convolution,
+    data,
+    dropout,
+    eltwise,
+    inner_product,
+    input,
+    loss,
+    pooling,
+    relu,
+    scale,
+    softmax,
+)

@@ -1,0 +1,95 @@
+"""BatchNorm: normalisation by the batch's statistics, without the affine part (a Scale layer's)."""
+
+import torch
+from torch import Tensor
+
+from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.onnx_graph import OnnxGraph
+from imae.prototxt_like.schema import FillerParameter
+
+aten = torch.ops.aten
+
+
+@register
+class BatchNorm(Layer):
+    """y = (x - mean) / sqrt(var + eps), by channel (Ioffe and Szegedy 2015).
+
+    In the TRAIN phase the statistics are the batch's, the variance divided by m. Blobs: the decayed sums of the means,
+    of the variances times m / (m - 1), and of the weights 1; the global statistics are the first two over the third:
+    sum <- moving_average_fraction * sum + new. No blob is learned.
+    """
+
+    type = "BatchNorm"
+
+    def setup(self, bottoms: Shapes) -> Shapes:
+        """Create the three sums, all zero."""
+        param, shape = self.param.batch_norm_param, bottoms[0]
+        given = param.HasField("use_global_stats")
+        self.use_global = param.use_global_stats if given else not self.context.training
+        self.fraction, self.eps = param.moving_average_fraction, param.eps
+        if any(spec.lr_mult for spec in self.param.param):
+            raise self.error("its statistics cannot be learned: each param must have lr_mult 0")
+        channels = shape[1] if len(shape) > 1 else 1
+        for size in (channels, channels, 1):
+            self.add_blob((size,), FillerParameter(type="constant")).lr_mult = 0.0
+        return bottoms
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = (x - mean) / sqrt(var + eps); in the TRAIN phase the sums move on."""
+        x = bottoms[0]
+        if self.use_global:
+            mean, var = self.statistics()
+            saved["inverse_std"] = inverse_std = self._spread((var + self.eps).rsqrt(), x)
+            return [(x - self._spread(mean, x)) * inverse_std]
+        batch_mean, batch_var = (torch.zeros_like(blob.data) for blob in self.blobs[:2])
+        folded = x if x.dim() > 1 else x[:, None]
+        y, mean, inverse_std = aten.native_batch_norm(folded, None, None, batch_mean, batch_var, True, 1.0, self.eps)
+        self.move_on(batch_mean, batch_var, folded)
+        saved.update(x=folded, mean=mean, inverse_std=inverse_std)
+        return [y.view_as(x)]
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """dx = (dy - mean(dy) - y mean(dy y)) / sqrt(var + eps); with global statistics dy / sqrt(var + eps)."""
+        dy = top_diffs[0]
+        if self.use_global:
+            return [dy * saved["inverse_std"]]
+        dx, _, _ = aten.native_batch_norm_backward(
+            dy.view_as(saved["x"]),
+            saved["x"],
+            None,
+            None,
+            None,
+            saved["mean"],
+            saved["inverse_std"],
+            True,
+            self.eps,
+            [True, False, False],
+        )
+        return [dx.view_as(dy)]
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Return the global mean and variance (channels): the sums over their weight, 0 where nothing was summed."""
+        mean, var, weight = (blob.data for blob in self.blobs)
+        factor = torch.where(weight == 0, 0.0, 1 / weight)
+        return mean * factor, var * factor
+
+    def move_on(self, batch_mean: Tensor, batch_var: Tensor, x: Tensor) -> None:
+        """Add a batch's statistics to the decayed sums; `batch_var` comes with the factor m / (m - 1) of m samples."""
+        if x.numel() == x.shape[1]:  # one sample a channel: its variance is 0, where m / (m - 1) gives 0 / 0
+            batch_var = torch.zeros_like(batch_var)
+        mean, var, weight = (blob.data.mul_(self.fraction) for blob in self.blobs)
+        mean.add_(batch_mean)
+        var.add_(batch_var)
+        weight.add_(1.0)
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """BatchNormalization with unit scale and zero bias."""
+        mean, var = self.statistics()
+        values = {"scale": torch.ones_like(mean), "bias": torch.zeros_like(mean), "mean": mean, "var": var}
+        constants = [graph.constant(f"{self.name}_{name}", value) for name, value in values.items()]
+        graph.node("BatchNormalization", [*bottoms, *constants], tops, epsilon=self.eps)
+
+    @staticmethod
+    def _spread(statistic: Tensor, x: Tensor) -> Tensor:
+        """A per-channel value in the shape that broadcasts against `x`."""
+        return statistic.to(x.dtype).view(-1, *[1] * (x.dim() - 2))

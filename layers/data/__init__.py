@@ -1,0 +1,3 @@
+"""The data layers; importing this package registers them."""
+
+from imae.layers.data import cifar10_data, digits_data, lmdb_data  # noqa: F401

@@ -1,0 +1,39 @@
+"""What all data layers share: batches by number, prepared in the background while the net computes."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from torch import Tensor
+
+from imae.layers.layer import Context, Layer, Saved
+from imae.prototxt_like.schema import LayerParameter
+
+
+class DataLayer(Layer):
+    """A layer without bottoms whose tops are `batch(context.forwards)`.
+
+    A batch is a function of its number and the net's seed alone, so training that resumes at iteration n sees what an
+    uninterrupted run would have seen. A subclass writes `setup` and `batch`.
+    """
+
+    bottoms = (0, 0)
+    tops = (1, 2)
+
+    def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
+        super().__init__(param, context)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"prefetch {self.name}")
+        self._ahead: dict[tuple[int, int], Future[list[Tensor]]] = {}
+
+    def batch(self, number: int) -> list[Tensor]:
+        """Return the tops of forward pass `number` (from 0), on the net's device. Runs on the worker thread."""
+        raise NotImplementedError
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """Return batch `context.forwards`, and have the next one prepared meanwhile."""
+        seed, number = self.context.seed, self.context.forwards
+        ready = self._ahead.pop((seed, number), None) or self._worker.submit(self.batch, number)
+        self._ahead = {(seed, number + 1): self._worker.submit(self.batch, number + 1)}
+        return ready.result()
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """Data has no bottoms to give a gradient to."""
+        return []

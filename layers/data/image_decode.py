@@ -1,0 +1,29 @@
+"""Compressed images as Caffe sees them: planes in the order blue, green, red."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imae.prototxt_like.errors import InputError
+
+
+def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
+    """Decode a JPEG, PNG, ... file's bytes as C x H x W: C = 3 for `color` True, 1 for False, for None as in the file.
+
+    Like OpenCV, which Caffe decodes with, the planes are blue, green, red (and alpha, where the file has it and `color`
+    is None). Raises InputError if `data` is no image of 8 bits a channel.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.mode.startswith(("I", "F")):
+            raise InputError(f"an image of mode {image.mode}, expected 8 bits a channel")
+        gray = color is False or (color is None and image.mode in ("1", "L"))
+        alpha = color is None and (image.has_transparency_data or image.mode in ("LA", "PA", "RGBA"))
+        pixels = np.asarray(image.convert("L" if gray else "RGBA" if alpha else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"no image that can be decoded: {error}") from error
+    if gray:
+        return pixels[None]
+    return np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]].transpose(2, 0, 1))

@@ -1,0 +1,134 @@
+"""A data layer over a labelled image set that fits in memory: splits, order, label noise and augmentation."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imae.layers.data.counter_random import permutation
+from imae.layers.data.data_layer import DataLayer
+from imae.layers.data.label_noise import Labels, corrupt, load_labels, load_matrix
+from imae.layers.data.transform import Transform
+from imae.layers.layer import Shapes
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import NoiseKind
+
+
+class ImageSetData(DataLayer):
+    """Tops: images (B x C x H x W, of the net's dtype), labels (B, int64) and, by `intact_labels`, the intact labels.
+
+    - `split`, else the phase, says which images; `subset: n` keeps the first n of them.
+    - Order: in phase TRAIN, unless `shuffle: false`, each epoch is a new permutation of the images, and the batches run
+      on over its end, so that each epoch holds each image once. Else the given order, over and over.
+    - Crop (at random), and mirror, are augmentation, and happen in phase TRAIN only; TEST crops the centre.
+    - Without mean_file and mean_value the per-pixel mean of the whole training split is removed; `mean_value: 0` keeps
+      it.
+    - Label noise is drawn once, for the whole training split (before `subset`), whatever the phase; the labels of the
+      test split stay intact.
+
+    The set lives on the net's device as uint8. A batch is `prepare(number)`, which keeps the epochs' permutations in
+    one buffer, and `gather(number)`, which is tensor operations alone and can be captured in a CUDA graph.
+    """
+
+    tops = (1, 3)
+    field: ClassVar[str]
+    """The name of the layer's own parameter message."""
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Return the images (N x C x H x W, uint8) and the intact labels (N, int64) of one split, not to be changed."""
+        raise NotImplementedError
+
+    @property
+    def num_images(self) -> int:
+        """How many images one epoch has."""
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels can name."""
+        return 10
+
+    def setup(self, bottoms: Shapes) -> Shapes:
+        """Load the split, corrupt its labels, and return the tops' shapes."""
+        self._own: Any = getattr(self.param, self.field)
+        self._batch_size = self._own.batch_size
+        if self._batch_size < 1:
+            raise self.error(f"{self.field} needs a batch_size of at least 1")
+        if self._own.intact_labels != (len(self.param.top) == 3):
+            raise self.error(
+                f"{len(self.param.top)} tops with intact_labels: {str(self._own.intact_labels).lower()}; "
+                "intact_labels: true, and nothing else, gives a third top"
+            )
+        train = self._own.split == self._own.TRAIN if self._own.HasField("split") else self.context.training
+        try:
+            images, intact = self.load(train)
+            labels = torch.from_numpy(self._corrupt(intact.numpy())) if train else intact
+            param = self.param.transform_param
+            own_mean = not param.mean_value and not param.HasField("mean_file")
+            mean = mean_image(images if train else self.load(True)[0]) if own_mean else None
+        except InputError as error:
+            raise self.error(str(error)) from None
+        count = self._own.subset or len(images)
+        if count > len(images):
+            raise self.error(f"subset {count} exceeds the {len(images)} images of the split")
+        self.images, self.labels, self.intact = (x[:count].to(self.context.device) for x in (images, labels, intact))
+        training = self.context.training
+        self._transform = Transform(
+            self,
+            random_crop=training,
+            mirror=training and param.mirror,
+            pad=getattr(self._own, "pad", 0),
+            default_mean=mean,
+        )
+        rows = (self._batch_size - 1) // count + 2 if training and self._own.shuffle else 0
+        self._order = torch.empty((rows, count), dtype=torch.int64, device=self.context.device)
+        self._epochs: list[int | None] = [None] * rows
+        shape = self._transform.shape(tuple(images.shape[1:]))
+        return [(self._batch_size, *shape), (self._batch_size,), (self._batch_size,)][: len(self.param.top)]
+
+    def _corrupt(self, labels: Labels) -> Labels:
+        own, kind = self._own, NoiseKind.Name(self._own.noise_kind)
+        from_file = kind in ("MATRIX", "FILE")
+        if from_file != own.HasField("noise_file"):
+            raise InputError(f"noise_kind: {kind} {'needs a' if from_file else 'takes no'} noise_file")
+        path = self.context.find(own.noise_file) if from_file else None
+        if kind == "FILE":
+            return load_labels(path, len(labels), self.num_classes)
+        rate = float(str(np.float32(own.noise_rate)))  # 0.2 as it was written, not the float32 next to it
+        matrix = load_matrix(path) if path else None
+        return corrupt(labels, self.num_classes, kind, rate, own.noise_seed, matrix=matrix)
+
+    def batch(self, number: int) -> list[Tensor]:
+        """Return the tops of forward pass `number`."""
+        self.prepare(number)
+        return self.gather(torch.tensor(number, device=self.context.device))
+
+    def prepare(self, number: int) -> None:
+        """Bring the permutations of the epochs that batch `number` touches into the buffer which `gather` reads."""
+        if not self._epochs:
+            return
+        first = number * self._batch_size
+        for epoch in range(first // self.num_images, (first + self._batch_size - 1) // self.num_images + 1):
+            row = epoch % len(self._epochs)
+            if self._epochs[row] != epoch:
+                stream = f"{self.name} shuffle"
+                self._order[row] = permutation(self.num_images, self.context.seed, stream, epoch, self.context.device)
+                self._epochs[row] = epoch
+
+    def gather(self, number: Tensor) -> list[Tensor]:
+        """Return the tops of forward pass `number` (an int64 scalar on the device), for which `prepare` was called."""
+        position = number * self._batch_size + torch.arange(self._batch_size, device=self.context.device)
+        index = position % self.num_images
+        if self._epochs:
+            index = self._order[position // self.num_images % len(self._epochs), index]
+        tops = [self._transform(self.images.index_select(0, index), position)]
+        return [*tops, *(labels[index] for labels in (self.labels, self.intact)[: len(self.param.top) - 1])]
+
+
+def mean_image(images: Tensor) -> Tensor:
+    """Return the mean (C x H x W, float32) of `images` (N x C x H x W, uint8), exact to float32's rounding."""
+    total = torch.zeros(images.shape[1:], dtype=torch.float64)
+    for part in images.split(1024):  # sums below 2^24 are exact in float32, which is the fastest type to sum in
+        total += part.to(torch.float32).sum(0)
+    return (total / len(images)).to(torch.float32)

@@ -1,0 +1,131 @@
+"""Labels that are wrong on purpose: the corruptions of a training set's labels, and labels from files.
+
+Everything is drawn from `numpy.random.Generator(numpy.random.PCG64(seed))` in the order given at each kind, so that the
+same labels can be drawn elsewhere.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.schema import NoiseKind
+
+Labels = NDArray[np.int64]
+
+
+def corrupt(
+    labels: Labels, classes: int, kind: int | str, rate: float, seed: int, *, matrix: ArrayLike | None = None
+) -> Labels:
+    """Return corrupted `labels` (N, each 0 .. classes - 1) by one of the `NoiseKind`s, a number or a name.
+
+    With draw = rng.random(N), and chosen = draw < rate:
+
+    - SYMMETRIC: where chosen, rng.integers(0, classes, N), which may be the label itself (the paper's);
+    - SYMMETRIC_EXCLUSIVE: where chosen, (label + rng.integers(1, classes, N)) mod classes, always another class;
+    - PAIR_FLIP: where chosen, (label + 1) mod classes;
+    - MATRIX: the number of entries of cumsum(matrix[label]) that are <= draw: class j with probability
+      matrix[label, j]. `rate` is not used.
+
+    Raises InputError for a rate outside [0, 1], a label out of range, or a `matrix` that is not classes x classes
+    with rows that sum to 1.
+    """
+    name = kind if isinstance(kind, str) else NoiseKind.Name(kind)
+    _check_range(labels, classes, "label")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    draw = rng.random(len(labels))
+    if name == "MATRIX":
+        below = np.cumsum(_check_matrix(matrix, classes), axis=1)[labels] <= draw[:, None]
+        return np.minimum(below.sum(axis=1), classes - 1)
+    if not 0 <= rate <= 1:
+        raise InputError(f"noise_rate must lie between 0 and 1, not {rate:g}")
+    if name == "SYMMETRIC":
+        wrong = rng.integers(0, classes, len(labels))
+    elif name == "SYMMETRIC_EXCLUSIVE":
+        wrong = (labels + rng.integers(1, classes, len(labels))) % classes
+    elif name == "PAIR_FLIP":
+        wrong = (labels + 1) % classes
+    else:
+        raise InputError(f"labels cannot be drawn by the noise kind {name}")
+    return np.where(draw < rate, wrong, labels)
+
+
+def _check_matrix(matrix: ArrayLike | None, classes: int) -> NDArray[np.float64]:
+    array = np.asarray(matrix, np.float64)
+    if array.shape != (classes, classes):
+        raise InputError(f"the noise matrix has the shape {array.shape}, expected {classes} x {classes}")
+    sums = array.sum(axis=1)
+    wrong = ~(np.isclose(sums, 1, atol=1e-5) & (array >= 0).all(axis=1))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"row {row} of the noise matrix is no distribution: {array[row].tolist()} sums to {sums[row]:g}"
+        )
+    return array / sums[:, None]
+
+
+def load_matrix(path: str | Path) -> NDArray[np.float64]:
+    """Read a transition matrix, row: true class, column: label, from .npy, .npz:key, .csv or text.
+
+    Raises InputError, naming the file, if it is missing or holds no numbers.
+    """
+    return _load(path, 2).astype(np.float64)
+
+
+def load_labels(path: str | Path, count: int, classes: int) -> Labels:
+    """Read `count` labels, each 0 .. classes - 1: from .npy, an array of an .npz as `path.npz:key`, or text, one a line.
+
+    Raises InputError, naming the file, if it is missing, holds no integers, too few, too many, or one out of range.
+    """
+    array = _load(path, 1)
+    if array.shape != (count,):
+        raise InputError(f"{path}: holds labels of shape {array.shape}, expected {count} labels")
+    labels = array.astype(np.int64)
+    if not np.array_equal(labels, array):
+        raise InputError(f"{path}: the labels are not integers")
+    _check_range(labels, classes, f"{path}: label")
+    return labels
+
+
+def save_labels(path: str | Path, labels: Labels) -> None:
+    """Write `labels` for `load_labels`: .npy if the path ends so, else text, one a line."""
+    file = io.BytesIO()
+    if Path(path).suffix == ".npy":
+        np.save(file, labels)
+    else:
+        np.savetxt(file, labels, fmt="%d")
+    write_atomically(path, file.getvalue())
+
+
+def _check_range(labels: Labels, classes: int, what: str) -> None:
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise InputError(f"{what} {labels[index]} (sample {index}) is out of range: there are {classes} classes")
+
+
+def _load(path: str | Path, dimensions: int) -> NDArray[Any]:
+    name, colon, key = str(path).rpartition(":")
+    if not (colon and name.endswith(".npz")):
+        name, key = str(path), ""
+    file = io.BytesIO(read_bytes(name))
+    try:
+        if name.endswith(".npz"):
+            with np.load(file, allow_pickle=False) as arrays:
+                if key not in arrays.files:
+                    raise InputError(f'{name}: has no array "{key}"; write {name}:KEY with one of {arrays.files}')
+                array = np.asarray(arrays[key])
+        elif name.endswith(".npy"):
+            array = np.asarray(np.load(file, allow_pickle=False))
+        else:
+            array = np.loadtxt(file, delimiter="," if name.endswith(".csv") else None, ndmin=dimensions)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: holds no array of numbers: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{path}: holds {array.dtype} values, expected numbers")
+    return array

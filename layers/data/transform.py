@@ -1,0 +1,106 @@
+"""What a data layer does to its images on their way into a batch: mean, scale, padding, crop and mirror."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad as zero_pad
+
+from imae.layers.data.counter_random import random_below
+from imae.layers.layer import Layer, Shape, describe
+from imae.prototxt_like.binary import read_binaryproto
+
+
+class Transform:
+    """A layer's `transform_param` as a function of (images, positions): tensor operations, on the images' device.
+
+    In this order: y = scale (image - mean); `pad` zeros on each side, which stand for the mean; a window of crop_size,
+    at random for each image where `random_crop`, else in the centre; where `mirror`, each image flipped left to right
+    with probability 1/2. What is random is a function of the net's seed, the layer's name and the image's position in
+    the sequence of all images that the layer gives.
+    """
+
+    def __init__(
+        self, layer: Layer, *, random_crop: bool, mirror: bool, pad: int = 0, default_mean: Tensor | None = None
+    ) -> None:
+        param = layer.param.transform_param
+        self._layer, self._pad, self._mirror = layer, pad, mirror
+        self._crop, self._random_crop = param.crop_size, random_crop
+        self._scale = param.scale
+        self._dtype = torch.float64 if layer.context.dtype == torch.float64 else torch.float32
+        mean = self._read_mean()
+        if mean is None:
+            mean = default_mean
+        self._mean = None if mean is None else mean.to(layer.context.device, self._dtype)
+
+    def _read_mean(self) -> Tensor | None:
+        """Return `mean_file` as C x H x W, or the `mean_value`s as C x 1 x 1 (C may be 1); None without either."""
+        param = self._layer.param.transform_param
+        if not param.HasField("mean_file"):
+            return torch.tensor(list(param.mean_value)).view(-1, 1, 1) if param.mean_value else None
+        if param.mean_value:
+            raise self._layer.error("transform_param has both mean_file and mean_value, it takes one of them")
+        mean = torch.from_numpy(read_binaryproto(self._layer.context.find(param.mean_file)))
+        while mean.dim() > 3 and mean.shape[0] == 1:
+            mean = mean[0]
+        if mean.dim() != 3:
+            raise self._layer.error(
+                f"mean_file {param.mean_file} has the shape {describe(mean.shape)}, expected one image 1xCxHxW"
+            )
+        return mean
+
+    def shape(self, image: Shape, name: str = "the image") -> Shape:
+        """Return the shape (C, H, W) that an image of shape `image` (C, H, W) gets.
+
+        Raises InputError, calling the image `name`, where the mean or the crop does not fit it.
+        """
+        channels, height, width = image
+        mean = self._mean
+        if mean is not None and mean.shape[1:] == (1, 1):
+            if len(mean) not in (1, channels):
+                raise self._layer.error(
+                    f"{len(mean)} mean values do not fit {name}, {describe(image)}: give 1 or {channels}"
+                )
+        elif mean is not None and mean.shape != image:
+            raise self._layer.error(f"the mean image, {describe(mean.shape)}, does not fit {name}, {describe(image)}")
+        height, width = height + 2 * self._pad, width + 2 * self._pad
+        if self._crop > min(height, width):
+            raise self._layer.error(f"crop_size {self._crop} exceeds {name}, {height}x{width}")
+        return (channels, self._crop or height, self._crop or width)
+
+    def __call__(self, images: Tensor, position: Tensor) -> Tensor:
+        """Return the batch (B x C x H' x W', in the net's dtype) of `images` (B x C x H x W) at `position` (B)."""
+        x = images.to(self._dtype)
+        if self._mean is not None:
+            x = x - self._mean
+        if self._scale != 1:
+            x = x * self._scale
+        if self._pad:
+            x = zero_pad(x, (self._pad,) * 4)
+        height, width = x.shape[2:]
+        size = (self._crop or height, self._crop or width)
+        if self._mirror or (self._crop and self._random_crop):
+            x = self._window(x, size, position)
+        elif self._crop:
+            top, left = (height - size[0]) // 2, (width - size[1]) // 2
+            x = x[:, :, top : top + size[0], left : left + size[1]]
+        return x.to(self._layer.context.dtype).contiguous()
+
+    def _window(self, x: Tensor, size: tuple[int, int], position: Tensor) -> Tensor:
+        """Return a window of each image, at random or in the centre, mirrored or not: one gather of its pixels."""
+        rows, columns = (
+            self._offset(whole - part, axis, position) + torch.arange(part, device=x.device)
+            for axis, whole, part in zip("yx", x.shape[2:], size, strict=True)
+        )
+        if self._mirror:
+            flipped = self._draw(2, "mirror", position).bool()
+            columns = torch.where(flipped, columns.flip(1), columns)
+        pixels = (rows[:, :, None] * x.shape[3] + columns[:, None, :]).flatten(1)
+        return x.flatten(2).gather(2, pixels[:, None].expand(-1, x.shape[1], -1)).unflatten(2, size)
+
+    def _offset(self, slack: int, axis: str, position: Tensor) -> Tensor:
+        """Return where the window begins along an axis that is `slack` longer, B x 1."""
+        if self._random_crop:
+            return self._draw(slack + 1, f"crop {axis}", position)
+        return torch.full_like(position, slack // 2)[:, None]
+
+    def _draw(self, n: int, what: str, position: Tensor) -> Tensor:
+        return random_below(n, self._layer.context.seed, f"{self._layer.name} {what}", position)[:, None]

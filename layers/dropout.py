@@ -1,0 +1,44 @@
+"""Dropout, scaled at training time."""
+
+import torch
+from torch import Tensor
+
+from imae.layers.data.counter_random import random_uniform
+from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.onnx_graph import OnnxGraph
+
+
+@register
+class Dropout(Layer):
+    """TRAIN: y = x mask / (1 - ratio), each mask element 0 with probability `dropout_ratio`, else 1; TEST: y = x.
+
+    The mask is a function of the net's seed, the layer's name and the number of the forward pass.
+    """
+
+    type = "Dropout"
+
+    def setup(self, bottoms: Shapes) -> Shapes:
+        """Shape as the bottom's."""
+        self.ratio = self.param.dropout_param.dropout_ratio
+        if not 0 < self.ratio < 1:
+            raise self.error(f"dropout_ratio must lie between 0 and 1, not {self.ratio:g}")
+        return bottoms
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = x mask / (1 - ratio)."""
+        x = bottoms[0]
+        if not self.context.training:
+            return [x]
+        first = self.context.forwards * x.numel()
+        counter = torch.arange(first, first + x.numel(), device=x.device).view(x.shape)
+        kept = random_uniform(self.context.seed, self.name, counter) >= self.ratio
+        saved["mask"] = mask = kept.to(x.dtype).mul_(1 / (1 - self.ratio))
+        return [x * mask]
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """dx = dy mask / (1 - ratio)."""
+        return [top_diffs[0] * saved["mask"] if "mask" in saved else top_diffs[0]]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Identity."""
+        graph.node("Identity", bottoms, tops)

@@ -1,0 +1,78 @@
+"""Eltwise: the sum, product or maximum of blobs of one shape."""
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from imae.layers.layer import Layer, Saved, Shapes, describe, register
+from imae.layers.onnx_graph import OnnxGraph
+
+
+@register
+class Eltwise(Layer):
+    """SUM: y = sum of coeff_i x_i; PROD: y = product of x_i; MAX: y = max of x_i, elementwise.
+
+    At a tie MAX gives the gradient to the second of the first two bottoms, and to the earlier one after that.
+    """
+
+    type = "Eltwise"
+    bottoms = (2, None)
+
+    def setup(self, bottoms: Shapes) -> Shapes:
+        """All bottoms and the top have one shape."""
+        param = self.param.eltwise_param
+        self.operation = param.EltwiseOp.Name(param.operation)
+        if any(shape != bottoms[0] for shape in bottoms):
+            raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")
+        if len(param.coeff) not in (0, len(bottoms)):
+            raise self.error(f"needs a coeff for each of its {len(bottoms)} bottoms, or none, not {len(param.coeff)}")
+        if self.operation == "PROD" and param.coeff:
+            raise self.error("coeff goes with SUM only")
+        self.coeff = list(param.coeff) or [1.0] * len(bottoms)
+        return bottoms[:1]
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = the sum, product or maximum of the bottoms."""
+        if self.operation == "SUM":
+            first, *others = zip(bottoms, self.coeff, strict=True)
+            y = first[0] * first[1] if first[1] != 1 else first[0]
+            for i, (x, coeff) in enumerate(others):
+                y = torch.add(y, x, alpha=coeff) if i == 0 else y.add_(x, alpha=coeff)
+            return [y]
+        if self.operation == "PROD":
+            saved["x"] = bottoms
+            return [reduce(torch.mul, bottoms)]
+        y, winner = torch.maximum(*bottoms[:2]), (bottoms[0] <= bottoms[1]).to(torch.uint8)
+        for i, x in enumerate(bottoms[2:], 2):
+            winner.masked_fill_(x > y, i)
+            y = torch.maximum(y, x)
+        saved["winner"] = winner
+        return [y]
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """SUM: dx_i = coeff_i dy; PROD: dx_i = dy times the other bottoms; MAX: dx_i = dy where x_i won."""
+        dy = top_diffs[0]
+
+        def diff(i: int) -> Tensor:
+            if self.operation == "SUM":
+                return dy if self.coeff[i] == 1 else dy * self.coeff[i]
+            if self.operation == "PROD":
+                return torch.mul(dy, reduce(torch.mul, [x for j, x in enumerate(saved["x"]) if j != i]))
+            return torch.mul(dy, saved["winner"] == i)
+
+        return [diff(i) if need else None for i, need in enumerate(needs)]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Sum, Mul or Max."""
+        if self.operation == "MAX":
+            graph.node("Max", bottoms, tops)
+        elif self.operation == "PROD":
+            *first, last = bottoms
+            graph.node("Mul", [reduce(lambda a, b: graph.add("Mul", [a, b]), first), last], tops)
+        else:
+            terms = [
+                x if c == 1 else graph.add("Mul", [x, graph.constant(f"{self.name}_coeff{i}", torch.tensor(c))])
+                for i, (x, c) in enumerate(zip(bottoms, self.coeff, strict=True))
+            ]
+            graph.node("Sum", terms, tops)

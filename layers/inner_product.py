@@ -1,0 +1,67 @@
+"""InnerProduct: the fully connected layer."""
+
+import math
+
+from torch import Tensor
+
+from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.onnx_graph import OnnxGraph
+
+
+@register
+class InnerProduct(Layer):
+    """y = x W' + b, x flattened from `axis` on: M x K, W: num_output x K (K x num_output where `transpose`)."""
+
+    type = "InnerProduct"
+
+    def setup(self, bottoms: Shapes) -> Shapes:
+        """Create weight and bias; the top keeps the axes before `axis`, then num_output."""
+        param, shape = self.param.inner_product_param, bottoms[0]
+        self.first = self.axis(param.axis, shape)
+        self.transpose = param.transpose
+        if not param.num_output:
+            raise self.error("num_output is missing or 0")
+        size = math.prod(shape[self.first :])
+        weight = (size, param.num_output) if self.transpose else (param.num_output, size)
+        self.add_blob(weight, param.weight_filler)
+        if param.bias_term:
+            self.add_blob((param.num_output,), param.bias_filler)
+        return [(*shape[: self.first], param.num_output)]
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = x W' + b."""
+        saved["shape"] = bottoms[0].shape
+        saved["x"] = x = bottoms[0].reshape(*bottoms[0].shape[: self.first], -1)
+        y = x @ self._weight(x).t()
+        return [y.add_(self.blobs[1].data.to(y.dtype)) if len(self.blobs) > 1 else y]
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """dW = dy' x, db = sum of dy over M, dx = dy W."""
+        x = saved["x"].flatten(0, -2)
+        dy = top_diffs[0].reshape(-1, top_diffs[0].shape[-1])
+        weight, *bias = self.blobs
+        if weight.lr_mult:
+            weight.diff += x.t() @ dy if self.transpose else dy.t() @ x
+        if bias and bias[0].lr_mult:
+            bias[0].diff += dy.sum(0)
+        return [(dy @ self._weight(dy)).view(saved["shape"]) if needs[0] else None]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Flatten and Gemm; Reshape and MatMul where rows span several axes."""
+        weight = graph.constant(f"{self.name}_0", self.blobs[0].data)
+        bias = [graph.constant(f"{self.name}_1", self.blobs[1].data)] if len(self.blobs) > 1 else []
+        if self.first == 1:
+            flat = graph.add("Flatten", bottoms, axis=1)
+            graph.node("Gemm", [flat, weight, *bias], tops, transB=int(not self.transpose))
+            return
+        flat = graph.reshape(bottoms[0], [0] * self.first + [-1])
+        weight = weight if self.transpose else graph.add("Transpose", [weight])
+        if bias:
+            graph.node("Add", [graph.add("MatMul", [flat, weight]), *bias], tops)
+        else:
+            graph.node("MatMul", [flat, weight], tops)
+
+    def _weight(self, like: Tensor) -> Tensor:
+        """The weight as num_output x K, in the pass's precision."""
+        weight = self.blobs[0].data.to(like.dtype)
+        return weight.t() if self.transpose else weight

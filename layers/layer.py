@@ -1,0 +1,187 @@
+"""The layer contract, and the registry from a prototxt `type` to its class."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from imae.layers.fillers import fill
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter, LayerParameter
+
+if TYPE_CHECKING:
+    from imae.layers.onnx_graph import OnnxGraph
+
+Shape = tuple[int, ...]
+Shapes = list[Shape]
+Saved = dict[str, Any]
+
+
+class Blob:
+    """A learnable parameter: `data` and `diff` (same shape), and the multipliers of its learning rate and decay."""
+
+    def __init__(self, data: Tensor, lr_mult: float = 1.0, decay_mult: float = 1.0) -> None:
+        self.data = data
+        self.diff = torch.zeros_like(data)
+        self.lr_mult = lr_mult
+        self.decay_mult = decay_mult
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape."""
+        return tuple(self.data.shape)
+
+
+@dataclass
+class Context:
+    """What a layer knows of the net around it.
+
+    `forwards` counts the net's forward passes; with `seed` it determines everything random in a pass, so that a pass
+    is a function of (weights, seed, forwards). Relative paths in a prototxt are looked up in `folders`, in order.
+    """
+
+    phase: int = TRAIN
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+    forwards: int = 0
+    folders: tuple[Path, ...] = (Path(),)
+    generator: torch.Generator = field(default_factory=torch.Generator)
+
+    @property
+    def training(self) -> bool:
+        """Whether the phase is TRAIN."""
+        return self.phase == TRAIN
+
+    def find(self, name: str) -> Path:
+        """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""
+        return next((folder / name for folder in self.folders if (folder / name).exists()), Path(name))
+
+
+class Layer:
+    """A function of tensors with an explicit derivative.
+
+    A subclass sets `type`, says how many bottoms and tops it takes, and writes three methods: `setup`, `forward` and
+    `backward`. The only state that passes from forward to backward is `saved`.
+    """
+
+    type: ClassVar[str] = ""
+    bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
+    """Fewest and most bottoms; None: any number."""
+    tops: ClassVar[tuple[int, int | None]] = (1, 1)
+    is_loss: ClassVar[bool] = False
+    """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
+    no_gradient_to: ClassVar[frozenset[int]] = frozenset()
+    """Bottoms by which the layer has no derivative, such as labels."""
+
+    def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
+        self.param = param
+        self.name: str = param.name
+        self.context = context or Context()
+        self.blobs: list[Blob] = []
+
+    def setup(self, bottoms: Shapes) -> Shapes:
+        """Check the prototxt against the bottoms' shapes, create the blobs, and return the tops' shapes.
+
+        Called once. Raises InputError, naming the layer, for what does not fit.
+        """
+        raise NotImplementedError
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """Return the tops; keep in `saved` what `backward` needs. Never changes a bottom."""
+        raise NotImplementedError
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """Return the derivative of the loss by each bottom that `needs` it, and add to each blob's `diff`."""
+        raise NotImplementedError
+
+    def to_onnx(self, graph: "OnnxGraph", bottoms: list[str], tops: list[str]) -> None:
+        """Add the nodes of its TEST phase to `graph`, from the values named `bottoms` to those named `tops`."""
+        raise self.error("has no ONNX form")
+
+    def check_counts(self) -> None:
+        """Raise InputError unless the prototxt gives as many bottoms and tops as the layer takes."""
+        for what, (least, most), count in (
+            ("bottom", self.bottoms, len(self.param.bottom)),
+            ("top", self.tops, len(self.param.top)),
+        ):
+            if count < least or (most is not None and count > most):
+                expected = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
+                raise self.error(f"takes {expected} {what} blobs, the prototxt gives {count}")
+
+    def loss_weights(self) -> list[float]:
+        """Return the weight of each top in the net's loss."""
+        given = list(self.param.loss_weight)
+        if given and len(given) != len(self.param.top):
+            raise self.error(f"loss_weight must be given for each of its {len(self.param.top)} tops, not {len(given)}")
+        return given or [1.0 if self.is_loss and i == 0 else 0.0 for i in range(len(self.param.top))]
+
+    def add_blob(self, shape: Sequence[int], filler: FillerParameter) -> Blob:
+        """Append a blob of `shape` with its initial values drawn by `filler`, its multipliers from the next `param`."""
+        data = torch.empty(tuple(shape), dtype=torch.float64 if self.context.dtype == torch.float64 else torch.float32)
+        try:
+            fill(data, filler, self.context.generator)
+        except InputError as error:
+            raise self.error(str(error)) from None
+        blob = Blob(data.to(self.context.device))
+        if len(self.blobs) < len(self.param.param):
+            spec = self.param.param[len(self.blobs)]
+            blob.lr_mult, blob.decay_mult = spec.lr_mult, spec.decay_mult
+        self.blobs.append(blob)
+        return blob
+
+    def axis(self, axis: int, shape: Shape) -> int:
+        """Return `axis`, counted from the end where negative, as an index into `shape`."""
+        if not -len(shape) <= axis < len(shape):
+            raise self.error(f"axis {axis} is out of range for a bottom of shape {describe(shape)}")
+        return axis % len(shape)
+
+    def error(self, message: str) -> InputError:
+        """Return the InputError that names this layer."""
+        return InputError(f'layer "{self.name}" ({self.param.type}): {message}')
+
+
+def describe(shape: Sequence[int]) -> str:
+    """Return a shape as Caffe prints it: `128x3x32x32`."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+registry: dict[str, type[Layer]] = {}
+L = TypeVar("L", bound=Layer)
+
+
+def register(cls: type[L]) -> type[L]:
+    """Class decorator: make `cls` the layer of prototxt type `cls.type`."""
+    registry[cls.type] = cls
+    return cls
+
+
+def create_layer(param: LayerParameter, context: Context | None = None) -> Layer:
+    """Return the layer that `param` describes; raises InputError for an unknown type or a wrong number of blobs."""
+    if param.type not in registry:
+        close = difflib.get_close_matches(param.type, registry, 1)
+        hint = f'; did you mean "{close[0]}"?' if close else f"; known are {', '.join(sorted(registry))}"
+        raise InputError(f'layer "{param.name}": unknown layer type "{param.type}"{hint}')
+    layer = registry[param.type](param, context)
+    layer.check_counts()
+    return layer
+
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "Blob",
+    "Context",
+    "Layer",
+    "Saved",
+    "Shape",
+    "Shapes",
+    "create_layer",
+    "describe",
+    "register",
+    "registry",
+]

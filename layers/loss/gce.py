@@ -1,0 +1,52 @@
+"""Generalised cross entropy (GCE), between CCE (q -> 0) and MAE (q = 1)."""
+
+from torch import Tensor
+
+from imae.layers.layer import Shapes, register
+from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
+
+
+class GeneralisedCrossEntropy(SampleLoss):
+    """(1 - p_y^q) / q; gradient by the logits p_y^q (p - onehot(y)); weight 2 p_y^q (1 - p_y).
+
+    Zhang and Sabuncu 2018. `gce_param`: q in (0, 1], 0.7 as theirs; with k the truncated form: from forward pass
+    `start_iter` on, a sample with p_y <= k has the value (1 - k^q) / q and gives no gradient.
+    """
+
+    def setup(self, bottoms: Shapes) -> Shapes:
+        """Check q and k."""
+        param = self.param.gce_param
+        self.q, self.k, self.start_iter = param.q, param.k if param.HasField("k") else None, param.start_iter
+        if not 0 < self.q <= 1:
+            raise self.error(f"gce_param.q must lie in (0, 1], not {self.q:g}")
+        if self.k is not None and not 0 <= self.k < 1:
+            raise self.error(f"gce_param.k must lie in [0, 1), not {self.k:g}")
+        return super().setup(bottoms)
+
+    def value(self, p_y: Tensor) -> Tensor:
+        """(1 - p_y^q) / q."""
+        return (1 - self._pruned(p_y, self.k or 0.0).pow(self.q)).div(self.q)
+
+    def factor(self, p_y: Tensor) -> Tensor:
+        """p_y^q."""
+        return self._pruned(p_y, 0.0).pow(self.q)
+
+    def _pruned(self, p_y: Tensor, value: float) -> Tensor:
+        """p_y, and `value` for the samples that the truncated form prunes."""
+        if self.k is None or self.context.forwards < self.start_iter:
+            return p_y
+        return p_y.where(p_y > self.k, value)
+
+
+@register
+class SoftmaxWithGCELoss(GeneralisedCrossEntropy, OnLogits):
+    """Generalised cross entropy of logits."""
+
+    type = "SoftmaxWithGCELoss"
+
+
+@register
+class GCELoss(GeneralisedCrossEntropy, OnProbabilities):
+    """Generalised cross entropy of probabilities."""
+
+    type = "GCELoss"

@@ -1,0 +1,63 @@
+"""Labels as the losses and Accuracy take them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from imae.layers.layer import Layer, Shapes, describe
+
+
+class Labels:
+    """The labels of predictions (N x C x ...) with their classes along `axis`: one label a prediction, in 0 to C - 1.
+
+    `ignore_label` and `normalization` are the layer's `loss_param`'s unless `ignore_label` is given.
+    """
+
+    def __init__(self, layer: Layer, bottoms: Shapes, axis: int, ignore_label: int | None = None) -> None:
+        param = layer.param.loss_param
+        self.layer, self.axis = layer, axis
+        self.ignore_label = param.ignore_label if param.HasField("ignore_label") else ignore_label
+        mode = param.normalization
+        if param.HasField("normalize") and not param.HasField("normalization"):
+            mode = param.VALID if param.normalize else param.BATCH_SIZE
+        self.normalization = param.NormalizationMode.Name(mode)
+        scores, labels = bottoms[:2]
+        self.shape = labels
+        expected = scores[:axis] + scores[axis + 1 :]
+        if math.prod(labels) != math.prod(expected):
+            raise layer.error(
+                f"predictions of {describe(scores)} with classes along axis {axis} need labels of "
+                f"{describe(expected)}, found {describe(labels)}"
+            )
+
+    def indices(self, label: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the labels as indices along `axis` of `scores`, and which of them count (both of size 1 there).
+
+        An ignored label becomes class 0. Raises InputError for a label that is no class.
+        """
+        shape = list(scores.shape)
+        classes, shape[self.axis] = shape[self.axis], 1
+        index = label.long().view(shape)
+        valid = torch.ones_like(index, dtype=torch.bool)
+        if self.ignore_label is not None:
+            valid = index != self.ignore_label
+            index = index * valid
+        # Reading the verdict back would break a CUDA graph; the eager iterations before its capture have looked.
+        if not (index.is_cuda and torch.cuda.is_current_stream_capturing()):
+            wrong = (index < 0) | (index >= classes)
+            if wrong.any():
+                raise self.layer.error(
+                    f"label {index[wrong][0]} is out of range: there are {classes} classes, 0 to {classes - 1}"
+                )
+        return index, valid
+
+    def normaliser(self, valid: Tensor) -> Tensor | float:
+        """Return what the sum over samples is divided by, at least 1: by `normalization`, the number that count
+        (VALID), all (FULL), the batch size (BATCH_SIZE) or 1 (NONE).
+        """
+        if self.normalization == "VALID" and self.ignore_label is not None:
+            return valid.sum().clamp_min(1)
+        if self.normalization == "BATCH_SIZE":
+            return math.prod(valid.shape[: self.axis])
+        return 1 if self.normalization == "NONE" else max(1, valid.numel())

@@ -1,0 +1,170 @@
+"""Pooling: the maximum, mean or a random element of each window."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imae.layers.data.counter_random import random_uniform
+from imae.layers.layer import Layer, Saved, Shapes, describe, register
+from imae.layers.onnx_graph import OnnxGraph
+
+aten = torch.ops.aten
+
+
+@register
+class Pooling(Layer):
+    """MAX: y = max of the window; AVE: y = sum of the window over its size, padding included; STOCHASTIC: see below.
+
+    Output size along an axis: (size + 2 pad - kernel) / stride + 1, rounded up (down with `round_mode: FLOOR`), less
+    one where the last window would start in the padding. Windows that reach past the padded border are clipped to it.
+    A second top of MAX gives the index h W + w of each maximum, the first at a tie.
+
+    STOCHASTIC (Zeiler and Fergus 2013), for bottoms that are nowhere negative: TRAIN draws one element of the window
+    with probability proportional to its value, TEST takes the mean weighted by it.
+    """
+
+    type = "Pooling"
+    tops = (1, 2)
+
+    def setup(self, bottoms: Shapes) -> Shapes:
+        """Read the geometry and return the top's shape, twice where the indices are asked for."""
+        param, shape = self.param.pooling_param, bottoms[0]
+        self.method = param.PoolMethod.Name(param.pool)
+        if len(shape) != 4:
+            raise self.error(f"needs a bottom of 4 axes, found {describe(shape)}")
+        if len(self.param.top) == 2 and self.method != "MAX":
+            raise self.error("only MAX pooling has a second top")
+        self.everywhere = param.global_pooling
+        if self.everywhere:
+            if param.HasField("kernel_size") or param.HasField("kernel_h") or param.HasField("kernel_w"):
+                raise self.error("global_pooling takes no kernel size")
+            self.kernel, self.stride, self.pad = shape[2:], (1, 1), (0, 0)
+        else:
+            self.kernel, self.stride, self.pad = (self._pair(what) for what in ("kernel", "stride", "pad"))
+        if min(self.kernel + self.stride) < 1:
+            raise self.error("kernel and stride must be at least 1")
+        if any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
+            raise self.error(f"pad {describe(self.pad)} must be smaller than the kernel {describe(self.kernel)}")
+        if self.method == "STOCHASTIC" and max(self.pad):
+            raise self.error("STOCHASTIC pooling takes no padding")
+        self.ceil_mode = param.RoundMode.Name(param.round_mode) == "CEIL"
+        sizes = [self._size(*along) for along in zip(shape[2:], self.kernel, self.stride, self.pad, strict=True)]
+        if min(sizes) < 1:
+            raise self.error(f"a {describe(self.kernel)} window does not fit into the bottom of {describe(shape)}")
+        self.pooled = tuple(sizes)
+        return [(*shape[:2], *sizes)] * len(self.param.top)
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = the maximum, the mean or the drawn element of each window."""
+        saved["x"] = x = bottoms[0]
+        if self.method == "STOCHASTIC":
+            return [self._stochastic(x, saved)]
+        if self.method == "AVE":
+            return [x.mean((2, 3), keepdim=True) if self.everywhere else self._mean(x)]
+        y, saved["index"] = aten.max_pool2d_with_indices(*self._padded(x))
+        return [y, self._unpadded_index(saved["index"], x).to(x.dtype)][: len(self.param.top)]
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """dx = dy at the maximum or the drawn element; dy over the window's size in all of it."""
+        dy, x = top_diffs[0], saved["x"]
+        if self.method == "STOCHASTIC":
+            windows = saved["choice"] * dy.reshape(*dy.shape[:2], 1, -1)
+            return [self._fold(windows, x)]
+        if self.method == "AVE" and self.everywhere:
+            return [(dy / (x.shape[2] * x.shape[3])).expand_as(x)]
+        if self.method == "AVE":
+            dx = aten.avg_pool2d_backward(
+                dy.contiguous(), x, self.kernel, self.stride, self.pad, self.ceil_mode, True, None
+            )
+            return [dx]
+        padded, *geometry = self._padded(x)
+        dx = aten.max_pool2d_with_indices_backward(dy.contiguous(), padded, *geometry, saved["index"])
+        return [dx if padded is x else dx[:, :, self.pad[0] :, self.pad[1] :][:, :, : x.shape[2], : x.shape[3]]]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """GlobalAveragePool, GlobalMaxPool, AveragePool or MaxPool, padded as far as the windows reach."""
+        if self.method == "STOCHASTIC" or len(tops) == 2:
+            raise self.error("STOCHASTIC pooling and indices of maxima have no ONNX form")
+        if self.everywhere:
+            graph.node("GlobalAveragePool" if self.method == "AVE" else "GlobalMaxPool", bottoms, tops)
+            return
+        geometry = {"kernel_shape": self.kernel, "strides": self.stride, "pads": self.pad * 2}
+        if self.method == "AVE":
+            graph.node("AveragePool", bottoms, tops, count_include_pad=1, ceil_mode=int(self.ceil_mode), **geometry)
+        else:
+            graph.node("MaxPool", bottoms, tops, ceil_mode=int(self.ceil_mode), **geometry)
+
+    def _mean(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.kernel, self.stride, self.pad, self.ceil_mode, count_include_pad=True)
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...], tuple[int, ...], tuple[int, ...], list[int], bool]:
+        """The arguments of max_pool2d: PyTorch pads by at most half the kernel; more is padded here, with -inf."""
+        pad = self.pad
+        if all(2 * p <= k for p, k in zip(pad, self.kernel, strict=True)):
+            return x, self.kernel, self.stride, pad, [1, 1], self.ceil_mode
+        right = [
+            max((size - 1) * stride + kernel - along - p, 0)
+            for size, stride, kernel, along, p in zip(
+                self.pooled, self.stride, self.kernel, x.shape[2:], pad, strict=True
+            )
+        ]
+        x = F.pad(x, (pad[1], right[1], pad[0], right[0]), value=-math.inf)
+        return x, self.kernel, self.stride, (0, 0), [1, 1], False
+
+    def _unpadded_index(self, index: Tensor, x: Tensor) -> Tensor:
+        padded = self._padded(x)[0]
+        if padded is x:
+            return index
+        h, w = index // padded.shape[3] - self.pad[0], index % padded.shape[3] - self.pad[1]
+        return h * x.shape[3] + w
+
+    def _stochastic(self, x: Tensor, saved: Saved) -> Tensor:
+        """Draw (or average over) the elements of each window; keeps what each element passed on in `choice`."""
+        windows = self._unfold(x)
+        total = windows.sum(2, keepdim=True)
+        if not self.context.training:
+            saved["choice"] = (2 * windows - (windows**2).sum(2, keepdim=True) / total) / total
+            return ((windows**2).sum(2) / total[:, :, 0]).nan_to_num(0.0).view(*x.shape[:2], *self.pooled)
+        count = total.numel()
+        first = self.context.forwards * count
+        counter = torch.arange(first, first + count, device=x.device).view(total.shape)
+        threshold = random_uniform(self.context.seed, self.name, counter).to(x.dtype) * total
+        chosen = (windows.cumsum(2) <= threshold).sum(2, keepdim=True).clamp_max(windows.shape[2] - 1)
+        saved["choice"] = torch.zeros_like(windows).scatter_(2, chosen, 1.0)
+        return windows.gather(2, chosen).view(*x.shape[:2], *self.pooled)
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        """The windows, N x C x kernel elements x windows; zeros past the border."""
+        columns = F.unfold(F.pad(x, self._overhang(x)), self.kernel, stride=self.stride)
+        return columns.view(*x.shape[:2], math.prod(self.kernel), -1)
+
+    def _fold(self, windows: Tensor, x: Tensor) -> Tensor:
+        right, bottom = self._overhang(x)[1::2]
+        size = (x.shape[2] + bottom, x.shape[3] + right)
+        return F.fold(windows.flatten(1, 2), size, self.kernel, stride=self.stride)[:, :, : x.shape[2], : x.shape[3]]
+
+    def _overhang(self, x: Tensor) -> tuple[int, int, int, int]:
+        """How far the last windows reach past the border, as F.pad takes it."""
+        h, w = (
+            max((size - 1) * stride + kernel - along, 0)
+            for size, stride, kernel, along in zip(self.pooled, self.stride, self.kernel, x.shape[2:], strict=True)
+        )
+        return 0, w, 0, h
+
+    def _size(self, size: int, kernel: int, stride: int, pad: int) -> int:
+        """The output size along one axis."""
+        span = (size + 2 * pad - kernel) / stride
+        pooled = (math.ceil(span) if self.ceil_mode else math.floor(span)) + 1
+        return pooled - 1 if pad and (pooled - 1) * stride >= size + pad else pooled
+
+    def _pair(self, what: str) -> tuple[int, int]:
+        """A setting along height and width: from `what`_h and `what`_w, or one number for both."""
+        param, square = self.param.pooling_param, "kernel_size" if what == "kernel" else what
+        by_axis = param.HasField(f"{what}_h"), param.HasField(f"{what}_w")
+        if any(by_axis):
+            if param.HasField(square) or not all(by_axis):
+                raise self.error(f"give either {square} or both {what}_h and {what}_w")
+            return getattr(param, f"{what}_h"), getattr(param, f"{what}_w")
+        return getattr(param, square), getattr(param, square)
