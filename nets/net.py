@@ -1,0 +1,404 @@
+"""Net: layers wired by blob names, run forward and backward."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import imae.layers  # noqa: F401  registers the layers
+from imae.layers.data.data_layer import DataLayer
+from imae.layers.input import Input
+from imae.layers.layer import TEST, Blob, Context, Layer, Saved, Shape, create_layer, describe
+from imae.nets.plan import fused_plan
+from imae.nets.state import filter_layers
+from imae.nets.storage import Storage
+from imae.prototxt_like.binary import array_to_blob, blob_to_array, read_caffemodel
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import BlobProto, LayerParameter, NetParameter, ParamSpec
+from imae.prototxt_like.text import read_net
+
+
+@dataclass
+class Step:
+    """A layer at its place in the net: which values it reads and makes, and what its backward owes.
+
+    Values are numbered. An in-place layer makes a new value under the old name, and a value with several readers gets
+    the sum of their gradients, which is all that Caffe's Split layers do.
+    """
+
+    layer: Layer
+    bottoms: list[int]
+    tops: list[int]
+    loss_weights: list[float]
+    needs: list[bool]
+    """Which bottoms get a gradient."""
+    backward: bool
+    saved: Saved = field(default_factory=dict)
+    finished: list[int] = field(default_factory=list)
+    """Values that no later step reads."""
+
+
+@dataclass
+class CopyReport:
+    """What `Net.copy_weights` did, by layer names."""
+
+    copied: list[str]
+    kept: list[str]
+    """Layers of the net with blobs that the source has not."""
+    unused: list[str]
+    """Layers of the source with blobs that the net has not."""
+
+
+class Net:
+    """A net in one phase.
+
+    `params` holds each layer's learnable blobs, `learnable` all of them once, in order, shared ones under their first
+    owner. After a pass `blobs` and `diffs` hold the named values and their gradients, unless `keep_blobs` is off.
+    """
+
+    def __init__(
+        self,
+        param: NetParameter | str | Path,
+        phase: int = TEST,
+        *,
+        level: int = 0,
+        stages: Sequence[str] = (),
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        folder: Path | None = None,
+        backward: bool = True,
+        plan: str = "plain",
+    ) -> None:
+        """Build the net that a prototxt (read, or its path) describes in `phase`, at `level` and `stages`.
+
+        Relative paths in it are looked up in the working directory, then in `folder` (a file's own, by default).
+        `seed` determines the initial weights and everything random in the passes. Without `backward` nothing is kept
+        for one. The plan "fused" runs chains of layers as one (`imae.nets.plan`), whose inner values `blobs` then
+        lacks. Raises InputError for what is wrong in the prototxt, naming the layer.
+        """
+        if not isinstance(param, NetParameter):
+            folder = folder or Path(param).parent
+            param = read_net(param)
+        param = _copy(param)
+        state = param.state
+        state.phase, state.level = phase, state.level or level
+        state.stage.extend(stages)
+        self.param = filter_layers(param)
+        self.name: str = param.name
+        self.context = Context(
+            phase=phase,
+            device=torch.device(device),
+            dtype=dtype,
+            seed=seed,
+            folders=(Path(), folder) if folder else (Path(),),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        self.keep_blobs = True
+        self.names: list[str] = []
+        self.shapes: list[Shape] = []
+        self.newest: dict[str, int] = {}
+        self.steps = [self._add_step(layer_param) for layer_param in self.param.layer]
+        self.params = self._collect_params()
+        self.learnable = self._share_params()
+        self.storage = Storage(self.learnable, plain=[owner for _, owner in self._views])
+        for blob, owner in self._views:
+            blob.data, blob.diff = owner.data.view(blob.shape), owner.diff.view(blob.shape)
+            blob.lr_mult, blob.decay_mult = owner.lr_mult, owner.decay_mult
+        if backward:
+            self._plan_backward()
+        self.plan = fused_plan(self.steps) if plan == "fused" else self.steps
+        read = {bottom for step in self.steps for bottom in step.bottoms}
+        self.inputs = [name for step in self.steps if isinstance(step.layer, Input) for name in step.layer.param.top]
+        self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
+        self._plan_release()
+        self.loss = torch.zeros(())
+        self.blobs: dict[str, Tensor] = {}
+        self.diffs: dict[str, Tensor] = {}
+
+    # Running
+
+    def forward(self, **inputs: Tensor | np.ndarray) -> dict[str, Tensor]:
+        """Run all layers on the named `inputs` (of the net's Input layers), and return the net's outputs by name.
+
+        A pass reads batch `context.forwards` of its data layers and counts that up. `loss` becomes the weighted sum of
+        the losses (a scalar tensor).
+        """
+        values: list[Tensor | None] = [None] * len(self.names)
+        loss: Tensor | None = None
+        for step in self.plan:
+            bottoms = [_present(values[bottom]) for bottom in step.bottoms]
+            if isinstance(step.layer, Input):
+                bottoms = [self._fed(name, inputs) for name in step.layer.param.top]
+            step.saved = {}
+            tops = step.layer.forward(bottoms, step.saved)
+            if isinstance(step.layer, DataLayer):
+                tops = [self._placed(top) for top in tops]
+            for number, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
+                values[number] = top
+                if weight:
+                    term = weight * top.sum()
+                    loss = term if loss is None else loss + term
+            if step.backward:
+                step.saved["tops"] = [(top.shape, top.dtype) for top in tops]
+            else:
+                step.saved = {}
+            if not self.keep_blobs:
+                for number in step.finished:
+                    values[number] = None
+        self.context.forwards += 1
+        self.loss = torch.zeros((), device=self.context.device) if loss is None else loss
+        if self.keep_blobs:
+            self.blobs = {name: made for name, value in self.newest.items() if (made := values[value]) is not None}
+        return {name: _present(values[self.newest[name]]) for name in self.outputs}
+
+    def backward(self, top_diffs: Mapping[str, Tensor] | None = None) -> None:
+        """Run all layers backward from the last forward pass, adding to the `diff` of each learnable blob.
+
+        The gradient starts at the weighted losses, and at `top_diffs` of named blobs where they are given.
+        """
+        diffs: list[Tensor | None] = [None] * len(self.names)
+        for name, diff in (top_diffs or {}).items():
+            diffs[self.newest[name]] = diff
+        for step in reversed(self.plan):
+            if not step.backward:
+                continue
+            arrived = [diffs[top] for top in step.tops]
+            for i, weight in enumerate(step.loss_weights):
+                if weight:
+                    arrived[i] = _sum(arrived[i], self._constant(weight, step.saved["tops"][i]))
+            if any(diff is not None for diff in arrived):
+                complete = [
+                    self._constant(0.0, like) if diff is None else diff
+                    for diff, like in zip(arrived, step.saved["tops"], strict=True)
+                ]
+                bottom_diffs = step.layer.backward(complete, step.saved, step.needs)
+                for bottom, bottom_diff, need in zip(step.bottoms, bottom_diffs, step.needs, strict=False):
+                    if need:
+                        diffs[bottom] = _sum(diffs[bottom], bottom_diff)
+            step.saved = {}
+            if not self.keep_blobs:
+                for top in step.tops:
+                    diffs[top] = None
+        if self.keep_blobs:
+            self.diffs = {name: diff for name, diff in zip(self.names, diffs, strict=True) if diff is not None}
+
+    def clear_diffs(self) -> None:
+        """Set the `diff` of every learnable blob to zero."""
+        self.storage.diff.zero_()
+
+    def reseed(self, seed: int, forwards: int) -> None:
+        """Go on as after `forwards` passes of a net made with `seed` (which leaves the weights as they are)."""
+        self.context.seed, self.context.forwards = seed, forwards
+
+    # Weights
+
+    def copy_weights(self, source: NetParameter | str | Path) -> CopyReport:
+        """Copy the blobs of the layers that `source` (a net, or the path of a caffemodel) has under the same name.
+
+        Raises InputError where a layer's blobs differ in number or shape; nothing is copied then.
+        """
+        if not isinstance(source, NetParameter):
+            source = read_caffemodel(source)
+        given = {layer.name: layer.blobs for layer in source.layer if layer.blobs}
+        copies = []
+        for name in self.params.keys() & given.keys():
+            blobs = self.params[name]
+            if len(given[name]) != len(blobs):
+                raise InputError(f'layer "{name}": has {len(blobs)} blobs, the source of the weights {len(given[name])}')
+            copies += [(blob.data, self._fitting(name, i, blob, given[name][i])) for i, blob in enumerate(blobs)]
+        for data, array in copies:
+            data.copy_(torch.from_numpy(array))
+        return CopyReport(
+            copied=[name for name in self.params if name in given],
+            kept=[name for name in self.params if name not in given],
+            unused=[name for name in given if name not in self.params],
+        )
+
+    def share_weights(self, other: "Net") -> None:
+        """Make the blobs of this net the blobs of `other`'s layers of the same names: one memory from then on.
+
+        Raises InputError where shapes differ.
+        """
+        for name, blobs in self.params.items():
+            if len(theirs := other.params.get(name, [])) not in (0, len(blobs)):
+                raise InputError(f'layer "{name}": has {len(blobs)} blobs in one net and {len(theirs)} in the other')
+            for i, (mine, their) in enumerate(zip(blobs, theirs, strict=False)):
+                if mine.shape != their.shape:
+                    shapes = f"{describe(mine.shape)} in one net and {describe(their.shape)} in the other"
+                    raise InputError(f'layer "{name}": blob {i} is {shapes}')
+                mine.data, mine.diff = their.data, their.diff
+
+    def to_proto(self, *, diffs: bool = False) -> NetParameter:
+        """Return the net with its weights, and their gradients by option, as a caffemodel holds it."""
+        param = _copy(self.param)
+        for layer in param.layer:
+            for blob in self.params.get(layer.name, []):
+                diff = blob.diff.cpu().contiguous().numpy() if diffs else None
+                layer.blobs.append(array_to_blob(blob.data.cpu().contiguous().numpy(), diff))
+        return param
+
+    # Building
+
+    def _add_step(self, param: LayerParameter) -> Step:
+        """Create the layer, set it up on its bottoms' shapes, and number its tops."""
+        if not param.HasField("phase"):
+            param.phase = self.context.phase
+        layer = create_layer(param, self.context)
+        for name in param.bottom:
+            if name not in self.newest:
+                close = difflib.get_close_matches(name, self.newest, 1)
+                hint = f'; did you mean "{close[0]}"?' if close else ""
+                raise layer.error(f'no layer before it produces its bottom "{name}"{hint}')
+        bottoms = [self.newest[name] for name in param.bottom]
+        for i, name in enumerate(param.top):
+            in_place = i < len(param.bottom) and param.bottom[i] == name
+            if (name in self.newest and not in_place) or name in list(param.top)[:i]:
+                raise layer.error(f'its top "{name}" is produced by another layer already')
+        if param.propagate_down and len(param.propagate_down) != len(bottoms):
+            raise layer.error(
+                f"propagate_down must be given for each of its {len(bottoms)} bottoms, not {len(param.propagate_down)}"
+            )
+        shapes = layer.setup([self.shapes[bottom] for bottom in bottoms])
+        if len(param.param) > len(layer.blobs):
+            raise layer.error(f"has {len(layer.blobs)} learnable blobs, but {len(param.param)} param settings")
+        tops = list(range(len(self.names), len(self.names) + len(shapes)))
+        self.newest.update(zip(param.top, tops, strict=True))
+        self.names += param.top
+        self.shapes += shapes
+        return Step(layer, bottoms, tops, layer.loss_weights(), [False] * len(bottoms), False)
+
+    def _collect_params(self) -> dict[str, list[Blob]]:
+        params: dict[str, list[Blob]] = {}
+        for step in self.steps:
+            if step.layer.blobs:
+                if step.layer.name in params:
+                    raise step.layer.error("another layer with learnable blobs has the same name")
+                params[step.layer.name] = step.layer.blobs
+        return params
+
+    def _share_params(self) -> list[Blob]:
+        """Give blobs named alike by their layers' `param` one owner, the first; return the owners in order."""
+        owners: dict[str, tuple[Layer, Blob, ParamSpec]] = {}
+        learnable: list[Blob] = []
+        self._views: list[tuple[Blob, Blob]] = []
+        for step in self.steps:
+            layer = step.layer
+            for i, blob in enumerate(layer.blobs):
+                spec = layer.param.param[i] if i < len(layer.param.param) else ParamSpec()
+                if not spec.name or spec.name not in owners:
+                    learnable.append(blob)
+                    if spec.name:
+                        owners[spec.name] = layer, blob, _copy(spec)
+                    continue
+                first, owner, owner_spec = owners[spec.name]
+                permissive = spec.share_mode == ParamSpec.PERMISSIVE
+                if (blob.data.numel() != owner.data.numel()) if permissive else (blob.shape != owner.shape):
+                    raise layer.error(
+                        f'cannot share param "{spec.name}" of layer "{first.name}": it is {describe(owner.shape)} '
+                        f"there, {describe(blob.shape)} here"
+                    )
+                for multiplier in ("lr_mult", "decay_mult"):
+                    if spec.HasField(multiplier):
+                        value = getattr(spec, multiplier)
+                        if owner_spec.HasField(multiplier) and getattr(owner_spec, multiplier) != value:
+                            raise layer.error(f'shares param "{spec.name}" with another {multiplier}')
+                        setattr(owner_spec, multiplier, value)
+                        setattr(owner, multiplier, value)
+                if blob.shape == owner.shape:
+                    layer.blobs[i] = owner
+                else:
+                    self._views.append((blob, owner))
+        return learnable
+
+    def _plan_backward(self) -> None:
+        """Decide which layers run backward and which bottoms get a gradient, as Caffe's Net::Init does."""
+        differentiable: set[int] = set()  # values that depend on something learned
+        for step in self.steps:
+            propagate = list(step.layer.param.propagate_down) or [bottom in differentiable for bottom in step.bottoms]
+            step.needs = [need and i not in step.layer.no_gradient_to for i, need in enumerate(propagate)]
+            learns = any(blob.lr_mult for blob in step.layer.blobs)
+            step.backward = learns or any(bottom in differentiable for bottom in step.bottoms) or any(step.needs)
+            if step.backward:
+                differentiable.update(step.tops)
+        wanted: set[int] = set()  # values whose gradient a later layer gives
+        under_loss: set[int] = set()
+        for step in reversed(self.steps):
+            weighted = any(step.loss_weights)
+            contributes = weighted or not under_loss.isdisjoint(step.tops)
+            if not (contributes and (weighted or not wanted.isdisjoint(step.tops))):
+                step.backward = False
+                step.needs = [False] * len(step.needs)
+            if contributes:
+                under_loss.update(step.bottoms)
+            wanted.update(bottom for bottom, need in zip(step.bottoms, step.needs, strict=True) if need)
+        if self.param.force_backward:
+            for step in self.steps:
+                step.backward = True
+                step.needs = [i not in step.layer.no_gradient_to for i in range(len(step.bottoms))]
+
+    def _plan_release(self) -> None:
+        """Note at each step which values are read there for the last time."""
+        last: dict[int, Step] = {}
+        for step in self.plan:
+            last.update(dict.fromkeys([*step.tops, *step.bottoms], step))
+        outputs = {self.newest[name] for name in self.outputs}
+        for value, step in last.items():
+            if value not in outputs:
+                step.finished.append(value)
+
+    # Values
+
+    def _fed(self, name: str, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
+        if name not in inputs:
+            raise InputError(f'net "{self.name}": its input "{name}" was not given')
+        value = torch.as_tensor(inputs[name])
+        expected = self.shapes[self.newest[name]]
+        if tuple(value.shape[1:]) != expected[1:]:
+            raise InputError(f'net "{self.name}": input "{name}" is {describe(value.shape)}, not {describe(expected)}')
+        return self._placed(value)
+
+    def _placed(self, value: Tensor) -> Tensor:
+        """`value` on the net's device and, unless it holds integers, in its precision; images channels last."""
+        value = value.to(self.context.device, self.context.dtype if value.is_floating_point() else value.dtype)
+        return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+    def _constant(self, value: float, like: tuple[torch.Size, torch.dtype]) -> Tensor:
+        shape, dtype = like
+        return torch.full(shape, value, dtype=dtype, device=self.context.device)
+
+    @staticmethod
+    def _fitting(name: str, i: int, blob: Blob, proto: BlobProto) -> np.ndarray:
+        """The array of a stored blob, if its shape is the blob's; files from before N-d blobs pad with axes of 1."""
+        array = blob_to_array(proto)
+        shape = array.shape
+        if not proto.HasField("shape"):
+            padded = (1,) * (4 - len(blob.shape)) + blob.shape
+            shape = blob.shape if shape == padded else shape
+        if shape != blob.shape:
+            raise InputError(
+                f'layer "{name}": blob {i} is {describe(blob.shape)}, the source of the weights has {describe(shape)}'
+            )
+        return array.reshape(blob.shape)
+
+
+def _copy(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def _present(value: Tensor | None) -> Tensor:
+    assert value is not None, "a value was released before its last reader"
+    return value
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b

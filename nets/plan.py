@@ -1,0 +1,251 @@
+"""The execution plan: which layers run as one, so that a value passes through memory fewer times."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from imae.layers.batch_norm import BatchNorm
+from imae.layers.convolution import Convolution
+from imae.layers.eltwise import Eltwise
+from imae.layers.layer import Blob, Layer, Saved
+from imae.layers.loss.cross_entropy import MultinomialLogisticLoss, SoftmaxWithLoss
+from imae.layers.loss.gce import GCELoss, SoftmaxWithGCELoss
+from imae.layers.loss.imae import IMAELoss, SoftmaxWithIMAELoss
+from imae.layers.loss.mae import MAELoss, SoftmaxWithMAELoss
+from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
+from imae.layers.relu import ReLU
+from imae.layers.scale import Scale
+from imae.layers.softmax import Softmax
+
+if TYPE_CHECKING:
+    from imae.nets.net import Step
+
+aten = torch.ops.aten
+L = TypeVar("L", bound=Layer)
+
+FUSED_LOSSES: dict[type[Layer], type[OnLogits]] = {
+    MultinomialLogisticLoss: SoftmaxWithLoss,
+    MAELoss: SoftmaxWithMAELoss,
+    IMAELoss: SoftmaxWithIMAELoss,
+    GCELoss: SoftmaxWithGCELoss,
+}
+
+
+def fused_plan(steps: "list[Step]") -> "list[Step]":
+    """Return steps that compute what `steps` do, with chains of layers replaced by one where a fused form exists.
+
+    A chain is fused only if nothing else reads the values inside it; those then do not exist. Fused forms:
+    Convolution + BatchNorm (+ Scale) (+ ReLU); BatchNorm (+ Scale) (+ ReLU); Eltwise SUM + ReLU; Softmax + loss.
+    """
+    readers = Counter(bottom for step in steps for bottom in step.bottoms)
+    following = {step.bottoms[0]: step for step in steps if step.bottoms}
+    plan: list[Step] = []
+    taken: set[int] = set()
+    for step in steps:
+        if id(step) in taken:
+            continue
+        chain = [step]
+        while len(tops := chain[-1].tops) == 1 and readers[tops[0]] == 1 and not any(chain[-1].loss_weights):
+            follower = following.get(tops[0])
+            if follower is None or follower.backward != step.backward or follower.needs[0] != step.backward:
+                break
+            chain.append(follower)
+        fused, length = _fuse([member.layer for member in chain], step.backward)
+        if length == 1:
+            plan.append(step)
+            continue
+        taken.update(id(member) for member in chain[:length])
+        plan += _as_steps(fused, chain[:length])
+    return plan
+
+
+def _as_steps(layers: list[Layer], chain: "list[Step]") -> "list[Step]":
+    """The steps of a fused chain: one, or two with the first chain member's top between them."""
+    from imae.nets.net import Step
+
+    first, last = chain[0], chain[-1]
+    bottoms = first.bottoms + [bottom for member in chain[1:] for bottom in member.bottoms[1:]]
+    needs = first.needs + [need for member in chain[1:] for need in member.needs[1:]]
+    if len(layers) == 1:
+        return [Step(layers[0], bottoms, last.tops, last.loss_weights, needs, first.backward)]
+    between = first.tops
+    return [
+        Step(layers[0], first.bottoms, between, [0.0], first.needs, first.backward),
+        Step(layers[1], between, last.tops, last.loss_weights, [first.backward], first.backward),
+    ]
+
+
+def _fuse(chain: list[Layer], backward: bool) -> tuple[list[Layer], int]:
+    """Return the fused form of the longest known beginning of `chain`, and how many layers it stands for (1: none)."""
+    rest = list(chain)
+    convolution = _take(rest, Convolution, lambda layer: len(layer.param.bottom) == 1)
+    if norm := _take(rest, BatchNorm, lambda layer: not (layer.use_global and backward)):
+        scale = _take(rest, Scale, _scales_channels)
+        relu = _take(rest, ReLU, _is_plain)
+        length = len(chain) - len(rest)
+        if norm.use_global:
+            return ([FoldedConvolution(convolution, norm, scale, relu)], length) if convolution else ([], 1)
+        bias = convolution.blobs[1] if convolution and convolution.bias_term else None
+        normalise = Normalise(norm, scale, relu, bias)
+        return [*([BiaslessConvolution(convolution)] if convolution else []), normalise], length
+    rest = list(chain)
+    if (eltwise := _take(rest, Eltwise, lambda layer: layer.operation == "SUM")) and _take(rest, ReLU, _is_plain):
+        return [SumReLU(eltwise)], 2
+    if (softmax := _take(rest, Softmax)) and rest and isinstance(rest[0], OnProbabilities):
+        return _fused_loss(softmax, rest[0])
+    return [], 1
+
+
+def _take(chain: list[Layer], kind: type[L], fits: Callable[[L], bool] = lambda layer: True) -> L | None:
+    """Remove and return the first layer of `chain` if it is of `kind` (no subclass of it) and fits."""
+    if chain and isinstance(layer := chain[0], kind) and type(layer) is kind and fits(layer):
+        del chain[0]
+        return layer
+    return None
+
+
+def _scales_channels(scale: Scale) -> bool:
+    """Whether it multiplies by learned blobs, one value a channel."""
+    return len(scale.param.bottom) == 1 and scale.first == 1 and scale.blobs[0].data.dim() == 1
+
+
+def _is_plain(relu: ReLU) -> bool:
+    return not relu.slope
+
+
+def _fused_loss(softmax: Softmax, loss: OnProbabilities) -> tuple[list[Layer], int]:
+    """The loss on logits in place of Softmax and a loss on probabilities, with the latter's bound on p_y."""
+    if loss.along != softmax.along or type(loss) not in FUSED_LOSSES:
+        return [], 1
+    fused = type(loss.param)()
+    fused.CopyFrom(loss.param)
+    fused.type = FUSED_LOSSES[type(loss)].type
+    layer = FUSED_LOSSES[type(loss)](fused, loss.context)
+    layer.setup([softmax.shape, loss.labels.shape])
+    layer.smallest = loss.smallest  # type: ignore[misc]  # of this one layer
+    return [layer], 2
+
+
+class FusedLayer(Layer):
+    """Several layers run as one; named after the last, whose top it makes."""
+
+    def __init__(self, *layers: Layer | None) -> None:
+        present = [layer for layer in layers if layer]
+        super().__init__(present[-1].param, present[-1].context)
+        self.blobs = [blob for layer in present for blob in layer.blobs]
+
+
+class BiaslessConvolution(FusedLayer):
+    """A Convolution before a BatchNorm, without its bias: the BatchNorm takes it out again."""
+
+    def __init__(self, convolution: Convolution) -> None:
+        super().__init__(convolution)
+        self.convolution = convolution
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = x * w."""
+        saved["x"] = bottoms
+        return [self.convolution.convolve(bottoms[0], None)]
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """dw and dx; db is 0, since the BatchNorm's output does not depend on the bias."""
+        return self.convolution.backward(top_diffs, saved, needs, bias=False)
+
+
+class Normalise(FusedLayer):
+    """BatchNorm by the batch's statistics, then Scale and ReLU where there are any.
+
+    `bias` is that of the convolution before, which was left out: it belongs in the running mean.
+    """
+
+    def __init__(self, norm: BatchNorm, scale: Scale | None, relu: ReLU | None, bias: Blob | None) -> None:
+        super().__init__(norm, scale, relu)
+        self.norm, self.scale, self.relu, self.bias = norm, scale, relu, bias
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = max(0, gamma (x - mean) / sqrt(var + eps) + beta)."""
+        x = bottoms[0] if bottoms[0].dim() > 1 else bottoms[0][:, None]
+        mean, var = (torch.zeros_like(blob.data) for blob in self.norm.blobs[:2])
+        gamma, beta = self._affine()
+        y, batch_mean, inverse_std = aten.native_batch_norm(x, gamma, beta, mean, var, True, 1.0, self.norm.eps)
+        self.norm.move_on(mean if self.bias is None else mean.add_(self.bias.data), var, x)
+        y = y.relu_() if self.relu else y
+        saved.update(x=x, y=y, mean=batch_mean, inverse_std=inverse_std)
+        return [y.view_as(bottoms[0])]
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """As BatchNorm, Scale and ReLU, one after the other."""
+        dy = top_diffs[0].view_as(saved["y"])
+        if self.relu:
+            dy = aten.threshold_backward(dy, saved["y"], 0)
+        gamma, _ = self._affine()
+        learned = gamma is not None
+        dx, dgamma, dbeta = aten.native_batch_norm_backward(
+            dy,
+            saved["x"],
+            gamma,
+            None,
+            None,
+            saved["mean"],
+            saved["inverse_std"],
+            True,
+            self.norm.eps,
+            [needs[0], learned, learned],
+        )
+        if self.scale:
+            for blob, diff in zip(self.scale.blobs, (dgamma, dbeta), strict=False):
+                if blob.lr_mult:
+                    blob.diff += diff
+        return [dx.view_as(top_diffs[0]) if needs[0] else None]
+
+    def _affine(self) -> tuple[Tensor | None, Tensor | None]:
+        if not self.scale:
+            return None, None
+        gamma, *beta = (blob.data for blob in self.scale.blobs)
+        return gamma, beta[0] if beta else torch.zeros_like(gamma)
+
+
+class FoldedConvolution(FusedLayer):
+    """Convolution, BatchNorm by the global statistics, Scale and ReLU: one convolution with other weights."""
+
+    def __init__(self, convolution: Convolution, norm: BatchNorm, scale: Scale | None, relu: ReLU | None) -> None:
+        super().__init__(convolution, norm, scale, relu)
+        self.convolution, self.norm, self.scale, self.relu = convolution, norm, scale, relu
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = max(0, x * (w g) + (b - mean) g + beta) with g = gamma / sqrt(var + eps)."""
+        mean, var = self.norm.statistics()
+        factor = (var + self.norm.eps).rsqrt()
+        offset = -mean
+        if self.convolution.bias_term:
+            offset = offset + self.convolution.blobs[1].data
+        if self.scale:
+            factor = factor * self.scale.blobs[0].data
+        offset = offset * factor
+        if self.scale and self.scale.bias_term:
+            offset = offset + self.scale.blobs[1].data
+        weight = self.convolution.blobs[0].data
+        y = self.convolution.convolve(bottoms[0], offset, weight * factor.view(-1, *[1] * (weight.dim() - 1)))
+        return [y.relu_() if self.relu else y]
+
+
+class SumReLU(FusedLayer):
+    """Eltwise SUM, then ReLU on the sum in place."""
+
+    def __init__(self, eltwise: Eltwise) -> None:
+        super().__init__(eltwise)
+        self.eltwise = eltwise
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y = max(0, sum of coeff_i x_i)."""
+        saved["y"] = y = self.eltwise.forward(bottoms, saved)[0].relu_()
+        return [y]
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """dx_i = coeff_i dy where y > 0."""
+        return self.eltwise.backward([aten.threshold_backward(top_diffs[0], saved["y"], 0)], saved, needs)
+
+

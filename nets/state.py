@@ -1,0 +1,29 @@
+"""Which layers of a prototxt a net has: the include and exclude rules."""
+
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import NetParameter, NetState, NetStateRule
+
+
+def filter_layers(param: NetParameter) -> NetParameter:
+    """Return `param` with the layers that its `state` (phase, level, stages) meets the rules of."""
+    filtered = NetParameter()
+    filtered.CopyFrom(param)
+    del filtered.layer[:]
+    for layer in param.layer:
+        if layer.include and layer.exclude:
+            raise InputError(f'layer "{layer.name}": has both include and exclude rules; give one kind')
+        rules, wanted = (layer.include, True) if layer.include else (layer.exclude, False)
+        if any(meets(param.state, rule) for rule in rules) == wanted or not rules:
+            filtered.layer.add().CopyFrom(layer)
+    return filtered
+
+
+def meets(state: NetState, rule: NetStateRule) -> bool:
+    """Return whether `state` has the rule's phase, a level in its range, all of its stages and none of its not_stages."""
+    return bool(
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and set(rule.stage) <= set(state.stage)
+        and not set(rule.not_stage) & set(state.stage)
+    )

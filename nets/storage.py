@@ -1,0 +1,60 @@
+"""Flat storage for learnable blobs, so that an update is a handful of kernels whatever the number of blobs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from imae.layers.layer import Blob
+
+
+@dataclass
+class Group:
+    """A stretch of the storage whose elements share their multipliers."""
+
+    data: Tensor
+    diff: Tensor
+    lr_mult: float
+    decay_mult: float
+    span: slice
+
+
+class Storage:
+    """Moves blobs into one flat `data` and one flat `diff` tensor, which they become views of.
+
+    Blobs with equal multipliers lie side by side, in `groups`. Blobs of 4 axes (convolution weights) are laid out
+    channels last, except those in `plain`.
+    """
+
+    def __init__(self, blobs: Sequence[Blob], plain: Sequence[Blob] = ()) -> None:
+        self._plain = {id(blob) for blob in plain}
+        ordered = sorted(blobs, key=_multipliers)  # stable: blobs keep their order within a group
+        total = sum(blob.data.numel() for blob in ordered)
+        like = ordered[0].data if ordered else torch.empty(0)
+        self.data, self.diff = (torch.zeros(total, dtype=like.dtype, device=like.device) for _ in range(2))
+        self.spans: dict[int, slice] = {}
+        start = 0
+        for blob in ordered:
+            span = self.spans[id(blob)] = slice(start, start + blob.data.numel())
+            self.view(self.data, blob).copy_(blob.data)
+            blob.data, blob.diff = self.view(self.data, blob), self.view(self.diff, blob)
+            start = span.stop
+        self.groups: list[Group] = []
+        for (lr_mult, decay_mult), members in groupby(ordered, _multipliers):
+            spans = [self.spans[id(blob)] for blob in members]
+            span = slice(spans[0].start, spans[-1].stop)
+            self.groups.append(Group(self.data[span], self.diff[span], lr_mult, decay_mult, span))
+
+    def view(self, flat: Tensor, blob: Blob) -> Tensor:
+        """Return the part of `flat` (a tensor laid out as `data`) that belongs to `blob`, in the blob's shape."""
+        part = flat[self.spans[id(blob)]]
+        if len(blob.shape) != 4 or id(blob) in self._plain:
+            return part.view(blob.shape)
+        n, c, h, w = blob.shape
+        return part.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _multipliers(blob: Blob) -> tuple[float, float]:
+    return blob.lr_mult, blob.decay_mult
