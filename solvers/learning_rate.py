@@ -1,0 +1,44 @@
+"""Caffe's learning-rate policies: the rate as a function of the iteration."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import SolverParameter
+
+POLICIES: dict[str, Callable[[SolverParameter, int], float]] = {
+    "fixed": lambda p, t: 1.0,
+    "step": lambda p, t: p.gamma ** (t // p.stepsize),
+    "exp": lambda p, t: p.gamma**t,
+    "inv": lambda p, t: (1 + p.gamma * t) ** -p.power,
+    "multistep": lambda p, t: p.gamma ** current_step(p, t),
+    "poly": lambda p, t: max(0.0, 1 - t / p.max_iter) ** p.power,
+    "sigmoid": lambda p, t: 1 / (1 + math.exp(-p.gamma * (t - p.stepsize))),
+}
+"""By `lr_policy`, what base_lr is multiplied by at iteration t."""
+
+
+def learning_rate(param: SolverParameter, iteration: int) -> float:
+    """Return the learning rate at `iteration`."""
+    return float(param.base_lr * POLICIES[param.lr_policy](param, iteration))
+
+
+def current_step(param: SolverParameter, iteration: int) -> int:
+    """Return how many steps of the `step` or `multistep` policy lie behind at `iteration`, as a solverstate keeps it."""
+    if param.lr_policy == "step":
+        return int(iteration // param.stepsize)
+    return bisect_right(list(param.stepvalue), iteration) if param.lr_policy == "multistep" else 0
+
+
+def check_policy(param: SolverParameter) -> None:
+    """Raise InputError for an unknown `lr_policy`, or one whose settings are missing or out of range."""
+    if param.lr_policy not in POLICIES:
+        known = ", ".join(sorted(POLICIES))
+        raise InputError(f'solver: unknown lr_policy "{param.lr_policy}", known are {known}')
+    if param.lr_policy in ("step", "sigmoid") and param.stepsize <= 0:
+        raise InputError(f'solver: lr_policy "{param.lr_policy}" needs a stepsize above 0')
+    if param.lr_policy not in ("fixed", "poly") and param.gamma < 0:
+        raise InputError(f"solver: gamma must not be negative, not {param.gamma:g}")
+    if list(param.stepvalue) != sorted(param.stepvalue):
+        raise InputError("solver: the stepvalues must rise")

@@ -1,0 +1,69 @@
+"""The training log: Caffe's lines in glog's form, and the same numbers for machines."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import write_atomically
+
+
+class Log:
+    """Writes lines to a file and to `show`, and metrics (one JSON object a line) to a second file.
+
+    Each line starts as glog's do, for the parsers of Caffe's logs: `I1122 13:05:09.123456  1234 solver.cpp:239] `.
+    """
+
+    def __init__(self, prefix: str | None = None, show: Callable[[str], None] = lambda line: None) -> None:
+        """Append to `PREFIX.log`, and write `PREFIX.metrics.jsonl`; without a prefix, no files."""
+        self.show = show
+        self.log_path = Path(f"{prefix}.log") if prefix else None
+        self.metrics_path = Path(f"{prefix}.metrics.jsonl") if prefix else None
+        if self.log_path:
+            self._append(self.log_path, time.strftime("Log file created at: %Y/%m/%d %H:%M:%S\n"))
+
+    def line(self, message: str, source: str = "solver.cpp:239") -> None:
+        """Write one line, as if from Caffe's `source`."""
+        now = time.time()
+        stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1e6):06d}"
+        line = f"I{stamp} {threading.get_native_id():5d} {source}] {message}"
+        self.show(line)
+        if self.log_path:
+            self._append(self.log_path, line + "\n")
+
+    def metrics(self, **values: Any) -> None:
+        """Write one record."""
+        if self.metrics_path:
+            self._append(self.metrics_path, json.dumps(values) + "\n")
+
+    def start_metrics(self, iteration: int) -> None:
+        """Keep only the records from before `iteration`, where training starts or resumes."""
+        if not self.metrics_path or not self.metrics_path.exists():
+            return
+        kept = [record for record in read_metrics(self.metrics_path) if record["iteration"] < iteration]
+        write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+    @staticmethod
+    def _append(path: Path, text: str) -> None:
+        try:
+            with path.open("a") as file:
+                file.write(text)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the records of a metrics file; a last line that a killed process left unfinished is skipped."""
+    records = []
+    lines = Path(path).read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise InputError(f"{path}:{number}: is no JSON record: {error.msg}") from error
+    return records

@@ -1,0 +1,317 @@
+"""Solver: the training loop, by iteration count, with test passes and snapshots, as Caffe's."""
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imae.nets.net import Net
+from imae.prototxt_like.binary import (
+    array_to_blob,
+    blob_to_array,
+    read_solverstate,
+    write_caffemodel,
+    write_solverstate,
+)
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
+from imae.prototxt_like.text import read_net, read_solver
+from imae.solvers.learning_rate import check_policy, current_step, learning_rate
+from imae.solvers.log import Log
+from imae.solvers.update import create_update
+
+
+class Solver:
+    """Trains `net` as a solver prototxt says, testing `test_nets` now and then on the same weights.
+
+    `iteration` is the number of updates so far. A run is a function of the prototxts and the seed: resumed from any
+    snapshot it ends with the same weights as uninterrupted.
+    """
+
+    def __init__(
+        self,
+        param: SolverParameter | str | Path,
+        *,
+        folder: Path | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        level: int = 0,
+        stages: Sequence[str] = (),
+        show: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Build the nets of a solver prototxt (read, or its path).
+
+        Paths in it are looked up in the working directory, then in `folder` (its own, by default); log, metrics and
+        snapshots are written at `snapshot_prefix`, relative to the working directory. `show` gets the log's lines.
+        Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
+        """
+        if not isinstance(param, SolverParameter):
+            folder = folder or Path(param).parent
+            param = read_solver(param)
+        self.param, self.folder = param, folder or Path()
+        _check(param)
+        self.device = torch.device(device)
+        self.seed = param.random_seed if param.random_seed >= 0 else secrets.randbits(31)
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": self.seed}
+        train_param, train_folder = self._train_net_param()
+        train_state = NetState(phase=TRAIN, level=level, stage=stages)
+        train_param.state.CopyFrom(_merged(train_state, train_param.state, param.train_state))
+        self.net = Net(train_param, TRAIN, folder=train_folder, **options)
+        self.net.keep_blobs = False
+        self.test_nets: list[Net] = []
+        for i, (test_param, test_folder) in enumerate(self._test_net_params()):
+            test_state = param.test_state[i] if param.test_state else NetState()
+            test_param.state.CopyFrom(_merged(NetState(phase=TEST, level=level, stage=stages), test_param.state, test_state))
+            net = Net(test_param, TEST, folder=test_folder, backward=False, **options)
+            net.keep_blobs = False
+            net.share_weights(self.net)
+            self.test_nets.append(net)
+        self.update = create_update(param, self.net.storage)
+        self.iteration = 0
+        self.stop_requested = self.snapshot_requested = False
+        self.losses: deque[Tensor] = deque(maxlen=param.average_loss)
+        self.outputs: dict[str, Tensor] = {}
+        self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+        """Called after each training iteration ("train") and test batch ("test"), with how many are done of how many."""
+        self._open_log(show)
+
+    # Training
+
+    def solve(self, resume: str | Path | None = None) -> None:
+        """Train to `max_iter`, from a solverstate by option, with the displays, tests and snapshots on the way."""
+        self.log.line(f"Solving {self.net.name}", "solver.cpp:294")
+        self.log.line(f"Learning Rate Policy: {self.param.lr_policy}", "solver.cpp:295")
+        if resume:
+            self.log.line(f"Restoring previous solver status from {resume}", "solver.cpp:302")
+            self.restore(resume)
+        self.log.start_metrics(self.iteration)
+        self.step(self.param.max_iter - self.iteration)
+        if self.param.snapshot_after_train and not self._due(self.param.snapshot):
+            self.snapshot()
+        if self.stop_requested:
+            self.log.line("Optimization stopped early.", "solver.cpp:320")
+            return
+        if self._due(self.param.display):
+            self.net.forward()
+            self.losses.append(self.net.loss)
+            self.log.line(f"Iteration {self.iteration}, loss = {self.smoothed_loss():g}", "solver.cpp:332")
+        if self._due(self.param.test_interval):
+            self.test_all()
+        self.log.line("Optimization Done.", "solver.cpp:337")
+
+    def step(self, iterations: int) -> None:
+        """Train for `iterations` updates, or until a stop is requested."""
+        param, stop = self.param, self.iteration + iterations
+        displayed, since = self.iteration, time.perf_counter()
+        while self.iteration < stop:
+            if self._due(param.test_interval) and (self.iteration > 0 or param.test_initialization):
+                self.test_all()
+                if self.stop_requested:
+                    break
+            self.losses.append(self.forward_backward())
+            rate = learning_rate(param, self.iteration)
+            if self._due(param.display):
+                now = time.perf_counter()
+                self._display(rate, self.iteration - displayed, now - since)
+                displayed, since = self.iteration, now
+            self.update.apply(rate)
+            self.iteration += 1
+            self.on_progress("train", self.iteration, param.max_iter)
+            if self._due(param.snapshot) or self.snapshot_requested:
+                self.snapshot()
+                self.snapshot_requested = False
+            if self.stop_requested:
+                break
+
+    def forward_backward(self) -> Tensor:
+        """Run `iter_size` passes, leaving the summed gradients in the blobs; return the mean loss, a scalar."""
+        self.net.clear_diffs()
+        losses = []
+        for _ in range(self.param.iter_size):
+            self.outputs = self.net.forward()
+            losses.append(self.net.loss)
+            self.net.backward()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def smoothed_loss(self) -> float:
+        """Return the mean of the last `average_loss` losses."""
+        return float(torch.stack(list(self.losses)).mean())
+
+    # Testing
+
+    def test_all(self) -> list[dict[str, float]]:
+        """Run each test net for its `test_iter` batches, log its mean outputs, and return them by output name."""
+        return [self._test(number) for number in range(len(self.test_nets)) if not self.stop_requested]
+
+    def _test(self, number: int) -> dict[str, float]:
+        net, batches = self.test_nets[number], self.param.test_iter[number]
+        self.log.line(f"Iteration {self.iteration}, Testing net (#{number})", "solver.cpp:347")
+        first = net.context.forwards
+        sums: dict[str, Tensor] = {}
+        losses = torch.zeros((), dtype=torch.float64, device=self.device)
+        for done in range(batches):
+            if self.stop_requested:
+                net.context.forwards = first
+                self.log.line("Test interrupted.", "solver.cpp:388")
+                return {}
+            for name, value in net.forward().items():
+                sums[name] = sums[name] + value if done else value.double()
+            losses += net.loss
+            self.on_progress("test", done + 1, batches)
+        means = {name: total / batches for name, total in sums.items()}
+        if self.param.test_compute_loss:
+            self.log.line(f"Test loss: {float(losses) / batches:g}", "solver.cpp:393")
+        self._log_outputs("Test", net, means)
+        values = {name: float(mean) if mean.numel() == 1 else mean.flatten().tolist() for name, mean in means.items()}
+        self.log.metrics(iteration=self.iteration, phase="test", net=number, **values)
+        return values
+
+    # Snapshots
+
+    def snapshot(self) -> Path:
+        """Write `PREFIX_iter_N.caffemodel` and `.solverstate`, and return the latter's path."""
+        stem = f"{self.prefix}_iter_{self.iteration}"
+        model, state_path = Path(f"{stem}.caffemodel"), Path(f"{stem}.solverstate")
+        self.log.line(f"Snapshotting to binary proto file {model}", "solver.cpp:464")
+        write_caffemodel(self.net.to_proto(diffs=self.param.snapshot_diff), model)
+        state = SolverState(
+            iter=self.iteration,
+            learned_net=str(model),
+            current_step=current_step(self.param, self.iteration),
+            imae_state=ImaeState(
+                random_seed=self.seed,
+                train_forwards=self.net.context.forwards,
+                test_forwards=[net.context.forwards for net in self.test_nets],
+                recent_losses=[float(loss) for loss in self.losses],
+            ),
+        )
+        for history in self.update.histories:
+            for blob in self.net.learnable:
+                view = self.net.storage.view(history, blob)
+                state.history.append(array_to_blob(view.cpu().contiguous().numpy()))
+        self.log.line(f"Snapshotting solver state to binary proto file {state_path}", "sgd_solver.cpp:284")
+        write_solverstate(state, state_path)
+        return state_path
+
+    def restore(self, path: str | Path) -> None:
+        """Continue from a solverstate: weights, history, iteration and, where imae wrote it, all that is random.
+
+        After a state that Caffe wrote, the data layers go on as if every iteration so far had read one batch.
+        Raises InputError if the state does not fit the net.
+        """
+        state = read_solverstate(path)
+        blobs = self.net.learnable * len(self.update.histories)
+        if len(state.history) != len(blobs):
+            raise InputError(f"{path}: has {len(state.history)} history blobs, this solver needs {len(blobs)}")
+        views = [self.net.storage.view(h, blob) for h in self.update.histories for blob in self.net.learnable]
+        arrays = [blob_to_array(history) for history in state.history]
+        for i, (view, array) in enumerate(zip(views, arrays, strict=True)):
+            if view.numel() != array.size:
+                raise InputError(f"{path}: history blob {i} has {array.size} values, this net's has {view.numel()}")
+        if state.learned_net:
+            written = Path(state.learned_net)
+            beside = Path(path).parent / written.name
+            self.net.copy_weights(written if written.exists() or not beside.exists() else beside)
+        for view, array in zip(views, arrays, strict=True):
+            view.copy_(torch.from_numpy(array.reshape(tuple(view.shape))))
+        self.iteration = state.iter
+        ours = state.imae_state
+        if state.HasField("imae_state"):
+            self.seed = ours.random_seed
+            self.losses.extend(torch.tensor(loss) for loss in ours.recent_losses)
+        forwards = ours.train_forwards if state.HasField("imae_state") else state.iter * self.param.iter_size
+        self.net.reseed(self.seed, forwards)
+        for i, net in enumerate(self.test_nets):
+            net.reseed(self.seed, ours.test_forwards[i] if i < len(ours.test_forwards) else 0)
+
+    # Building
+
+    def _train_net_param(self) -> tuple[NetParameter, Path]:
+        """The train net's parameter, and the folder its paths are relative to."""
+        param = self.param
+        fields = ["net", "net_param", "train_net", "train_net_param"]
+        given = [field for field in fields if param.HasField(field)]
+        if len(given) != 1:
+            raise InputError(f"solver: give one of {', '.join(fields)}, not {' and '.join(given) or 'none'}")
+        return self._net_param(getattr(param, given[0]))
+
+    def _test_net_params(self) -> list[tuple[NetParameter, Path]]:
+        """The test nets: test_net_param, test_net, then the train net's file for each test_iter that is left."""
+        param = self.param
+        nets = [self._net_param(net) for net in [*param.test_net_param, *param.test_net]]
+        general = param.net_param if param.HasField("net_param") else param.net
+        missing = len(param.test_iter) - len(nets)
+        if missing < 0 or (missing > 0 and not (param.HasField("net_param") or param.HasField("net"))):
+            raise InputError(f"solver: test_iter is given {len(param.test_iter)} times for {len(nets)} test nets")
+        nets += [self._net_param(general) for _ in range(missing)]
+        if nets and param.test_interval <= 0:
+            raise InputError("solver: there are test nets, but no test_interval above 0")
+        if len(param.test_state) not in (0, len(nets)):
+            raise InputError(f"solver: test_state is given {len(param.test_state)} times for {len(nets)} test nets")
+        return nets
+
+    def _net_param(self, source: NetParameter | str) -> tuple[NetParameter, Path]:
+        if isinstance(source, str):
+            path = next((p for p in (Path(source), self.folder / source) if p.exists()), Path(source))
+            return read_net(path), path.parent
+        param = NetParameter()
+        param.CopyFrom(source)
+        return param, self.folder
+
+    def _open_log(self, show: Callable[[str], None]) -> None:
+        """Create the prefix's folder and the log in it, so that a folder that cannot be written fails before training."""
+        self.prefix = self.param.snapshot_prefix
+        if not self.prefix:
+            self.log = Log(None, show)
+            return
+        try:
+            Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{Path(self.prefix).parent}: cannot be created: {error.strerror}") from error
+        self.log = Log(self.prefix, show)
+
+    # Displays
+
+    def _due(self, interval: int) -> bool:
+        return bool(interval) and self.iteration % interval == 0
+
+    def _display(self, rate: float, iterations: int, seconds: float) -> None:
+        loss, every = self.smoothed_loss(), self.param.display
+        speed = f"{iterations / seconds:g} iter/s, {seconds:g}s/{every} iters"
+        self.log.line(f"Iteration {self.iteration} ({speed}), loss = {loss:g}", "solver.cpp:239")
+        self._log_outputs("Train", self.net, self.outputs)
+        self.log.line(f"Iteration {self.iteration}, lr = {rate:g}", "sgd_solver.cpp:112")
+        self.log.metrics(iteration=self.iteration, phase="train", loss=loss, lr=rate)
+
+    def _log_outputs(self, phase: str, net: Net, outputs: dict[str, Tensor]) -> None:
+        """One line for each element of each output, with its part in the loss."""
+        weights = {name: w for step in net.steps for name, w in zip(step.layer.param.top, step.loss_weights, strict=True)}
+        number = 0
+        for name, value in outputs.items():
+            for element in value.flatten().tolist():
+                part = f" (* {weights[name]:g} = {weights[name] * element:g} loss)" if weights[name] else ""
+                self.log.line(f"    {phase} net output #{number}: {name} = {element:g}{part}", "solver.cpp:258")
+                number += 1
+
+
+def _merged(*states: NetState) -> NetState:
+    """Each state's settings over those before it."""
+    merged = NetState()
+    for state in states:
+        merged.MergeFrom(state)
+    return merged
+
+
+def _check(param: SolverParameter) -> None:
+    check_policy(param)
+    if param.average_loss < 1 or param.iter_size < 1:
+        raise InputError("solver: average_loss and iter_size must be at least 1")
+    if param.snapshot and not param.snapshot_prefix:
+        raise InputError("solver: snapshot is given, but no snapshot_prefix")
+    if param.snapshot_format != param.BINARYPROTO and param.HasField("snapshot_format"):
+        raise InputError("solver: snapshot_format HDF5 is not supported, only BINARYPROTO")

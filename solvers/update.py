@@ -1,0 +1,68 @@
+"""Update rules: how gradients change the weights."""
+
+from typing import ClassVar
+
+import torch
+
+from imae.nets.storage import Storage
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import SolverParameter
+
+
+class Update:
+    """An update rule over flat storage: gradients are clipped, averaged over `iter_size` passes, regularised, applied.
+
+    `histories` holds the rule's state, laid out as the storage's data: what a solverstate keeps. A subclass says how
+    many it has, and applies `step` to one group of equal multipliers.
+    """
+
+    type: ClassVar[str]
+    slots: ClassVar[int] = 1
+
+    def __init__(self, param: SolverParameter, storage: Storage) -> None:
+        self.param, self.storage = param, storage
+        self.histories = [torch.zeros_like(storage.data) for _ in range(self.slots)]
+        if param.regularization_type not in ("L1", "L2"):
+            raise InputError(f'solver: regularization_type must be "L1" or "L2", not "{param.regularization_type}"')
+
+    def apply(self, rate: float) -> None:
+        """Change the weights at learning rate `rate`; leaves the gradients changed."""
+        param, diff = self.param, self.storage.diff
+        if param.clip_gradients >= 0:
+            norm = diff.norm()
+            diff.mul_(torch.where(norm > param.clip_gradients, param.clip_gradients / norm, 1.0))
+        if param.iter_size > 1:
+            diff.mul_(1 / param.iter_size)
+        for group in self.storage.groups:
+            if not group.lr_mult:
+                continue
+            if decay := param.weight_decay * group.decay_mult:
+                weights = group.data if param.regularization_type == "L2" else group.data.sign()
+                group.diff.add_(weights, alpha=decay)
+            histories = [history[group.span] for history in self.histories]
+            self.step(group.data, group.diff, histories, rate * group.lr_mult)
+
+    def step(self, data: torch.Tensor, diff: torch.Tensor, histories: list[torch.Tensor], rate: float) -> None:
+        """Update `data` (flat) by its regularised gradient `diff`."""
+        raise NotImplementedError
+
+
+class SGD(Update):
+    """h <- momentum h + rate dw; w <- w - h: the rate is inside the momentum, unlike in PyTorch's SGD."""
+
+    type = "SGD"
+
+    def step(self, data: torch.Tensor, diff: torch.Tensor, histories: list[torch.Tensor], rate: float) -> None:
+        """h <- momentum h + rate dw; w <- w - h."""
+        history = histories[0].mul_(self.param.momentum).add_(diff, alpha=rate)
+        data.sub_(history)
+
+
+UPDATES: dict[str, type[Update]] = {rule.type: rule for rule in (SGD,)}
+
+
+def create_update(param: SolverParameter, storage: Storage) -> Update:
+    """Return the update rule that the solver's `type` names; raises InputError for an unknown one."""
+    if param.type not in UPDATES:
+        raise InputError(f'solver: unknown type "{param.type}", known are {", ".join(UPDATES)}')
+    return UPDATES[param.type](param, storage)
