@@ -13,5 +13,6 @@ from imae.layers import (  # noqa: F401
     pooling,
     relu,
     scale,
+    shortcut,
     softmax,
 )

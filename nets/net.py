@@ -210,7 +210,9 @@ class Net:
         for name in self.params.keys() & given.keys():
             blobs = self.params[name]
             if len(given[name]) != len(blobs):
-                raise InputError(f'layer "{name}": has {len(blobs)} blobs, the source of the weights {len(given[name])}')
+                raise InputError(
+                    f'layer "{name}": has {len(blobs)} blobs, the source of the weights {len(given[name])}'
+                )
             copies += [(blob.data, self._fitting(name, i, blob, given[name][i])) for i, blob in enumerate(blobs)]
         for data, array in copies:
             data.copy_(torch.from_numpy(array))

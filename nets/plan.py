@@ -247,5 +247,3 @@ class SumReLU(FusedLayer):
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """dx_i = coeff_i dy where y > 0."""
         return self.eltwise.backward([aten.threshold_backward(top_diffs[0], saved["y"], 0)], saved, needs)
-
-

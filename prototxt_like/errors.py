@@ -2,4 +2,4 @@
 
 
 class InputError(Exception):
-    """A user's mistake or a broken file: its message is one line that says where, what was found and what was expected."""
+    """A user's mistake or a broken file: one line that says where, what was found and what was expected."""

@@ -97,8 +97,8 @@ class NetSpec:
         self._named[name] = value
 
     def __getattr__(self, name: str) -> Any:
-        if name not in self._named:
-            raise AttributeError(f'the net has no top "{name}"{did_you_mean(name, self._named)}')
+        if name == "_named" or name not in self._named:  # copy asks before __init__ has run
+            raise AttributeError(f'the net has no top "{name}"{did_you_mean(name, self.__dict__.get("_named", ()))}')
         return self._named[name]
 
     __setitem__ = __setattr__

@@ -42,6 +42,7 @@ class Solver:
         dtype: torch.dtype = torch.float32,
         level: int = 0,
         stages: Sequence[str] = (),
+        plan: str = "fused",
         show: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
@@ -57,7 +58,7 @@ class Solver:
         _check(param)
         self.device = torch.device(device)
         self.seed = param.random_seed if param.random_seed >= 0 else secrets.randbits(31)
-        options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": self.seed}
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": self.seed, "plan": plan}
         train_param, train_folder = self._train_net_param()
         train_state = NetState(phase=TRAIN, level=level, stage=stages)
         train_param.state.CopyFrom(_merged(train_state, train_param.state, param.train_state))
@@ -66,7 +67,9 @@ class Solver:
         self.test_nets: list[Net] = []
         for i, (test_param, test_folder) in enumerate(self._test_net_params()):
             test_state = param.test_state[i] if param.test_state else NetState()
-            test_param.state.CopyFrom(_merged(NetState(phase=TEST, level=level, stage=stages), test_param.state, test_state))
+            test_param.state.CopyFrom(
+                _merged(NetState(phase=TEST, level=level, stage=stages), test_param.state, test_state)
+            )
             net = Net(test_param, TEST, folder=test_folder, backward=False, **options)
             net.keep_blobs = False
             net.share_weights(self.net)
@@ -290,7 +293,9 @@ class Solver:
 
     def _log_outputs(self, phase: str, net: Net, outputs: dict[str, Tensor]) -> None:
         """One line for each element of each output, with its part in the loss."""
-        weights = {name: w for step in net.steps for name, w in zip(step.layer.param.top, step.loss_weights, strict=True)}
+        weights = {
+            name: w for step in net.steps for name, w in zip(step.layer.param.top, step.loss_weights, strict=True)
+        }
         number = 0
         for name, value in outputs.items():
             for element in value.flatten().tolist():

@@ -1,5 +1,7 @@
 """Nets written in Python come out as the prototxt one would have written by hand."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -72,7 +74,7 @@ def test_unnamed_tops_are_numbered_around_the_names_in_use() -> None:
 def test_writing_twice_gives_the_same() -> None:
     n = NetSpec()
     n.x = L.ReLU(L.DummyData())
-    assert n.to_proto() == n.to_proto()
+    assert n.to_proto() == n.to_proto() == copy.deepcopy(n).to_proto()
 
 
 def test_a_net_may_be_deeper_than_pythons_stack() -> None:

@@ -62,8 +62,8 @@ def test_our_additions_lie_in_numbers_caffe_leaves_free_and_change_no_other_byte
     plain = layer.SerializeToString()
     layer.imae_param.T = 0.5
     assert layer.SerializeToString().startswith(plain)
-    ours = [field for field in schema.LayerParameter.DESCRIPTOR.fields if field.number > 9000]
-    assert [field.name for field in ours] == ["imae_param", "gce_param", "cifar10_data_param", "digits_data_param"]
+    ours = [field.name for field in schema.LayerParameter.DESCRIPTOR.fields if field.number > 9000]
+    assert ours == ["imae_param", "gce_param", "cifar10_data_param", "digits_data_param", "shortcut_param"]
 
 
 def test_additions_default_to_the_papers_settings() -> None:

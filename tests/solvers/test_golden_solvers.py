@@ -7,15 +7,13 @@ import pytest
 import torch
 
 from imae.prototxt_like.text import parse_net, parse_solver
-from imae.solvers.solver import Solver
 from imae.solvers.learning_rate import learning_rate
+from imae.solvers.solver import Solver
 from imae.solvers.update import UPDATES
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "solvers"
 RULES = [
-    record
-    for record in sorted(GOLDEN.glob("*.npz"))
-    if parse_solver(str(np.load(record)["solver"])).type in UPDATES
+    record for record in sorted(GOLDEN.glob("*.npz")) if parse_solver(str(np.load(record)["solver"])).type in UPDATES
 ]
 
 

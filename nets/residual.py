@@ -1,0 +1,76 @@
+"""What the residual nets are built of: normalised convolutions, residual blocks, and the end that classifies."""
+
+from typing import Any
+
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.schema import LayerParameter, NetParameter
+from imae.prototxt_like.text import did_you_mean
+
+LOSSES = {
+    "cce": "SoftmaxWithLoss",
+    "mae": "SoftmaxWithMAELoss",
+    "gce": "SoftmaxWithGCELoss",
+    "imae": "SoftmaxWithIMAELoss",
+}
+"""The losses that are compared, and their layers' types."""
+
+
+def convolution(
+    n: NetSpec, name: str, bottom: Top, num_output: int, *, kernel_size: int = 3, stride: int = 1, relu: bool = True
+) -> Top:
+    """Add a convolution that keeps the size (over stride), BatchNorm and Scale, and a ReLU by option; return the top.
+
+    Weights as in He et al.'s own code (facebook/fb.resnet.torch), which divides by the fan-out.
+    """
+    n[name] = L.Convolution(
+        bottom,
+        num_output=num_output,
+        kernel_size=kernel_size,
+        pad=kernel_size // 2,
+        stride=stride,
+        bias_term=False,
+        weight_filler={"type": "msra", "variance_norm": "FAN_OUT"},
+    )
+    n[f"{name}_bn"] = L.BatchNorm(n[name], in_place=True)
+    n[f"{name}_scale"] = top = L.Scale(n[f"{name}_bn"], bias_term=True, in_place=True)
+    if relu:
+        n[f"{name}_relu"] = top = L.ReLU(top, in_place=True)
+    return top
+
+
+def residual_block(
+    n: NetSpec, name: str, bottom: Top, num_output: int, *, stride: int = 1, projection: bool = False
+) -> Top:
+    """Add two convolutions and the way around them, and return the ReLU of their sum.
+
+    The way around is the identity, for which the width must stay; with a stride it is a Shortcut, or a 1x1 convolution
+    (`projection`).
+    """
+    x = convolution(n, f"{name}_conv1", bottom, num_output, stride=stride)
+    x = convolution(n, f"{name}_conv2", x, num_output, relu=False)
+    around = bottom
+    if stride > 1 and projection:
+        around = convolution(n, f"{name}_shortcut", bottom, num_output, kernel_size=1, stride=stride, relu=False)
+    elif stride > 1:
+        n[f"{name}_shortcut"] = around = L.Shortcut(bottom, num_output=num_output, stride=stride)
+    n[name] = L.Eltwise(around, x)
+    n[f"{name}_relu"] = top = L.ReLU(n[name], in_place=True)
+    return top
+
+
+def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **loss_settings: float) -> None:
+    """Add global average pooling, the inner product `score`, the loss by its name in `LOSSES`, and Accuracy (TEST)."""
+    if loss not in LOSSES:
+        raise InputError(f'there is no loss "{loss}"; expected one of {", ".join(LOSSES)}{did_you_mean(loss, LOSSES)}')
+    n.pool = L.Pooling(bottom, pool="AVE", global_pooling=True)
+    n.score = L.InnerProduct(n.pool, num_output=classes, weight_filler={"type": "msra"})
+    n.loss = getattr(L, LOSSES[loss])(n.score, label, **loss_settings)
+    n.accuracy = L.Accuracy(n.score, label, include={"phase": "TEST"})
+
+
+def with_test_data(net: NetParameter, **settings: Any) -> NetParameter:
+    """Return `net`, the layer "data" of whose TEST phase, with these settings, comes after that of the TRAIN phase."""
+    train = net.layer[0]
+    net.layer.insert(1, LayerParameter(name="data", type=train.type, top=train.top, include=[{"phase": "TEST"}], **settings))
+    return net

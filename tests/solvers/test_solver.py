@@ -1,0 +1,244 @@
+"""The training loop: learning-rate policies, regularisation, clipping, accumulation, tests, snapshots."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import SolverParameter
+from imae.prototxt_like.text import parse_solver
+from imae.solvers.learning_rate import check_policy, current_step, learning_rate
+from imae.solvers.log import Log, read_metrics
+from imae.solvers.solver import Solver
+
+NET = """
+layer { name: "data" type: "DigitsData" top: "data" top: "label" include { phase: TRAIN }
+  digits_data_param { batch_size: 32 noise_rate: 0.2 } }
+layer { name: "data" type: "DigitsData" top: "data" top: "label" include { phase: TEST }
+  digits_data_param { batch_size: 100 } }
+layer { name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
+  inner_product_param { num_output: 16 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "hidden" top: "hidden" }
+layer { name: "drop" type: "Dropout" bottom: "hidden" top: "hidden" dropout_param { dropout_ratio: 0.1 } }
+layer { name: "ip" type: "InnerProduct" bottom: "hidden" top: "ip" param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include { phase: TEST } }
+"""
+SETTINGS = 'base_lr: 0.1 momentum: 0.9 lr_policy: "fixed" random_seed: 5 '
+
+
+def create_solver(tmp_path: Path, settings: str = "", **options: object) -> Solver:
+    (tmp_path / "net.prototxt").write_text(NET)
+    param = parse_solver(SETTINGS)
+    if settings:
+        param.MergeFrom(parse_solver(settings))
+    param.net = "net.prototxt"
+    if not param.HasField("snapshot_prefix"):
+        param.snapshot_prefix = str(tmp_path / "run")
+    return Solver(param, folder=tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ('lr_policy: "fixed"', lambda t: 1.0),
+        ('lr_policy: "step" gamma: 0.5 stepsize: 3', lambda t: 0.5 ** (t // 3)),
+        ('lr_policy: "exp" gamma: 0.9', lambda t: 0.9**t),
+        ('lr_policy: "inv" gamma: 0.1 power: 0.75', lambda t: (1 + 0.1 * t) ** -0.75),
+        ('lr_policy: "multistep" gamma: 0.1 stepvalue: 2 stepvalue: 5', lambda t: 0.1 ** ((t >= 2) + (t >= 5))),
+        ('lr_policy: "poly" power: 2 max_iter: 10', lambda t: (1 - t / 10) ** 2),
+        ('lr_policy: "sigmoid" gamma: 0.3 stepsize: 4', lambda t: 1 / (1 + math.exp(-0.3 * (t - 4)))),
+    ],
+    ids=lambda value: value.split('"')[1] if isinstance(value, str) else "",
+)
+def test_each_learning_rate_policy(settings: str, expected) -> None:  # type: ignore[no-untyped-def]
+    param = parse_solver(f"base_lr: 0.2 {settings}")
+    check_policy(param)
+    for t in range(11):
+        assert learning_rate(param, t) == pytest.approx(0.2 * expected(t), rel=1e-6)
+    if param.lr_policy == "multistep":
+        assert [current_step(param, t) for t in (0, 2, 4, 5)] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('lr_policy: "cosine"', "unknown lr_policy"),
+        ('lr_policy: "step"', "stepsize"),
+        ('lr_policy: "multistep" stepvalue: 5 stepvalue: 2', "stepvalues must rise"),
+        ('lr_policy: "fixed" type: "Adamw"', "unknown type"),
+        ('lr_policy: "fixed" regularization_type: "L3"', "regularization_type"),
+        ('lr_policy: "fixed" test_iter: 1 test_interval: 0', "test_interval"),
+        ('lr_policy: "fixed" iter_size: 0', "iter_size"),
+        ('lr_policy: "fixed" train_net: "other"', "give one of"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, settings: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        create_solver(tmp_path, settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_fails_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be"):
+        create_solver(tmp_path, f'snapshot_prefix: "{tmp_path}/file/run"')
+
+
+def one_update(tmp_path: Path, settings: str) -> tuple[Solver, torch.Tensor, torch.Tensor]:
+    """A solver after one forward_backward, with the weights and the gradient before the update."""
+    solver = create_solver(tmp_path, settings)
+    solver.forward_backward()
+    return solver, solver.net.storage.data.clone(), solver.net.storage.diff.clone()
+
+
+@pytest.mark.parametrize(("kind", "term"), [("L2", lambda w: w), ("L1", torch.sign)])
+def test_weight_decay_by_kind_and_multipliers(tmp_path: Path, kind: str, term) -> None:  # type: ignore[no-untyped-def]
+    solver, weights, gradient = one_update(tmp_path, f'weight_decay: 0.01 regularization_type: "{kind}"')
+    solver.update.apply(0.1)
+    for group in solver.net.storage.groups:
+        w, g = weights[group.span], gradient[group.span]
+        expected = w - 0.1 * group.lr_mult * (g + 0.01 * group.decay_mult * term(w))
+        torch.testing.assert_close(group.data, expected)
+    assert {(group.lr_mult, group.decay_mult) for group in solver.net.storage.groups} == {(1, 1), (2, 0)}
+
+
+def test_clipping_scales_the_gradient_to_the_norm(tmp_path: Path) -> None:
+    solver, weights, gradient = one_update(tmp_path, "clip_gradients: 0.01")
+    assert gradient.norm() > 0.01
+    solver.update.apply(1.0)
+    first = solver.net.storage.groups[0]
+    expected = weights[first.span] - first.lr_mult * gradient[first.span] * (0.01 / gradient.norm())
+    torch.testing.assert_close(first.data, expected)
+    solver, weights, gradient = one_update(tmp_path, "clip_gradients: 1000")
+    solver.update.apply(1.0)
+    first = solver.net.storage.groups[0]
+    torch.testing.assert_close(first.data, weights[first.span] - first.lr_mult * gradient[first.span])
+
+
+def test_iter_size_averages_passes(tmp_path: Path) -> None:
+    single = create_solver(tmp_path, "")
+    total = torch.zeros_like(single.net.storage.diff)
+    losses = []
+    for _ in range(3):
+        losses.append(float(single.forward_backward()))
+        total += single.net.storage.diff
+    solver, weights, _ = one_update(tmp_path, "iter_size: 3")
+    assert float(create_solver(tmp_path, "iter_size: 3").forward_backward()) == pytest.approx(np.mean(losses))
+    solver.update.apply(0.3)
+    first = solver.net.storage.groups[0]
+    torch.testing.assert_close(first.data, weights[first.span] - 0.3 * first.lr_mult * total[first.span] / 3)
+
+
+def test_momentum_keeps_the_rate_inside(tmp_path: Path) -> None:
+    """After a change of rate the old step is not rescaled: h <- momentum h + rate dw."""
+    solver, weights, g1 = one_update(tmp_path, "")
+    solver.update.apply(0.1)
+    solver.forward_backward()
+    g2 = solver.net.storage.diff.clone()
+    solver.update.apply(0.01)
+    span, lr = solver.net.storage.groups[0].span, solver.net.storage.groups[0].lr_mult
+    expected = weights[span] - 0.1 * lr * g1[span] - (0.9 * 0.1 * lr * g1[span] + 0.01 * lr * g2[span])
+    torch.testing.assert_close(solver.net.storage.data[span], expected)
+
+
+def test_the_log_has_caffes_lines_and_the_metrics_the_same_numbers(tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = "max_iter: 10 display: 5 average_loss: 3 test_iter: 5 test_interval: 5 weight_decay: 0.001"
+    create_solver(tmp_path, settings, show=lines.append).solve()
+    text = "\n".join(lines)
+    displays = re.findall(r"Iteration (\d+) \([\d.e+-]+ iter/s, [\d.e+-]+s/5 iters\), loss = ([\d.]+)", text)
+    assert [iteration for iteration, _ in displays] == ["0", "5"]
+    assert re.findall(r"Iteration (\d+), lr = 0.1", text) == ["0", "5"]
+    assert re.findall(r"Iteration (\d+), Testing net \(#0\)", text) == ["0", "5", "10"]
+    assert len(re.findall(r"    Test net output #0: accuracy = [\d.]+$", text, re.M)) == 3
+    assert len(re.findall(r"    Test net output #1: loss = ([\d.]+) \(\* 1 = \1 loss\)$", text, re.M)) == 3
+    assert all(re.match(r"I\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \w+\.cpp:\d+\] ", line) for line in lines)
+    assert "\n".join(lines) in (tmp_path / "run.log").read_text()
+    metrics = read_metrics(tmp_path / "run.metrics.jsonl")
+    assert [(m["iteration"], m["phase"]) for m in metrics] == [
+        (0, "test"),
+        (0, "train"),
+        (5, "test"),
+        (5, "train"),
+        (10, "test"),
+    ]
+    assert metrics[3]["loss"] == pytest.approx(float(displays[1][1]), rel=1e-5)
+
+
+def test_a_resumed_run_ends_bit_identical(tmp_path: Path) -> None:
+    """Order of the data, augmentation, dropout and noise included; the random_seed may be any, even drawn."""
+    settings = "max_iter: 60 snapshot: 25 display: 10 average_loss: 4 test_iter: 3 test_interval: 20 weight_decay: 0.01"
+    whole = create_solver(tmp_path, settings)
+    whole.solve()
+    expected = read_metrics(tmp_path / "run.metrics.jsonl")
+    resumed = create_solver(tmp_path, settings.replace("random_seed: 5", "random_seed: -1"))
+    resumed.solve(tmp_path / "run_iter_25.solverstate")
+    assert torch.equal(resumed.net.storage.data, whole.net.storage.data)
+    assert torch.equal(resumed.update.histories[0], whole.update.histories[0])
+    assert read_metrics(tmp_path / "run.metrics.jsonl") == expected
+
+
+def test_a_stop_request_ends_after_the_iteration_with_a_snapshot(tmp_path: Path) -> None:
+    solver = create_solver(tmp_path, "max_iter: 50 display: 0")
+
+    def stop(what: str, done: int, total: int) -> None:
+        solver.stop_requested = done == 7
+
+    solver.on_progress = stop
+    solver.solve()
+    assert solver.iteration == 7
+    assert (tmp_path / "run_iter_7.solverstate").exists()
+
+
+def test_a_stop_during_a_test_repeats_the_test_after_resuming(tmp_path: Path) -> None:
+    settings = "max_iter: 20 test_iter: 5 test_interval: 10 display: 1"
+    create_solver(tmp_path, settings).solve()
+    expected = read_metrics(tmp_path / "run.metrics.jsonl")
+    solver = create_solver(tmp_path, settings)
+    solver.on_progress = lambda what, done, total: setattr(
+        solver, "stop_requested", what == "test" and done == 3 and solver.iteration == 10
+    )
+    solver.solve()
+    create_solver(tmp_path, settings).solve(tmp_path / "run_iter_10.solverstate")
+    assert read_metrics(tmp_path / "run.metrics.jsonl") == expected
+
+
+def test_a_state_of_another_net_is_refused(tmp_path: Path) -> None:
+    solver = create_solver(tmp_path, "max_iter: 2")
+    solver.solve()
+    other = create_solver(tmp_path, "")
+    del other.net.learnable[0]
+    with pytest.raises(InputError, match="history blobs"):
+        other.restore(tmp_path / "run_iter_2.solverstate")
+
+
+def test_metrics_of_a_killed_run_are_read_up_to_the_unfinished_line(tmp_path: Path) -> None:
+    log = Log(str(tmp_path / "run"))
+    log.metrics(iteration=1, loss=2.0)
+    path = tmp_path / "run.metrics.jsonl"
+    path.write_text(path.read_text() + json.dumps({"iteration": 2})[:7])
+    assert read_metrics(path) == [{"iteration": 1, "loss": 2.0}]
+    path.write_text("{oops\n" + path.read_text())
+    with pytest.raises(InputError, match=r"metrics\.jsonl:1"):
+        read_metrics(path)
+
+
+def test_several_test_nets_and_states(tmp_path: Path) -> None:
+    settings = "max_iter: 1 test_iter: 1 test_iter: 2 test_interval: 1 display: 0"
+    solver = create_solver(tmp_path, settings)
+    first, second = solver.test_all()
+    assert set(first) == {"accuracy", "loss"} and first != second
+    assert [net.context.forwards for net in solver.test_nets] == [1, 2]
+
+
+def test_solver_needs_the_prefix_for_snapshots() -> None:
+    param = SolverParameter(base_lr=0.1, lr_policy="fixed", snapshot=10)
+    with pytest.raises(InputError, match="snapshot_prefix"):
+        Solver(param)
