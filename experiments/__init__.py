@@ -1,0 +1,1 @@
+"""Experiments: the demo, the paper's tables and figures, and retrieval evaluation."""

@@ -77,6 +77,8 @@ class Layer:
     """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
     no_gradient_to: ClassVar[frozenset[int]] = frozenset()
     """Bottoms by which the layer has no derivative, such as labels."""
+    no_gradient_from: ClassVar[frozenset[int]] = frozenset()
+    """Tops whose gradient `backward` leaves out, such as the indices of maxima."""
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         self.param = param
@@ -98,6 +100,14 @@ class Layer:
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """Return the derivative of the loss by each bottom that `needs` it, and add to each blob's `diff`."""
         raise NotImplementedError
+
+    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """Return tops whose derivative at a point is what `backward` gives there, for the gradient checker.
+
+        They are `forward`'s, unless the layer defines its gradient by holding something fixed; that is in `saved`, from
+        `forward` at the point. Tops in `no_gradient_from` may be left out at the end.
+        """
+        return self.forward(bottoms, {})
 
     def to_onnx(self, graph: "OnnxGraph", bottoms: list[str], tops: list[str]) -> None:
         """Add the nodes of its TEST phase to `graph`, from the values named `bottoms` to those named `tops`."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from onnx import NodeProto, TensorProto, helper, numpy_helper
 import torch
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 

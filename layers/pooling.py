@@ -27,6 +27,7 @@ class Pooling(Layer):
 
     type = "Pooling"
     tops = (1, 2)
+    no_gradient_from = frozenset({1})
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Read the geometry and return the top's shape, twice where the indices are asked for."""

@@ -6,7 +6,6 @@ from torch import Tensor
 from imae.layers.layer import Layer, Saved, Shapes, register
 from imae.layers.onnx_graph import OnnxGraph
 
-
 aten = torch.ops.aten
 
 

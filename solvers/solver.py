@@ -267,7 +267,7 @@ class Solver:
         return param, self.folder
 
     def _open_log(self, show: Callable[[str], None]) -> None:
-        """Create the prefix's folder and the log in it, so that a folder that cannot be written fails before training."""
+        """Create the prefix's folder and the log in it: a folder that cannot be written fails before training."""
         self.prefix = self.param.snapshot_prefix
         if not self.prefix:
             self.log = Log(None, show)

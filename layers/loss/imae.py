@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Shapes, register
+from imae.layers.layer import Saved, Shapes, register
 from imae.layers.loss.mae import MeanAbsoluteError
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
 
@@ -25,6 +25,13 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
         if not 0 <= self.saturation < 1:
             raise self.error(f"imae_param.saturation must lie in [0, 1), not {self.saturation:g}")
         return super().setup(bottoms)
+
+    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """w/2 log((1 - p_y) / p_y) with w held fixed: its slope in p_y is MAE's, -2, times w / (4 p_y (1 - p_y))."""
+        p, index = self.probabilities(bottoms[0]), saved["index"]
+        rest = p.scatter(self.along, index, 0.0).sum(self.along, keepdim=True)
+        odds = rest.clamp_min(self.smallest) / p.gather(self.along, index).clamp_min(self.smallest)
+        return [(self.weight(saved["p_y"]) / 2 * odds.log() * saved["valid"]).sum() / saved["normaliser"]]
 
     def weight(self, p_y: Tensor) -> Tensor:
         """w, 0 for a saturated sample."""

@@ -1,4 +1,4 @@
-"""The real ResNet-20 gives what Caffe 1.0 gave with the same weights: every blob of the TEST phase, and six SGD steps."""
+"""The real ResNet-20 gives what Caffe 1.0 gave: every blob of the TEST phase, and six SGD steps."""
 
 import pickle
 from pathlib import Path

@@ -25,7 +25,8 @@ layer { name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
   inner_product_param { num_output: 16 weight_filler { type: "xavier" } } }
 layer { name: "relu" type: "ReLU" bottom: "hidden" top: "hidden" }
 layer { name: "drop" type: "Dropout" bottom: "hidden" top: "hidden" dropout_param { dropout_ratio: 0.1 } }
-layer { name: "ip" type: "InnerProduct" bottom: "hidden" top: "ip" param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
+layer { name: "ip" type: "InnerProduct" bottom: "hidden" top: "ip"
+  param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
   inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include { phase: TEST } }
