@@ -5,7 +5,6 @@ from torch import Tensor
 
 from imae.layers.layer import Layer, Saved, Shapes, register
 from imae.layers.loss.labels import Labels
-from imae.layers.onnx_graph import OnnxGraph
 
 
 @register
@@ -51,6 +50,3 @@ class Accuracy(Layer):
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """Accuracy has no derivative."""
         return [None, None]
-
-    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Nothing: labels do not go into the graph."""

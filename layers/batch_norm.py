@@ -46,6 +46,8 @@ class BatchNorm(Layer):
         y, mean, inverse_std = aten.native_batch_norm(folded, None, None, batch_mean, batch_var, True, 1.0, self.eps)
         self.move_on(batch_mean, batch_var, folded)
         saved.update(x=folded, mean=mean, inverse_std=inverse_std)
+        if folded.numel() == folded.shape[1]:  # x - mean is 0, where PyTorch leaves its rounding over sqrt(eps)
+            y = torch.zeros_like(y)
         return [y.view_as(x)]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
@@ -84,6 +86,8 @@ class BatchNorm(Layer):
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """BatchNormalization with unit scale and zero bias."""
+        if not self.use_global:
+            raise self.error("has no ONNX form with use_global_stats: false")
         mean, var = self.statistics()
         values = {"scale": torch.ones_like(mean), "bias": torch.zeros_like(mean), "mean": mean, "var": var}
         constants = [graph.constant(f"{self.name}_{name}", value) for name, value in values.items()]

@@ -124,5 +124,7 @@ class Convolution(Layer):
             raise self.error("kernel_size is missing")
         given = given or [default or 0]
         if len(given) not in (1, axes):
-            raise self.error(f"{field} must be given once or once for each of {axes} spatial axes, not {len(given)} times")
+            raise self.error(
+                f"{field} must be given once or once for each of {axes} spatial axes, not {len(given)} times"
+            )
         return given * (axes if len(given) == 1 else 1)

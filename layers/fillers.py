@@ -15,14 +15,18 @@ def fill(data: Tensor, filler: FillerParameter, generator: torch.Generator) -> N
     fan_in = count / shape[0]; fan_out = count / shape[1] (count, for one axis); n is one of them or their mean, by
     `variance_norm`. Raises InputError for an unknown type, or a shape the type cannot fill.
     """
-    kind = filler.type
+    kind, data = filler.type, torch.atleast_1d(data)
     if filler.sparse >= 0 and kind != "gaussian":
         raise InputError(f'the filler "{kind}" cannot be sparse, only "gaussian" can')
     if kind == "constant":
         data.fill_(filler.value)
     elif kind == "uniform":
+        if not filler.min <= filler.max:
+            raise InputError(f"the uniform filler needs min <= max, not {filler.min:g} and {filler.max:g}")
         data.uniform_(filler.min, filler.max, generator=generator)
     elif kind == "gaussian":
+        if not filler.std >= 0:
+            raise InputError(f"the gaussian filler needs a std of at least 0, not {filler.std:g}")
         data.normal_(filler.mean, filler.std, generator=generator)
         if filler.sparse >= 0:  # on average `sparse` inputs of each of the shape[0] outputs keep their weight
             data.mul_(torch.empty_like(data).bernoulli_(min(1.0, filler.sparse / data.shape[0]), generator=generator))
@@ -33,7 +37,7 @@ def fill(data: Tensor, filler: FillerParameter, generator: torch.Generator) -> N
         data.normal_(0, math.sqrt(2 / _fan(data, filler)), generator=generator)
     elif kind == "positive_unitball":  # each output's weights are positive and sum to 1
         data.uniform_(generator=generator)
-        data /= data.flatten(1).sum(1).view(-1, *[1] * (data.dim() - 1))
+        data /= data.reshape(len(data), -1).sum(1).view(-1, *[1] * (data.dim() - 1))
     elif kind == "bilinear":
         _fill_bilinear(data)
     else:

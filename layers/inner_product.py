@@ -37,7 +37,7 @@ class InnerProduct(Layer):
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """dW = dy' x, db = sum of dy over M, dx = dy W."""
-        x = saved["x"].flatten(0, -2)
+        x = saved["x"].reshape(-1, saved["x"].shape[-1])
         dy = top_diffs[0].reshape(-1, top_diffs[0].shape[-1])
         weight, *bias = self.blobs
         if weight.lr_mult:

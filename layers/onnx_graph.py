@@ -1,6 +1,6 @@
 """The ONNX graph under construction, as layers add their nodes to it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,24 +9,34 @@ from torch import Tensor
 
 
 class OnnxGraph:
-    """Nodes and constants; layers name values after blobs, in-between values get names of their own."""
+    """Nodes and constants; a name belongs to one value only, and those in `taken` to the net's blobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Iterable[str] = ()) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
+        self._taken = set(taken)
+
+    def name(self, wanted: str) -> str:
+        """Return `wanted`, with a number if a value has that name already, as the name of a new value."""
+        name, number = wanted, 1
+        while name in self._taken:
+            name, number = f"{wanted}_{number}", number + 1
+        self._taken.add(name)
+        return name
 
     def node(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
-        """Add a node of ONNX operator `op`."""
-        self.nodes.append(helper.make_node(op, list(inputs), list(outputs), f"{op}_{len(self.nodes)}", **attributes))
+        """Add a node of ONNX operator `op`, from the named values `inputs` to new values `outputs`."""
+        self.nodes.append(helper.make_node(op, list(inputs), list(outputs), f"{outputs[0]}/{op}", **attributes))
 
     def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node with one output, and return the output's new name."""
-        output = f"{inputs[0]}/{op}_{len(self.nodes)}"
+        output = self.name(f"{inputs[0]}/{op}")
         self.node(op, inputs, [output], **attributes)
         return output
 
-    def constant(self, name: str, value: Tensor) -> str:
-        """Add a constant (float32, or int64 where `value` is), and return its name."""
+    def constant(self, wanted: str, value: Tensor) -> str:
+        """Add a constant (float32, or int64 where `value` is), and return its name: `wanted`, if that is free."""
+        name = self.name(wanted)
         array = value.detach().cpu()
         array = array.float() if array.is_floating_point() else array
         self.constants[name] = numpy_helper.from_array(array.contiguous().numpy(), name)
@@ -34,4 +44,4 @@ class OnnxGraph:
 
     def reshape(self, value: str, shape: Sequence[int]) -> str:
         """Add a Reshape (0 keeps a size, -1 takes what is left), and return the output's name."""
-        return self.add("Reshape", [value, self.constant(f"{value}/shape_{len(self.nodes)}", torch.tensor(shape))])
+        return self.add("Reshape", [value, self.constant(f"{value}/shape", torch.tensor(shape, dtype=torch.int64))])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imae.layers.data.counter_random import random_uniform
-from imae.layers.layer import Layer, Saved, Shapes, describe, register
+from imae.layers.layer import Layer, Saved, Shape, Shapes, describe, register
 from imae.layers.onnx_graph import OnnxGraph
 
 aten = torch.ops.aten
@@ -19,6 +19,7 @@ class Pooling(Layer):
 
     Output size along an axis: (size + 2 pad - kernel) / stride + 1, rounded up (down with `round_mode: FLOOR`), less
     one where the last window would start in the padding. Windows that reach past the padded border are clipped to it.
+    Without padding, a last window that would start past the border, which Caffe fills with garbage, is an error.
     A second top of MAX gives the index h W + w of each maximum, the first at a tie.
 
     STOCHASTIC (Zeiler and Fergus 2013), for bottoms that are nowhere negative: TRAIN draws one element of the window
@@ -54,7 +55,12 @@ class Pooling(Layer):
         sizes = [self._size(*along) for along in zip(shape[2:], self.kernel, self.stride, self.pad, strict=True)]
         if min(sizes) < 1:
             raise self.error(f"a {describe(self.kernel)} window does not fit into the bottom of {describe(shape)}")
-        self.pooled = tuple(sizes)
+        self.size, self.pooled = shape[2:], tuple(sizes)
+        self.beyond = tuple(
+            max((size - 1) * stride + kernel - along - pad, 0)
+            for size, stride, kernel, along, pad in zip(sizes, self.stride, self.kernel, shape[2:], self.pad, strict=True)
+        )
+        """How far the last windows reach past the far border, along height and width."""
         return [(*shape[:2], *sizes)] * len(self.param.top)
 
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
@@ -64,7 +70,8 @@ class Pooling(Layer):
             return [self._stochastic(x, saved)]
         if self.method == "AVE":
             return [x.mean((2, 3), keepdim=True) if self.everywhere else self._mean(x)]
-        y, saved["index"] = aten.max_pool2d_with_indices(*self._padded(x))
+        padded, kernel, stride, pad, ceil_mode = self._padded(x)
+        y, saved["index"] = aten.max_pool2d_with_indices(padded, kernel, stride, pad, [1, 1], ceil_mode)
         return [y, self._unpadded_index(saved["index"], x).to(x.dtype)][: len(self.param.top)]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
@@ -75,13 +82,14 @@ class Pooling(Layer):
             return [self._fold(windows, x)]
         if self.method == "AVE" and self.everywhere:
             return [(dy / (x.shape[2] * x.shape[3])).expand_as(x)]
+        padded, kernel, stride, pad, ceil_mode = self._padded(x)
         if self.method == "AVE":
-            dx = aten.avg_pool2d_backward(
-                dy.contiguous(), x, self.kernel, self.stride, self.pad, self.ceil_mode, True, None
+            dy, divisor = (dy, None) if padded is x else (dy / self._window_sizes(x.device), 1)
+            dx = aten.avg_pool2d_backward(dy.contiguous(), padded, kernel, stride, pad, ceil_mode, True, divisor)
+        else:
+            dx = aten.max_pool2d_with_indices_backward(
+                dy.contiguous(), padded, kernel, stride, pad, [1, 1], ceil_mode, saved["index"]
             )
-            return [dx]
-        padded, *geometry = self._padded(x)
-        dx = aten.max_pool2d_with_indices_backward(dy.contiguous(), padded, *geometry, saved["index"])
         return [dx if padded is x else dx[:, :, self.pad[0] :, self.pad[1] :][:, :, : x.shape[2], : x.shape[3]]]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
@@ -91,28 +99,40 @@ class Pooling(Layer):
         if self.everywhere:
             graph.node("GlobalAveragePool" if self.method == "AVE" else "GlobalMaxPool", bottoms, tops)
             return
-        geometry = {"kernel_shape": self.kernel, "strides": self.stride, "pads": self.pad * 2}
-        if self.method == "AVE":
-            graph.node("AveragePool", bottoms, tops, count_include_pad=1, ceil_mode=int(self.ceil_mode), **geometry)
+        # Explicit pads with ceil_mode 0, as runtimes differ in what windows past the border are divided by.
+        geometry = {"kernel_shape": self.kernel, "strides": self.stride, "pads": [*self.pad, *self.beyond]}
+        if self.method == "MAX":
+            graph.node("MaxPool", bottoms, tops, **geometry)
+        elif all(beyond <= pad for beyond, pad in zip(self.beyond, self.pad, strict=True)):
+            graph.node("AveragePool", bottoms, tops, count_include_pad=1, **geometry)
         else:
-            graph.node("MaxPool", bottoms, tops, ceil_mode=int(self.ceil_mode), **geometry)
+            mean = graph.add("AveragePool", bottoms, count_include_pad=1, **geometry)
+            clipped = math.prod(self.kernel) / self._window_sizes(torch.device("cpu"))
+            graph.node("Mul", [mean, graph.constant(f"{self.name}_clipped", clipped)], tops)
 
     def _mean(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.kernel, self.stride, self.pad, self.ceil_mode, count_include_pad=True)
+        padded, kernel, stride, pad, ceil_mode = self._padded(x)
+        if padded is x:
+            return F.avg_pool2d(x, kernel, stride, pad, ceil_mode, count_include_pad=True)
+        return F.avg_pool2d(padded, kernel, stride, pad, ceil_mode, divisor_override=1) / self._window_sizes(x.device)
 
-    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...], tuple[int, ...], tuple[int, ...], list[int], bool]:
-        """The arguments of max_pool2d: PyTorch pads by at most half the kernel; more is padded here, with -inf."""
+    def _padded(self, x: Tensor) -> tuple[Tensor, Shape, Shape, Shape, bool]:
+        """The arguments of PyTorch's pooling, which pads by at most half the kernel; more is padded here."""
         pad = self.pad
         if all(2 * p <= k for p, k in zip(pad, self.kernel, strict=True)):
-            return x, self.kernel, self.stride, pad, [1, 1], self.ceil_mode
-        right = [
-            max((size - 1) * stride + kernel - along - p, 0)
-            for size, stride, kernel, along, p in zip(
-                self.pooled, self.stride, self.kernel, x.shape[2:], pad, strict=True
+            return x, self.kernel, self.stride, pad, self.ceil_mode
+        x = F.pad(x, (pad[1], self.beyond[1], pad[0], self.beyond[0]), value=-math.inf if self.method == "MAX" else 0.0)
+        return x, self.kernel, self.stride, (0, 0), False
+
+    def _window_sizes(self, device: torch.device) -> Tensor:
+        """The number of elements of each window, padding included (pooled height x pooled width)."""
+        h, w = (
+            (along + 2 * pad - torch.arange(size, device=device) * stride).clamp_max(kernel)
+            for along, pad, size, stride, kernel in zip(
+                self.size, self.pad, self.pooled, self.stride, self.kernel, strict=True
             )
-        ]
-        x = F.pad(x, (pad[1], right[1], pad[0], right[0]), value=-math.inf)
-        return x, self.kernel, self.stride, (0, 0), [1, 1], False
+        )
+        return h[:, None] * w
 
     def _unpadded_index(self, index: Tensor, x: Tensor) -> Tensor:
         padded = self._padded(x)[0]
@@ -126,8 +146,9 @@ class Pooling(Layer):
         windows = self._unfold(x)
         total = windows.sum(2, keepdim=True)
         if not self.context.training:
-            saved["choice"] = (2 * windows - (windows**2).sum(2, keepdim=True) / total) / total
-            return ((windows**2).sum(2) / total[:, :, 0]).nan_to_num(0.0).view(*x.shape[:2], *self.pooled)
+            mean = ((windows**2).sum(2, keepdim=True) / total).nan_to_num(0.0)  # 0 for a window of zeros
+            saved["choice"] = ((2 * windows - mean) / total).nan_to_num(0.0)
+            return mean.view(*x.shape[:2], *self.pooled)
         count = total.numel()
         first = self.context.forwards * count
         counter = torch.arange(first, first + count, device=x.device).view(total.shape)
@@ -138,27 +159,22 @@ class Pooling(Layer):
 
     def _unfold(self, x: Tensor) -> Tensor:
         """The windows, N x C x kernel elements x windows; zeros past the border."""
-        columns = F.unfold(F.pad(x, self._overhang(x)), self.kernel, stride=self.stride)
+        columns = F.unfold(F.pad(x, (0, self.beyond[1], 0, self.beyond[0])), self.kernel, stride=self.stride)
         return columns.view(*x.shape[:2], math.prod(self.kernel), -1)
 
     def _fold(self, windows: Tensor, x: Tensor) -> Tensor:
-        right, bottom = self._overhang(x)[1::2]
-        size = (x.shape[2] + bottom, x.shape[3] + right)
+        size = tuple(along + beyond for along, beyond in zip(x.shape[2:], self.beyond, strict=True))
         return F.fold(windows.flatten(1, 2), size, self.kernel, stride=self.stride)[:, :, : x.shape[2], : x.shape[3]]
-
-    def _overhang(self, x: Tensor) -> tuple[int, int, int, int]:
-        """How far the last windows reach past the border, as F.pad takes it."""
-        h, w = (
-            max((size - 1) * stride + kernel - along, 0)
-            for size, stride, kernel, along in zip(self.pooled, self.stride, self.kernel, x.shape[2:], strict=True)
-        )
-        return 0, w, 0, h
 
     def _size(self, size: int, kernel: int, stride: int, pad: int) -> int:
         """The output size along one axis."""
         span = (size + 2 * pad - kernel) / stride
         pooled = (math.ceil(span) if self.ceil_mode else math.floor(span)) + 1
-        return pooled - 1 if pad and (pooled - 1) * stride >= size + pad else pooled
+        if (pooled - 1) * stride < size + pad:
+            return pooled
+        if not any(self.pad):
+            raise self.error(f"its last window would start past the {size} elements; set round_mode: FLOOR or a pad")
+        return pooled - 1
 
     def _pair(self, what: str) -> tuple[int, int]:
         """A setting along height and width: from `what`_h and `what`_w, or one number for both."""

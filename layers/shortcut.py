@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from imae.layers.layer import Layer, Saved, Shapes, describe, register
 from imae.layers.onnx_graph import OnnxGraph
@@ -33,7 +32,11 @@ class Shortcut(Layer):
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """y = every stride-th position of x, zeros appended."""
         saved["x"] = x = bottoms[0]
-        return [pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.zeros))]
+        kept = x[:, :, :: self.stride, :: self.stride]
+        n, channels, height, width = kept.shape
+        y = x.new_empty(n, height, width, channels + self.zeros).permute(0, 3, 1, 2)  # channels last, as all images are
+        y[:, :channels], y[:, channels:] = kept, 0.0
+        return [y]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """dx = dy at those positions, 0 elsewhere."""

@@ -203,17 +203,18 @@ class Net:
 
         Raises InputError where a layer's blobs differ in number or shape; nothing is copied then.
         """
+        origin = "the source of the weights"
         if not isinstance(source, NetParameter):
-            source = read_caffemodel(source)
+            origin, source = str(source), read_caffemodel(source)
         given = {layer.name: layer.blobs for layer in source.layer if layer.blobs}
         copies = []
-        for name in self.params.keys() & given.keys():
-            blobs = self.params[name]
+        for name, blobs in self.params.items():
+            if name not in given:
+                continue
             if len(given[name]) != len(blobs):
-                raise InputError(
-                    f'layer "{name}": has {len(blobs)} blobs, the source of the weights {len(given[name])}'
-                )
-            copies += [(blob.data, self._fitting(name, i, blob, given[name][i])) for i, blob in enumerate(blobs)]
+                raise InputError(f'layer "{name}": has {len(blobs)} blobs, {origin} has {len(given[name])}')
+            for i, (blob, proto) in enumerate(zip(blobs, given[name], strict=True)):
+                copies.append((blob.data, self._fitting(f'layer "{name}": blob {i}', blob, proto, origin)))
         for data, array in copies:
             data.copy_(torch.from_numpy(array))
         return CopyReport(
@@ -375,17 +376,15 @@ class Net:
         return torch.full(shape, value, dtype=dtype, device=self.context.device)
 
     @staticmethod
-    def _fitting(name: str, i: int, blob: Blob, proto: BlobProto) -> np.ndarray:
+    def _fitting(what: str, blob: Blob, proto: BlobProto, origin: str) -> np.ndarray:
         """The array of a stored blob, if its shape is the blob's; files from before N-d blobs pad with axes of 1."""
-        array = blob_to_array(proto)
+        array = blob_to_array(proto, f"{origin}: {what}")
         shape = array.shape
         if not proto.HasField("shape"):
             padded = (1,) * (4 - len(blob.shape)) + blob.shape
             shape = blob.shape if shape == padded else shape
         if shape != blob.shape:
-            raise InputError(
-                f'layer "{name}": blob {i} is {describe(blob.shape)}, the source of the weights has {describe(shape)}'
-            )
+            raise InputError(f"{what} is {describe(blob.shape)}, {origin} has {describe(shape)}")
         return array.reshape(blob.shape)
 
 

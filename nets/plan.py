@@ -173,12 +173,14 @@ class Normalise(FusedLayer):
         y, batch_mean, inverse_std = aten.native_batch_norm(x, gamma, beta, mean, var, True, 1.0, self.norm.eps)
         self.norm.move_on(mean if self.bias is None else mean.add_(self.bias.data), var, x)
         y = y.relu_() if self.relu else y
-        saved.update(x=x, y=y, mean=batch_mean, inverse_std=inverse_std)
+        saved.update(x=x, mean=batch_mean, inverse_std=inverse_std)
+        if self.relu:
+            saved["y"] = y
         return [y.view_as(bottoms[0])]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """As BatchNorm, Scale and ReLU, one after the other."""
-        dy = top_diffs[0].view_as(saved["y"])
+        dy = top_diffs[0].view_as(saved["x"])
         if self.relu:
             dy = aten.threshold_backward(dy, saved["y"], 0)
         gamma, _ = self._affine()

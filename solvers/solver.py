@@ -94,7 +94,7 @@ class Solver:
             self.restore(resume)
         self.log.start_metrics(self.iteration)
         self.step(self.param.max_iter - self.iteration)
-        if self.param.snapshot_after_train and not self._due(self.param.snapshot):
+        if self.prefix and self.param.snapshot_after_train and not self._due(self.param.snapshot):
             self.snapshot()
         if self.stop_requested:
             self.log.line("Optimization stopped early.", "solver.cpp:320")

@@ -39,7 +39,7 @@ class Cifar10Data(ImageSetData):
 
 
 def load_cifar10(source: Path, train: bool, *, download: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the images (N x 3 x 32 x 32, uint8) and labels (N, int64) of one split, not to be changed: they are shared.
+    """Return the images (N x 3 x 32 x 32, uint8) and labels (N, int64) of one split: shared, never change them.
 
     `source` is as in `Cifar10Data`. Raises InputError if CIFAR-10 is not there, is damaged, or cannot be downloaded.
     """
@@ -61,7 +61,7 @@ def _load(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
 
 
 def _load_pickled(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """Read the Python version with torchvision, which unpickles no file before its MD5 sum proved it the published one."""
+    """Read the Python version with torchvision, which unpickles no file whose MD5 sum is not the published one."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
 
@@ -107,4 +107,4 @@ def _download(root: Path) -> Path:
         CIFAR10(root, download=True)
     except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError) as error:
         raise InputError(f"CIFAR-10 cannot be downloaded to {root} from {CIFAR10.url}: {error}") from error
-    return root / CIFAR10.base_folder
+    return root / str(CIFAR10.base_folder)

@@ -31,7 +31,7 @@ def convert_cifar10(
       `mean_pad.binaryproto`.
 
     `progress` is called with (records written, all records). Everything is complete before anything takes its name.
-    Raises InputError if CIFAR-10 is not in `root`, something is in the way (unless `force`), or `out` cannot be written.
+    Raises InputError if CIFAR-10 is not in `root`, something is in the way (unless `force`), or `out` is not writable.
     """
     (images, labels), test = load_cifar10(root, True), load_cifar10(root, False)
     databases = {"cifar10_train_lmdb": (images, labels), "cifar10_test_lmdb": test}

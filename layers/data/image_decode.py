@@ -17,13 +17,13 @@ def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
     """
     try:
         image = Image.open(io.BytesIO(data))
-        if image.mode.startswith(("I", "F")):
-            raise InputError(f"an image of mode {image.mode}, expected 8 bits a channel")
         gray = color is False or (color is None and image.mode in ("1", "L"))
         alpha = color is None and (image.has_transparency_data or image.mode in ("LA", "PA", "RGBA"))
         pixels = np.asarray(image.convert("L" if gray else "RGBA" if alpha else "RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file makes each of Pillow's decoders raise errors of its own
         raise InputError(f"no image that can be decoded: {error}") from error
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"an image of mode {image.mode}, expected 8 bits a channel")
     if gray:
         return pixels[None]
     return np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]].transpose(2, 0, 1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from imae.layers.data.counter_random import permutation
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.data.label_noise import Labels, corrupt, load_labels, load_matrix
+from imae.layers.data.label_noise import Labels, corrupt, load_labels, load_matrix, split_key
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes
 from imae.prototxt_like.errors import InputError
@@ -56,10 +56,8 @@ class ImageSetData(DataLayer):
         if self._batch_size < 1:
             raise self.error(f"{self.field} needs a batch_size of at least 1")
         if self._own.intact_labels != (len(self.param.top) == 3):
-            raise self.error(
-                f"{len(self.param.top)} tops with intact_labels: {str(self._own.intact_labels).lower()}; "
-                "intact_labels: true, and nothing else, gives a third top"
-            )
+            wanted = "needs" if self._own.intact_labels else "is what needs"
+            raise self.error(f"intact_labels: true {wanted} a third top, the prototxt gives {len(self.param.top)}")
         train = self._own.split == self._own.TRAIN if self._own.HasField("split") else self.context.training
         try:
             images, intact = self.load(train)
@@ -83,20 +81,20 @@ class ImageSetData(DataLayer):
         )
         rows = (self._batch_size - 1) // count + 2 if training and self._own.shuffle else 0
         self._order = torch.empty((rows, count), dtype=torch.int64, device=self.context.device)
-        self._epochs: list[int | None] = [None] * rows
+        self._epochs: list[tuple[int, int] | None] = [None] * rows
         shape = self._transform.shape(tuple(images.shape[1:]))
         return [(self._batch_size, *shape), (self._batch_size,), (self._batch_size,)][: len(self.param.top)]
 
     def _corrupt(self, labels: Labels) -> Labels:
         own, kind = self._own, NoiseKind.Name(self._own.noise_kind)
-        from_file = kind in ("MATRIX", "FILE")
-        if from_file != own.HasField("noise_file"):
-            raise InputError(f"noise_kind: {kind} {'needs a' if from_file else 'takes no'} noise_file")
-        path = self.context.find(own.noise_file) if from_file else None
+        if (kind in ("MATRIX", "FILE")) != own.HasField("noise_file"):
+            raise InputError(f"noise_kind: {kind} {'takes no' if own.HasField('noise_file') else 'needs a'} noise_file")
+        file, key = split_key(own.noise_file)
+        path = f"{self.context.find(file)}{key}"
         if kind == "FILE":
             return load_labels(path, len(labels), self.num_classes)
+        matrix = load_matrix(path) if kind == "MATRIX" else None
         rate = float(str(np.float32(own.noise_rate)))  # 0.2 as it was written, not the float32 next to it
-        matrix = load_matrix(path) if path else None
         return corrupt(labels, self.num_classes, kind, rate, own.noise_seed, matrix=matrix)
 
     def batch(self, number: int) -> list[Tensor]:
@@ -111,10 +109,11 @@ class ImageSetData(DataLayer):
         first = number * self._batch_size
         for epoch in range(first // self.num_images, (first + self._batch_size - 1) // self.num_images + 1):
             row = epoch % len(self._epochs)
-            if self._epochs[row] != epoch:
+            seed = self.context.seed
+            if self._epochs[row] != (seed, epoch):
                 stream = f"{self.name} shuffle"
-                self._order[row] = permutation(self.num_images, self.context.seed, stream, epoch, self.context.device)
-                self._epochs[row] = epoch
+                self._order[row] = permutation(self.num_images, seed, stream, epoch, self.context.device)
+                self._epochs[row] = (seed, epoch)
 
     def gather(self, number: Tensor) -> list[Tensor]:
         """Return the tops of forward pass `number` (an int64 scalar on the device), for which `prepare` was called."""
@@ -129,6 +128,6 @@ class ImageSetData(DataLayer):
 def mean_image(images: Tensor) -> Tensor:
     """Return the mean (C x H x W, float32) of `images` (N x C x H x W, uint8), exact to float32's rounding."""
     total = torch.zeros(images.shape[1:], dtype=torch.float64)
-    for part in images.split(1024):  # sums below 2^24 are exact in float32, which is the fastest type to sum in
+    for part in torch.split(images, 1024):  # sums below 2^24 are exact in float32, which is the fastest type to sum in
         total += part.to(torch.float32).sum(0)
     return (total / len(images)).to(torch.float32)

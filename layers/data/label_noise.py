@@ -5,7 +5,6 @@ same labels can be drawn elsewhere.
 """
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,8 @@ def corrupt(
     draw = rng.random(len(labels))
     if name == "MATRIX":
         below = np.cumsum(_check_matrix(matrix, classes), axis=1)[labels] <= draw[:, None]
-        return np.minimum(below.sum(axis=1), classes - 1)
+        drawn: Labels = np.minimum(below.sum(axis=1), classes - 1)  # the last sum may round to just below 1
+        return drawn
     if not 0 <= rate <= 1:
         raise InputError(f"noise_rate must lie between 0 and 1, not {rate:g}")
     if name == "SYMMETRIC":
@@ -63,14 +63,13 @@ def _check_matrix(matrix: ArrayLike | None, classes: int) -> NDArray[np.float64]
     wrong = ~(np.isclose(sums, 1, atol=1e-5) & (array >= 0).all(axis=1))
     if wrong.any():
         row = int(wrong.argmax())
-        raise InputError(
-            f"row {row} of the noise matrix is no distribution: {array[row].tolist()} sums to {sums[row]:g}"
-        )
-    return array / sums[:, None]
+        raise InputError(f"row {row} of the noise matrix is no distribution, its sum is {sums[row]:g}")
+    normalised: NDArray[np.float64] = array / sums[:, None]
+    return normalised
 
 
 def load_matrix(path: str | Path) -> NDArray[np.float64]:
-    """Read a transition matrix, row: true class, column: label, from .npy, .npz:key, .csv or text.
+    """Read a transition matrix, row: true class, column: label, from .npy, .npz as `path.npz:key`, or text.
 
     Raises InputError, naming the file, if it is missing or holds no numbers.
     """
@@ -78,14 +77,15 @@ def load_matrix(path: str | Path) -> NDArray[np.float64]:
 
 
 def load_labels(path: str | Path, count: int, classes: int) -> Labels:
-    """Read `count` labels, each 0 .. classes - 1: from .npy, an array of an .npz as `path.npz:key`, or text, one a line.
+    """Read `count` labels, each 0 .. classes - 1, from .npy, .npz as `path.npz:key`, or text, one a line.
 
     Raises InputError, naming the file, if it is missing, holds no integers, too few, too many, or one out of range.
     """
     array = _load(path, 1)
     if array.shape != (count,):
         raise InputError(f"{path}: holds labels of shape {array.shape}, expected {count} labels")
-    labels = array.astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        labels = array.astype(np.int64)
     if not np.array_equal(labels, array):
         raise InputError(f"{path}: the labels are not integers")
     _check_range(labels, classes, f"{path}: label")
@@ -109,23 +109,31 @@ def _check_range(labels: Labels, classes: int, what: str) -> None:
         raise InputError(f"{what} {labels[index]} (sample {index}) is out of range: there are {classes} classes")
 
 
-def _load(path: str | Path, dimensions: int) -> NDArray[Any]:
-    name, colon, key = str(path).rpartition(":")
-    if not (colon and name.endswith(".npz")):
-        name, key = str(path), ""
-    file = io.BytesIO(read_bytes(name))
+def split_key(name: str) -> tuple[str, str]:
+    """Split `path.npz:key` into `path.npz` and `:key`; any other name is a path, with an empty key."""
+    path, colon, key = name.rpartition(":")
+    return (path, colon + key) if path.endswith(".npz") else (name, "")
+
+
+def _load(name: str | Path, dimensions: int) -> NDArray[Any]:
+    path, key = split_key(str(name))
+    file = io.BytesIO(read_bytes(path))
     try:
-        if name.endswith(".npz"):
+        if path.endswith(".npz"):
             with np.load(file, allow_pickle=False) as arrays:
-                if key not in arrays.files:
-                    raise InputError(f'{name}: has no array "{key}"; write {name}:KEY with one of {arrays.files}')
-                array = np.asarray(arrays[key])
-        elif name.endswith(".npy"):
+                if key[1:] not in arrays.files:
+                    raise InputError(f"{path}: write {path}:KEY with one of its arrays, {', '.join(arrays.files)}")
+                array = np.asarray(arrays[key[1:]])
+        elif path.endswith(".npy"):
             array = np.asarray(np.load(file, allow_pickle=False))
         else:
-            array = np.loadtxt(file, delimiter="," if name.endswith(".csv") else None, ndmin=dimensions)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: holds no array of numbers: {error}") from error
+            lines = file.read().decode().replace(",", " ").splitlines()
+            array = np.array([line.split() for line in lines if line.strip()], np.float64)
+            array = array.ravel() if dimensions == 1 else array
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file makes zipfile, zlib, tokenize and numpy each raise errors of their own
+        raise InputError(f"{name}: holds no array of numbers: {error}") from error
     if array.dtype.kind not in "iuf":
-        raise InputError(f"{path}: holds {array.dtype} values, expected numbers")
+        raise InputError(f"{name}: holds {array.dtype} values, expected numbers")
     return array

@@ -6,7 +6,9 @@ from torch.nn.functional import pad as zero_pad
 
 from imae.layers.data.counter_random import random_below
 from imae.layers.layer import Layer, Shape, describe
+from imae.layers.onnx_graph import OnnxGraph
 from imae.prototxt_like.binary import read_binaryproto
+from imae.prototxt_like.errors import InputError
 
 
 class Transform:
@@ -38,7 +40,10 @@ class Transform:
             return torch.tensor(list(param.mean_value)).view(-1, 1, 1) if param.mean_value else None
         if param.mean_value:
             raise self._layer.error("transform_param has both mean_file and mean_value, it takes one of them")
-        mean = torch.from_numpy(read_binaryproto(self._layer.context.find(param.mean_file)))
+        try:
+            mean = torch.from_numpy(read_binaryproto(self._layer.context.find(param.mean_file)))
+        except InputError as error:
+            raise self._layer.error(str(error)) from None
         while mean.dim() > 3 and mean.shape[0] == 1:
             mean = mean[0]
         if mean.dim() != 3:
@@ -94,7 +99,7 @@ class Transform:
             flipped = self._draw(2, "mirror", position).bool()
             columns = torch.where(flipped, columns.flip(1), columns)
         pixels = (rows[:, :, None] * x.shape[3] + columns[:, None, :]).flatten(1)
-        return x.flatten(2).gather(2, pixels[:, None].expand(-1, x.shape[1], -1)).unflatten(2, size)
+        return x.flatten(2).gather(2, pixels[:, None].expand(-1, x.shape[1], -1)).view(*x.shape[:2], *size)
 
     def _offset(self, slack: int, axis: str, position: Tensor) -> Tensor:
         """Return where the window begins along an axis that is `slack` longer, B x 1."""
@@ -104,3 +109,17 @@ class Transform:
 
     def _draw(self, n: int, what: str, position: Tensor) -> Tensor:
         return random_below(n, self._layer.context.seed, f"{self._layer.name} {what}", position)[:, None]
+
+    def to_onnx(self, graph: OnnxGraph, images: str, window: Shape) -> str:
+        """Add scale (image - mean) of images that are the centre `window` (C, H, W) already; return the result's name."""
+        value, mean = images, self._mean
+        if mean is not None:
+            if mean.shape[1:] != (1, 1):
+                top, left = ((whole - part) // 2 for whole, part in zip(mean.shape[1:], window[1:], strict=True))
+                if min(top, left) < 0:
+                    raise self._layer.error(f"the mean, {describe(mean.shape)}, does not cover {describe(window)}")
+                mean = mean[:, top : top + window[1], left : left + window[2]]
+            value = graph.add("Sub", [value, graph.constant(f"{images}/mean", mean)])
+        if self._scale != 1:
+            value = graph.add("Mul", [value, graph.constant(f"{images}/scale", torch.tensor(self._scale))])
+        return value

@@ -38,7 +38,7 @@ class Labels:
         """
         shape = list(scores.shape)
         classes, shape[self.axis] = shape[self.axis], 1
-        index = label.long().view(shape)
+        index = label.long().reshape(shape)
         valid = torch.ones_like(index, dtype=torch.bool)
         if self.ignore_label is not None:
             valid = index != self.ignore_label

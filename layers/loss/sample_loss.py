@@ -7,7 +7,6 @@ from torch import Tensor
 
 from imae.layers.layer import Layer, Saved, Shapes
 from imae.layers.loss.labels import Labels
-from imae.layers.onnx_graph import OnnxGraph
 
 
 class SampleLoss(Layer):
@@ -76,11 +75,6 @@ class OnLogits(SampleLoss):
         """factor(p_y) (p - onehot(y))."""
         return p.scatter_add(self.along, index, torch.full_like(p_y, -1.0)).mul_(self.factor(p_y))
 
-    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Softmax, if p is a top; the loss itself stays outside."""
-        if len(tops) == 2:
-            graph.node("Softmax", bottoms[:1], tops[1:], axis=self.along)
-
 
 class OnProbabilities(SampleLoss):
     """A loss as the paper's Figure 2 draws it: bottom 0 is p, from a Softmax layer whose backward completes the chain."""
@@ -95,6 +89,3 @@ class OnProbabilities(SampleLoss):
         """-factor(p_y) / p_y at the annotated label, 0 elsewhere."""
         bounded = p_y.clamp_min(self.smallest)
         return torch.zeros_like(p).scatter_(self.along, index, -self.factor(bounded) / bounded)
-
-    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Nothing: the loss stays outside."""

@@ -1,0 +1,80 @@
+"""The `imae` command: what the library does, from a shell. Heavy imports happen inside the commands that need them."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+from typer.main import get_command
+
+from imae.cli.caffe_flags import normalise
+from imae.cli.check_gradients import check_gradients
+from imae.cli.convert import convert
+from imae.cli.demo import demo
+from imae.cli.devices import devices
+from imae.cli.export import export
+from imae.cli.messages import error_line, log_warnings
+from imae.cli.test import test
+from imae.cli.timing import time
+from imae.cli.train import train
+from imae.prototxt_like.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, train, test, export, time, check_gradients, devices):
+    app.command()(command)
+app.add_typer(convert, name="convert")
+app.command("device_query", hidden=True)(devices)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"imae {version('imae')}")
+        raise typer.Exit
+
+
+@app.callback()
+def imae(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Train, test and export nets written in Caffe's prototxt, on labels that may be wrong.
+
+    The commands and flags are Caffe's where it has them, also in its spelling: [bold]imae train -solver FILE[/].
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line `arguments` (the process's own by default), and exit.
+
+    Exit status: 0, 1 after one line `imae: error: ...` about the user's input, 2 for wrong usage, 130 if interrupted.
+    """
+    log_warnings()
+    program = get_command(app)
+    try:
+        program.main(args=normalise(program, sys.argv[1:] if arguments is None else arguments), prog_name="imae")
+    except SystemExit as exit_:
+        if exit_.code == 130:
+            print("imae: interrupted", file=sys.stderr)
+        raise
+    except KeyboardInterrupt:
+        print("imae: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        sys.exit(1)
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
+        line = error_line(error)
+        if line is None:
+            raise
+        print(f"imae: error: {line}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,69 @@
+"""`imae check-gradients`: each layer's backward against finite differences of its forward."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imae.cli.options import Level, Stage, stages
+from imae.cli.table import print_table
+
+
+class Phase(StrEnum):
+    """A net's phase."""
+
+    train = "train"
+    test = "test"
+
+
+def check_gradients(
+    net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.", show_default=False)],
+    phase: Annotated[Phase, typer.Option(help="The phase.")] = Phase.train,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE.caffemodel", help="The weights at which to check; else initial ones.")
+    ] = None,
+    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Elements of each bottom and blob to check.")] = 16,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of weights, inputs and samples.")] = 0,
+    level: Level = 0,
+    stage: Stage = "",
+) -> None:
+    """Check the gradients of a net's layers against finite differences, in double precision.
+
+    The deviations are each layer's largest; at kinks, such as ReLU's at 0, nothing is compared. Exit status 1 if a
+    layer's gradient is wrong.
+
+    [bold]imae check-gradients net.prototxt[/]
+    """
+    import torch
+
+    from imae.layers.gradient_check import check_net
+    from imae.nets.net import Net
+    from imae.prototxt_like.schema import TEST, TRAIN
+
+    built = Net(
+        net,
+        TRAIN if phase is Phase.train else TEST,
+        level=level,
+        stages=stages(stage),
+        dtype=torch.float64,
+        seed=seed,
+    )
+    if weights:
+        built.copy_weights(weights)
+    reports = check_net(built, seed=seed, samples=samples)
+    rows = [
+        [r.name, r.type, f"{r.compared}", f"{r.skipped}", f"{r.absolute:.1e}", f"{r.relative:.1e}", _verdict(r.passed)]
+        for r in reports
+    ]
+    header = ["layer", "type", "compared", "at kinks", "absolute", "relative", "result"]
+    print_table(header, rows, right=range(2, 6))
+    wrong = [report for report in reports if not report.passed]
+    for report in wrong:
+        typer.echo(f'layer "{report.name}" ({report.type}): {report.worst or "nothing could be compared"}')
+    typer.echo(f"{len(reports) - len(wrong)} of {len(reports)} layers have right gradients.")
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _verdict(passed: bool) -> str:
+    return "right" if passed else "WRONG"

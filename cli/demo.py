@@ -1,0 +1,23 @@
+"""`imae demo`: the losses compared on real digits, in a few minutes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where logs, snapshots and results go.")] = Path(
+        "digits-demo"
+    ),
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of weights and order.")] = 1,
+) -> None:
+    """Train on digits half of whose labels are wrong, once with each loss, and compare.
+
+    [bold]imae demo --output digits-demo[/]
+    """
+    from rich.console import Console
+
+    from imae.experiments.demo import run
+
+    run(output, seed, Console())

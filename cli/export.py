@@ -1,0 +1,76 @@
+"""`imae export`: a net and its weights as an ONNX model."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imae.cli.options import Model, Weights
+
+if TYPE_CHECKING:
+    from imae.nets.onnx_export import OnnxReport
+
+_IMAGES = 4
+"""How many random images the check compares."""
+
+
+def export(
+    model: Model,
+    weights: Weights,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The file to write.", show_default=False)
+    ],
+    shape: Annotated[
+        str,
+        typer.Option(metavar="CxHxW", help="The shape of an image, where the net's data is not at hand to tell it."),
+    ] = "",
+    outputs: Annotated[
+        str, typer.Option(metavar="BLOB,...", help="The blobs to give out; without it, all that nothing reads.")
+    ] = "",
+    include_transform: Annotated[
+        bool,
+        typer.Option("--include-transform", help="Take pixels, 0 to 255: subtract the mean and scale in the model."),
+    ] = False,
+    opset: Annotated[int, typer.Option(metavar="N", help="The version of ONNX's operators.")] = 17,
+    check: Annotated[
+        bool, typer.Option(help="Compare the model in ONNX Runtime with the net, on random images.")
+    ] = True,
+) -> None:
+    """Write the net that predicts, in phase TEST without data and losses, as an ONNX model.
+
+    [bold]imae export --model net.prototxt --weights net_iter_64000.caffemodel --output net.onnx[/]
+    """
+    if shape and not re.fullmatch(r"\d+([x,]\d+)*", shape):
+        raise typer.BadParameter(f'--shape takes CxHxW, such as 3x32x32, not "{shape}"')
+    sizes = [int(size) for size in re.split("[x,]", shape) if size]
+    blobs = [blob for blob in outputs.split(",") if blob]
+    from imae.nets.onnx_export import export_onnx
+
+    report = export_onnx(
+        model, weights, output, shape=sizes, outputs=blobs, include_transform=include_transform, opset=opset
+    )
+    typer.echo(f"Wrote {report.path}: {report.nodes} nodes, {report.constants} constants, opset {report.opset}")
+    for what, values in (("input", report.inputs), ("output", report.outputs)):
+        for name, dimensions in values.items():
+            typer.echo(f"{what} {name}: {'x'.join(map(str, dimensions))}")
+    if check and include_transform:
+        typer.echo("Not compared with the net, which takes no pixels; without --include-transform it is.")
+    elif check:
+        difference = _difference(model, weights, report, sizes, blobs)
+        typer.echo(f"Largest difference from the net on {_IMAGES} random images, in ONNX Runtime: {difference:.1e}")
+
+
+def _difference(model: Path, weights: Path, report: "OnnxReport", shape: list[int], outputs: list[str]) -> float:
+    import torch
+
+    from imae.nets.deploy import deploy
+    from imae.nets.net import Net
+    from imae.nets.onnx_export import compare_with_onnxruntime
+
+    net = Net(deploy(model, shape=shape, outputs=outputs), backward=False)
+    net.copy_weights(weights)
+    generator = torch.Generator().manual_seed(0)
+    sizes = {name: [_IMAGES if size == "N" else int(size) for size in given] for name, given in report.inputs.items()}
+    inputs = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
+    return compare_with_onnxruntime(report.path, net, inputs)

@@ -1,0 +1,39 @@
+"""What the command says when something is wrong: one line on stderr."""
+
+import logging
+import sys
+
+
+class _Warnings(logging.Handler):
+    """Prints each warning of the library as a line of the command's."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
+
+
+def log_warnings() -> None:
+    """Print the library's warnings."""
+    logger = logging.getLogger("imae")
+    logger.handlers = [_Warnings(logging.WARNING)]
+    logger.propagate = False
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    print(f"imae: warning: {message}", file=sys.stderr)
+
+
+def error_line(error: Exception) -> str | None:
+    """Return what to tell the user about `error`, or None if it is a bug, whose traceback is of more use."""
+    message = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or message
+    if isinstance(error, MemoryError):
+        return "out of memory; a smaller batch_size needs less"
+    if isinstance(error, RuntimeError):  # torch's, told by name and text because torch may not be imported
+        if type(error).__name__ == "OutOfMemoryError":
+            return f"out of memory on the GPU ({message.partition('. ')[0]}); a smaller batch_size needs less"
+        if "can't allocate memory" in message:
+            return "out of memory; a smaller batch_size needs less"
+        return None
+    return message

@@ -1,0 +1,87 @@
+"""The options that several commands share, and what they stand for."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imae.prototxt_like.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Model = Annotated[Path, typer.Option(metavar="NET.prototxt", help="The net.", show_default=False)]
+Weights = Annotated[Path, typer.Option(metavar="FILE.caffemodel", help="Its weights.", show_default=False)]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|all", help="The GPU to use, by number. Without it: GPU 0 where there is one, else the CPU."
+    ),
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU even where there is a GPU.")]
+Level = Annotated[int, typer.Option(help="The level, by which include and exclude rules choose layers.")]
+Stage = Annotated[
+    str, typer.Option(metavar="A,B,...", help="The stages, by which include and exclude rules choose layers.")
+]
+Iterations = Annotated[int, typer.Option(metavar="N", min=1, help="How many batches.")]
+
+
+class Precision(StrEnum):
+    """A floating-point type of the values in a net; its weights have it too, but for bf16, which keeps them in fp32."""
+
+    fp32 = "fp32"
+    fp64 = "fp64"
+    bf16 = "bf16"
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """The same for torch."""
+        import torch
+
+        return {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}[self.value]
+
+
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option("--precision", help="The type of values and weights; bf16 is for values alone, weights stay fp32."),
+]
+
+
+def stages(option: str) -> list[str]:
+    """Return the stages that --stage names."""
+    return [stage for stage in option.split(",") if stage]
+
+
+def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0) -> "torch.device":
+    """Return the device that --gpu and --cpu ask for, else the GPU where there is one, else the CPU.
+
+    Raises InputError if the GPU asked for does not exist, or more than one is meant.
+    """
+    import torch
+
+    if cpu and gpu is not None:
+        raise typer.BadParameter("give --gpu or --cpu, not both")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu is None:
+        return torch.device("cuda", default_gpu) if default_gpu < count and not cpu else torch.device("cpu")
+    if gpu != "all" and not gpu.replace(",", "").isdecimal():
+        raise typer.BadParameter(f'--gpu takes the number of a GPU, or "all", not "{gpu}"')
+    found = f"this machine has {count or 'no'} GPU{'s' if count != 1 else ''} that PyTorch can use"
+    if count == 0:
+        raise InputError(f"--gpu {gpu}: {found}; leave it out to use the CPU")
+    numbers = list(range(count)) if gpu == "all" else [int(number) for number in gpu.split(",") if number]
+    if len(numbers) != 1:
+        raise InputError(f"--gpu {gpu}: imae runs on one GPU; give its number ({found})")
+    if numbers[0] >= count:
+        raise InputError(f"--gpu {gpu}: {found}, numbered from 0")
+    return torch.device("cuda", numbers[0])
+
+
+def describe_device(device: "torch.device") -> str:
+    """Return a device as a few words."""
+    import torch
+
+    if device.type == "cuda":
+        return f"GPU {device.index}, {torch.cuda.get_device_name(device)}"
+    return f"CPU, {torch.get_num_threads()} threads"

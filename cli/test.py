@@ -1,0 +1,83 @@
+"""`imae test`: score a net on its test data."""
+
+import typer
+
+from imae.cli.messages import warn
+from imae.cli.options import (
+    Cpu,
+    Gpu,
+    Iterations,
+    Level,
+    Model,
+    Precision,
+    PrecisionOption,
+    Stage,
+    Weights,
+    choose_device,
+    stages,
+)
+from imae.cli.progress import Display
+from imae.prototxt_like.errors import InputError
+
+
+def test(
+    model: Model,
+    weights: Weights,
+    iterations: Iterations = 50,
+    gpu: Gpu = None,
+    cpu: Cpu = False,
+    precision: PrecisionOption = Precision.fp32,
+    level: Level = 0,
+    stage: Stage = "",
+) -> None:
+    """Score a net, in phase TEST, on the batches that its data layers give.
+
+    Each batch's outputs go to stderr, their means over all batches to stdout.
+
+    [bold]imae test --model net.prototxt --weights net_iter_64000.caffemodel --iterations 100[/]
+    """
+    device = choose_device(gpu, cpu)
+    from imae.nets.memory import keep_freed_memory
+    from imae.nets.net import Net
+    from imae.prototxt_like.schema import TEST
+    from imae.solvers.log import Log
+
+    keep_freed_memory()
+    net = Net(
+        model,
+        TEST,
+        level=level,
+        stages=stages(stage),
+        device=device,
+        dtype=precision.dtype,
+        backward=False,
+        plan="fused",
+    )
+    net.keep_blobs = False
+    report = net.copy_weights(weights)
+    if report.kept and not report.copied:
+        raise InputError(f"{weights}: none of its layers has the name of one of {model}'s")
+    if report.kept:
+        warn(f"{weights} lacks weights of these layers: {', '.join(report.kept)}")
+    sums: dict[str, list[float]] = {}
+    losses = 0.0
+    with Display() as display:
+        log = Log(None, display.show)
+        log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")
+        for batch in range(iterations):
+            outputs = net.forward()
+            losses += float(net.loss)
+            for name, output in outputs.items():
+                values = output.flatten().tolist()
+                for value in values:
+                    log.line(f"Batch {batch}, {name} = {value:g}", "caffe.cpp:304")
+                sums[name] = [a + b for a, b in zip(sums.get(name, [0.0] * len(values)), values, strict=True)]
+            display.advance("test", batch + 1, iterations)
+    typer.echo(f"Loss: {losses / iterations:g}")
+    loss_weights = {
+        top: w for step in net.steps for top, w in zip(step.layer.param.top, step.loss_weights, strict=True)
+    }
+    for name, totals in sums.items():
+        for mean in (total / iterations for total in totals):
+            weight = loss_weights[name]
+            typer.echo(f"{name} = {mean:g}" + (f" (* {weight:g} = {weight * mean:g} loss)" if weight else ""))

@@ -1,0 +1,117 @@
+"""`imae time`: how long each layer takes."""
+
+import time as clock
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imae.cli.check_gradients import Phase
+from imae.cli.options import (
+    Cpu,
+    Gpu,
+    Iterations,
+    Level,
+    Model,
+    Precision,
+    PrecisionOption,
+    Stage,
+    choose_device,
+    describe_device,
+    stages,
+)
+from imae.cli.progress import Display
+from imae.cli.table import print_table
+
+if TYPE_CHECKING:
+    from imae.layers.layer import Layer
+
+
+def time(
+    model: Model,
+    iterations: Iterations = 50,
+    phase: Annotated[Phase, typer.Option(help="The phase.")] = Phase.train,
+    plain: Annotated[bool, typer.Option("--plain", help="Run each layer by itself, as Caffe does.")] = False,
+    gpu: Gpu = None,
+    cpu: Cpu = False,
+    precision: PrecisionOption = Precision.fp32,
+    level: Level = 0,
+    stage: Stage = "",
+) -> None:
+    """Measure how long each layer takes, forward and backward.
+
+    Layers that training runs as one are one line, named after the last. Inputs are zeros.
+
+    [bold]imae time --model net.prototxt --iterations 20[/]
+    """
+    device = choose_device(gpu, cpu)
+    import torch
+
+    from imae.nets.memory import keep_freed_memory
+    from imae.nets.net import Net
+    from imae.prototxt_like.schema import TEST, TRAIN
+
+    keep_freed_memory()
+    net = Net(
+        model,
+        TRAIN if phase is Phase.train else TEST,
+        level=level,
+        stages=stages(stage),
+        device=device,
+        dtype=precision.dtype,
+        plan="plain" if plain else "fused",
+    )
+    net.keep_blobs = False
+    shapes = {name: net.shapes[net.newest[name]] for name in net.inputs}
+    inputs = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    on_gpu = device.type == "cuda"
+
+    def measured(run: Callable[[], Any]) -> float:
+        """Milliseconds of `run`."""
+        if on_gpu:
+            torch.cuda.synchronize()
+        since = clock.perf_counter()
+        run()
+        if on_gpu:
+            torch.cuda.synchronize()
+        return 1000 * (clock.perf_counter() - since)
+
+    def forward() -> None:
+        net.clear_diffs()
+        net.forward(**inputs)
+
+    forward()
+    net.backward()
+    with Display() as display:
+        passes = []
+        for done in range(iterations):
+            passes.append((measured(forward), measured(net.backward)))
+            display.advance("whole passes", done + 1, iterations)
+        layers = [step.layer for step in net.plan]
+        spent = [[_timed(layer, way, measured) for way in ("forward", "backward")] for layer in layers]
+        for done in range(iterations):
+            forward()
+            net.backward()
+            display.advance("layer by layer", done + 1, iterations)
+    total = [sum(times) / iterations for times in zip(*passes, strict=True)]
+    rows = [
+        [layer.name, type(layer).__name__, *(f"{sum(times) / iterations:.3f}" for times in both)]
+        for layer, both in zip(layers, spent, strict=True)
+    ]
+    print_table(["layer", "type", "forward ms", "backward ms"], rows, right=(2, 3))
+    typer.echo(f"Average Forward pass: {total[0]:.3f} ms")
+    typer.echo(f"Average Backward pass: {total[1]:.3f} ms")
+    typer.echo(f"Average Forward-Backward: {sum(total):.3f} ms, on {describe_device(device)}")
+
+
+def _timed(layer: "Layer", way: str, measured: Callable[[Callable[[], Any]], float]) -> list[float]:
+    """Have a method of `layer` measured on each call; return the list that gets the milliseconds."""
+    method, times = getattr(layer, way), []
+
+    def measuring(*arguments: Any) -> Any:
+        result = []
+        times.append(measured(lambda: result.append(method(*arguments))))
+        return result[0]
+
+    setattr(layer, way, measuring)
+    return times

@@ -1,0 +1,233 @@
+"""`imae train`: train a net as a solver prototxt says."""
+
+import json
+import re
+import shlex
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imae.cli.messages import warn
+from imae.cli.options import Cpu, Gpu, Level, Precision, PrecisionOption, Stage, choose_device, describe_device, stages
+from imae.cli.progress import Display
+from imae.cli.signals import Effect, handle_signals
+from imae.prototxt_like.errors import InputError
+
+if TYPE_CHECKING:
+    from imae.solvers.solver import Solver
+
+_RESUMING, _CHANGING = "Where to start", "What to change in the solver"
+
+
+def train(
+    context: typer.Context,
+    solver: Annotated[Path, typer.Option(metavar="SOLVER.prototxt", help="The solver.", show_default=False)],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.caffemodel,...",
+            help="Start from these weights, by the names of the layers; of several files the later win.",
+            rich_help_panel=_RESUMING,
+        ),
+    ] = None,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.solverstate", help="Go on from this state, to the same end.", rich_help_panel=_RESUMING
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the newest snapshot at the prefix that is whole; start afresh if there is none.",
+            rich_help_panel=_RESUMING,
+        ),
+    ] = False,
+    gpu: Gpu = None,
+    cpu: Cpu = False,
+    iterations: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Stop at this iteration (max_iter).", rich_help_panel=_CHANGING),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="The seed of weights, order and augmentation (random_seed).",
+            rich_help_panel=_CHANGING,
+        ),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="How the names of log, metrics and snapshots begin (snapshot_prefix).",
+            rich_help_panel=_CHANGING,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Any other field, as often as needed: [bold]--set base_lr=0.05[/].",
+            rich_help_panel=_CHANGING,
+        ),
+    ] = None,
+    precision: PrecisionOption = Precision.fp32,
+    level: Level = 0,
+    stage: Stage = "",
+    sigint_effect: Annotated[Effect, typer.Option(help="What Ctrl-C does; stopping takes a snapshot.")] = Effect.stop,
+    sighup_effect: Annotated[Effect, typer.Option(help="What a hang-up does.")] = Effect.snapshot,
+) -> None:
+    """Train a net as a solver prototxt says.
+
+    Log and progress go to stderr, what came out to stdout; log, metrics and snapshots to files at the solver's
+    snapshot_prefix. Ctrl-C finishes the iteration, takes a snapshot and prints the command that goes on from it.
+
+    [bold]imae train --solver solver.prototxt --gpu 0[/]
+    """
+    if snapshot and (weights or resume):
+        raise typer.BadParameter("--snapshot holds the weights: give it alone, without --weights or --resume")
+    param = _solver_param(solver, iterations, seed, prefix, settings or [])
+    on_cpu = cpu or (gpu is None and param.HasField("solver_mode") and param.solver_mode == param.CPU)
+    device = choose_device(gpu, on_cpu, default_gpu=param.device_id)
+    state = snapshot or (newest_snapshot(param.snapshot_prefix) if resume else None)
+    from imae.nets.memory import keep_freed_memory
+    from imae.solvers.solver import Solver
+
+    keep_freed_memory()
+    done = 0
+
+    def advance(what: str, number: int, total: int) -> None:
+        nonlocal done
+        done += what == "train"
+        display.advance(what, number, total)
+
+    with Display() as display:
+        trainer = Solver(
+            param,
+            folder=solver.parent,
+            device=device,
+            dtype=precision.dtype,
+            level=level,
+            stages=stages(stage),
+            show=display.show,
+        )
+        trainer.on_progress = advance
+        size = sum(blob.data.numel() for blob in trainer.net.learnable)
+        trainer.log.line(
+            f"{trainer.net.name}: {size} learnable parameters, on {describe_device(device)}", "caffe.cpp:204"
+        )
+        if not state:
+            _copy_weights(trainer, [weights] if weights else list(param.weights))
+        since = time.perf_counter()
+        on_stop = partial(display.rename, "train", "stopping")
+        with handle_signals(trainer, sigint_effect, sighup_effect, on_stop):
+            trainer.solve(resume=state)
+            if trainer.stop_requested and not (param.snapshot_after_train and done):
+                trainer.snapshot()
+        seconds = time.perf_counter() - since
+    _summarise(trainer, done, seconds)
+    if trainer.stop_requested:
+        typer.echo(f"Resume with: {_resuming_command(context, _snapshot_path(trainer))}")
+
+
+def newest_snapshot(prefix: str) -> Path | None:
+    """Return the solverstate at `prefix` of the highest iteration that is whole, or None; warn of damaged ones."""
+    from imae.prototxt_like.binary import read_caffemodel, read_solverstate
+
+    pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate")
+    folder = Path(prefix).parent
+    found = {int(m[1]): path for path in folder.glob("*.solverstate") if (m := pattern.fullmatch(path.name))}
+    for iteration in sorted(found, reverse=True):
+        try:
+            read_solverstate(found[iteration])
+            read_caffemodel(found[iteration].with_suffix(".caffemodel"))
+        except InputError as error:
+            warn(f"passed over, being damaged: {error}")
+        else:
+            return found[iteration]
+    return None
+
+
+def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: str | None, settings: list[str]) -> Any:
+    """The solver, with what the command line changes in it."""
+    from imae.prototxt_like.schema import SolverParameter
+    from imae.prototxt_like.text import did_you_mean, parse_solver, read_solver
+
+    param, changes = read_solver(path), SolverParameter()
+    fields = SolverParameter.DESCRIPTOR.fields_by_name
+    for setting in settings:
+        name, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals or not value:
+            raise typer.BadParameter(f"--set takes FIELD=VALUE, not {setting!r}")
+        if name not in fields:
+            raise InputError(f'--set {setting}: "{name}" is no field of a solver{did_you_mean(name, fields)}')
+        if fields[name].type == fields[name].TYPE_STRING and value[0] not in "\"'[":
+            value = json.dumps(value)
+        changes.MergeFrom(parse_solver(f"{name}: {value}", f"--set {setting}"))
+    options = {"max_iter": iterations, "random_seed": seed, "snapshot_prefix": prefix}
+    for field, option in options.items():
+        if option is not None:
+            setattr(changes, field, option)
+    for changed, _ in changes.ListFields():
+        param.ClearField(changed.name)
+    param.MergeFrom(changes)
+    return param
+
+
+def _copy_weights(trainer: "Solver", sources: list[str]) -> None:
+    """Copy the weights of files, each given as one or as `A,B`, and say which layers got them."""
+    for source in ",".join(sources).split(",") if sources else []:
+        report = trainer.net.copy_weights(source)
+        trainer.log.line(f"Copied the weights of {len(report.copied)} layers from {source}", "net.cpp:744")
+        if report.kept:
+            trainer.log.line(f"Layers that keep theirs: {', '.join(report.kept)}", "net.cpp:744")
+        if report.unused:
+            trainer.log.line(f"Ignoring source layers {', '.join(report.unused)}", "net.cpp:744")
+        if not report.copied:
+            warn(f"{source}: none of its layers has the name of one of the net's: nothing was copied")
+
+
+def _snapshot_path(trainer: "Solver") -> Path:
+    return Path(f"{trainer.prefix}_iter_{trainer.iteration}.solverstate")
+
+
+def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
+    """Print what was done, the last test's outputs, and where the results are."""
+    from imae.solvers.log import read_metrics
+
+    rate = f" ({iterations / seconds:.4g} it/s)" if iterations else ""
+    verb = "Stopped" if trainer.stop_requested else "Done"
+    typer.echo(f"{verb} at iteration {trainer.iteration}: {iterations} iterations in {seconds:.1f} s{rate}")
+    files = [trainer.log.log_path, trainer.log.metrics_path]
+    metrics = trainer.log.metrics_path
+    if metrics and metrics.exists():
+        tests = {record["net"]: record for record in read_metrics(metrics) if record["phase"] == "test"}
+        for record in tests.values():
+            values = {name: value for name, value in record.items() if name not in ("iteration", "phase", "net")}
+            outputs = ", ".join(f"{name} = {value:g}" for name, value in values.items() if isinstance(value, float))
+            typer.echo(f"Test net #{record['net']} at iteration {record['iteration']}: {outputs}")
+    state = _snapshot_path(trainer)
+    files += [state.with_suffix(".caffemodel"), state]
+    typer.echo("Wrote " + ", ".join(str(file) for file in files if file and file.exists()))
+
+
+def _resuming_command(context: typer.Context, state: Path) -> str:
+    """The command that goes on from `state` with the same options."""
+    words = ["imae", "train"]
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if not value or value == option.default or option.name in ("weights", "snapshot", "resume", "seed"):
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [
+            word for item in values for word in ([option.opts[0]] if item is True else [option.opts[0], str(item)])
+        ]
+    return shlex.join([*words, "--snapshot", str(state)])

@@ -1,0 +1,169 @@
+"""The demo: four losses on real digits with half of the training labels replaced, and the IMAE net as ONNX."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from imae.experiments import plot_style
+from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy
+from imae.layers.data.image_set import ImageSetData
+from imae.nets.memory import keep_freed_memory
+from imae.nets.onnx_export import compare_with_onnxruntime, export_onnx
+from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.text import read_solver
+from imae.solvers.log import read_metrics
+from imae.solvers.solver import Solver
+
+LOSSES = ("CCE", "MAE", "GCE", "IMAE")
+COLUMNS = ("loss", "test, best", "test, final", "training, corrupted labels", "training, intact labels")
+
+
+@dataclass
+class Result:
+    """One loss's accuracies, as fractions: on the test set by iteration, and on the training set at the end."""
+
+    loss: str
+    iterations: list[int]
+    test: list[float]
+    training: TrainingAccuracy
+
+    @property
+    def best(self) -> float:
+        """The best test accuracy."""
+        return max(self.test)
+
+    @property
+    def final(self) -> float:
+        """The test accuracy at the end."""
+        return self.test[-1]
+
+
+def run(output: Path, seed: int, console: Console) -> list[Result]:
+    """Train with each loss; write logs, snapshots, `results.md`, `test_accuracy.png` and `imae.onnx` into `output`.
+
+    `seed` sets the initial weights and the order of the images; the wrong labels are the same for all losses and
+    seeds. Raises InputError if the folder cannot be written.
+    """
+    keep_freed_memory()
+    console.print(
+        "Training a small residual net on 1,297 real 8x8 digits, half of whose labels were replaced at random, "
+        "once with each loss; testing on 500 other digits with intact labels."
+    )
+    solvers = {loss: _solver(loss, output, seed) for loss in LOSSES}
+    results = [_result(loss, solver) for loss, solver in _trained(solvers, console)]
+    console.print(_table(results))
+    reading = reading_of(results)
+    console.print(reading, style="bold")
+    picture = output / "test_accuracy"
+    _plot(results, picture)
+    onnx = output / "imae.onnx"
+    difference = _export(solvers["IMAE"], onnx)
+    console.print(f"IMAE net as ONNX: {onnx}; largest difference of its probabilities in ONNX Runtime: {difference:.1e}")
+    write_atomically(output / "results.md", _markdown(results, reading, f"{picture.name}.png").encode())
+    write_atomically(output / "results.json", json.dumps([asdict(result) for result in results], indent=1).encode())
+    console.print(f"Test accuracy by iteration: {picture}.png")
+    return results
+
+
+def reading_of(results: list[Result]) -> str:
+    """Return what the reader should see in the results, in one line, with this run's figures."""
+    by_loss = {result.loss: result for result in results}
+    cce, imae = by_loss["CCE"], by_loss["IMAE"]
+    return (
+        f"What to see: cross entropy (CCE) learns the wrong labels too, and its test accuracy falls from "
+        f"{cce.best:.0%} to {cce.final:.0%}; IMAE learns few of them and keeps {imae.final:.0%}."
+    )
+
+
+def _solver(loss: str, output: Path, seed: int) -> Solver:
+    """The example's solver, with its files going to `output`."""
+    with as_file(files("imae.examples") / "digits") as folder:
+        param = read_solver(folder / f"{loss.lower()}_solver.prototxt")
+        param.snapshot_prefix = str(output / loss.lower())
+        param.random_seed = seed
+        return Solver(param, folder=folder)
+
+
+def _trained(solvers: dict[str, Solver], console: Console) -> Iterator[tuple[str, Solver]]:
+    """Run each solver to its end, showing how far all of them are."""
+    columns = (
+        TextColumn("{task.description:4}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.speed:.0f} it/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bars = {loss: progress.add_task(loss, start=False, total=s.param.max_iter) for loss, s in solvers.items()}
+        for loss, solver in solvers.items():
+            bar = bars[loss]
+            progress.start_task(bar)
+            solver.on_progress = partial(_advance, progress, bar)
+            solver.solve()
+            yield loss, solver
+
+
+def _advance(progress: Progress, bar: TaskID, what: str, done: int, total: int) -> None:
+    if what == "train":
+        progress.update(bar, completed=done)
+
+
+def _result(loss: str, solver: Solver) -> Result:
+    path = solver.log.metrics_path
+    assert path is not None, "the solver has a prefix"
+    tests = [record for record in read_metrics(path) if record["phase"] == "test"]
+    return Result(
+        loss,
+        [record["iteration"] for record in tests],
+        [record["accuracy"] for record in tests],
+        training_accuracy(solver),
+    )
+
+
+def _row(result: Result) -> list[str]:
+    figures = result.best, result.final, result.training.corrupted, result.training.intact
+    return [result.loss, *(f"{100 * figure:.1f}" for figure in figures)]
+
+
+def _table(results: list[Result]) -> Table:
+    table = Table(title="Accuracy, % (the columns of the paper's Table 2)")
+    for i, column in enumerate(COLUMNS):
+        table.add_column(column, justify="right" if i else "left")
+    for result in results:
+        table.add_row(*_row(result))
+    return table
+
+
+def _markdown(results: list[Result], reading: str, picture: str) -> str:
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(_row, results)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"# Digits, half of the training labels replaced\n\nAccuracy, %:\n\n{table}\n\n{reading}\n\n![]({picture})\n"
+
+
+def _plot(results: list[Result], stem: Path) -> None:
+    figure, (axes,) = plot_style.new_figure(x="iteration", y="test accuracy, %")
+    for result in results:
+        percent = [100 * accuracy for accuracy in result.test]
+        axes.plot(result.iterations, percent, label=result.loss, **plot_style.LOSS_STYLES[result.loss])
+    axes.set_ylim(0, 100)
+    axes.set_title("Digits, half of the training labels replaced")
+    plot_style.legend(axes)
+    plot_style.save(figure, stem)
+
+
+def _export(solver: Solver, path: Path) -> float:
+    """Export the trained net, and return how far ONNX Runtime's outputs are from ours on the test images."""
+    net = solver.test_nets[0]
+    export_onnx(net, None, path)
+    data = net.steps[0].layer
+    assert isinstance(data, ImageSetData)
+    images = torch.cat([data.batch(number)[0] for number in range(solver.param.test_iter[0])])
+    return compare_with_onnxruntime(path, net, images)

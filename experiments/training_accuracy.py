@@ -1,0 +1,74 @@
+"""How well a net fits its training set: on the labels it was trained on, and on the intact ones."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from imae.layers.data.image_set import ImageSetData
+from imae.layers.layer import TEST
+from imae.layers.loss.sample_loss import SampleLoss
+from imae.nets.net import Net
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import NetParameter
+from imae.solvers.solver import Solver
+
+BATCH_SIZE = 500
+
+
+@dataclass
+class TrainingAccuracy:
+    """Fractions of the training images whose predicted class is the label."""
+
+    corrupted: float
+    """Against the labels trained on."""
+    intact: float
+    """Against the labels as they were before the noise."""
+
+
+def training_accuracy(solver: Solver) -> TrainingAccuracy:
+    """Return the accuracies over the training images, without augmentation, in the TEST phase (the paper's Table 2).
+
+    The net must read an image set (Cifar10Data, DigitsData) and end in a loss. Raises InputError otherwise.
+    """
+    data = next((step.layer for step in solver.net.steps if isinstance(step.layer, ImageSetData)), None)
+    loss = next((step.layer for step in solver.net.steps if isinstance(step.layer, SampleLoss)), None)
+    if data is None or loss is None or not solver.test_nets:
+        raise InputError(f'net "{solver.net.name}": needs an image set, a loss and a test net')
+    net = Net(
+        _evaluation_net(solver.test_nets[0].param, data),
+        TEST,
+        device=solver.device,
+        folder=solver.folder,
+        backward=False,
+        plan="fused",
+    )
+    net.keep_blobs = False
+    net.share_weights(solver.net)
+    scores, label = loss.param.bottom
+    correct = torch.zeros(2, dtype=torch.int64, device=solver.device)
+    for first in range(0, data.num_images, BATCH_SIZE):
+        values = net.forward()
+        predicted = values[scores].flatten(1).argmax(1)
+        wanted = torch.stack([values[label], values["intact"]])
+        correct += (predicted == wanted)[:, : data.num_images - first].sum(1)
+    return TrainingAccuracy(*(correct / data.num_images).tolist())
+
+
+def _evaluation_net(test_net: NetParameter, train_data: ImageSetData) -> NetParameter:
+    """The test net on the training images, in order, with the intact labels as a third top; without loss and accuracy."""
+    net = NetParameter()
+    net.CopyFrom(test_net)
+    del net.layer[:]
+    for layer in test_net.layer:
+        if layer.type == train_data.type:
+            replaced = net.layer.add()
+            replaced.CopyFrom(train_data.param)
+            replaced.ClearField("phase")
+            replaced.ClearField("include")
+            replaced.top.append("intact")
+            settings: Any = getattr(replaced, train_data.field)
+            settings.split, settings.batch_size, settings.intact_labels = settings.TRAIN, BATCH_SIZE, True
+        elif not set(layer.bottom) & {train_data.param.top[1]}:
+            net.layer.add().CopyFrom(layer)
+    return net

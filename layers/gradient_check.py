@@ -1,0 +1,333 @@
+"""The gradient checker: any layer's `backward` against central differences of its `forward`, in float64.
+
+assert check_layer('type: "ReLU" relu_param { negative_slope: 0.1 }', [(2, 3)]).passed
+for report in check_net(Net("train.prototxt", TRAIN)): ...
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imae.layers.input import Input
+from imae.layers.layer import TRAIN, Context, Layer, Saved, Shape, create_layer, describe
+from imae.prototxt_like.schema import LayerParameter
+from imae.prototxt_like.text import parse_net
+
+STEP, THRESHOLD = 1e-4, 1e-5
+SMALLER_STEPS = 4
+"""How often an element that disagrees is tried again with a tenth of the step."""
+ROUNDING = 1e-13
+"""Error of a top from rounding within the layer, relative to the norm of the elements that change, or the largest."""
+MOST_SKIPPED = 0.9
+"""Fraction of the drawn elements beside kinks from which on the check means nothing, and fails."""
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """How the gradients of one layer by its bottoms and learned blobs agree with finite differences."""
+
+    name: str
+    type: str
+    compared: int
+    """Elements at which both were compared."""
+    skipped: int
+    """Elements left out because the layer has a kink there, such as ReLU at 0 or a tie of MAX pooling."""
+    absolute: float
+    """Largest deviation."""
+    relative: float
+    """Largest deviation relative to the gradient of its element (or to what rounding allows, if that is more)."""
+    worst: str
+    """Where `relative` was found, and both values."""
+    passed: bool
+
+
+class GraphStep(Protocol):
+    """A layer at its place: the numbers of the values it reads and makes."""
+
+    layer: Layer
+    bottoms: list[int]
+    tops: list[int]
+
+
+class Graph(Protocol):
+    """What the checker needs of a net; `imae.nets.net.Net` is one."""
+
+    @property
+    def steps(self) -> Sequence[GraphStep]:
+        """The layers, in order."""
+
+
+def build_layer(
+    param: str | LayerParameter,
+    bottoms: Sequence[Shape],
+    *,
+    phase: int = TRAIN,
+    forwards: int = 0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Layer:
+    """Return the layer that `param` describes, set up on bottoms of these shapes, as in a net of that `seed`.
+
+    `param` is a LayerParameter or its text, the fields of a prototxt's `layer`; the names of the layer and of its
+    bottoms and top may be left out. `forwards` is the number of the forward pass. Raises InputError for what is wrong.
+    """
+    if isinstance(param, str):
+        param = parse_net(f"layer {{ {param} }}", "layer").layer[0]
+    complete = LayerParameter()
+    complete.CopyFrom(param)
+    complete.name = complete.name or complete.type
+    if not complete.bottom:
+        complete.bottom.extend(f"bottom{i}" for i in range(len(bottoms)))
+    if not complete.top:
+        complete.top.append("top")
+    generator = torch.Generator().manual_seed(seed)
+    context = Context(phase=phase, dtype=dtype, seed=seed, forwards=forwards, generator=generator)
+    layer = create_layer(complete, context)
+    layer.setup([tuple(shape) for shape in bottoms])
+    return layer
+
+
+def check_layer(
+    param: str | LayerParameter,
+    bottoms: Sequence[Tensor | Shape],
+    *,
+    phase: int = TRAIN,
+    forwards: int = 0,
+    blobs: Sequence[Tensor] = (),
+    seed: int = 0,
+    samples: int = 64,
+    step: float = STEP,
+    threshold: float = THRESHOLD,
+) -> GradientReport:
+    """Check the layer that `build_layer` makes of `param` on `bottoms`.
+
+    A bottom given as a shape is drawn from the standard normal distribution, and so are the learned blobs unless
+    `blobs` gives all blobs. For the rest see `check_at`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values = [
+        bottom if isinstance(bottom, Tensor) else torch.randn(bottom, generator=generator, dtype=torch.float64)
+        for bottom in bottoms
+    ]
+    layer = build_layer(param, [tuple(value.shape) for value in values], phase=phase, forwards=forwards, seed=seed)
+    for blob, data in zip(layer.blobs, blobs, strict=bool(blobs)):
+        blob.data.copy_(data)
+    for blob in layer.blobs:
+        if blob.lr_mult and not blobs:
+            blob.data.normal_(generator=generator)
+    return check_at(layer, values, seed=seed, samples=samples, step=step, threshold=threshold)
+
+
+def check_net(
+    net: Graph,
+    inputs: Mapping[str, Tensor | np.ndarray] | None = None,
+    *,
+    seed: int = 0,
+    samples: int = 8,
+    step: float = STEP,
+    threshold: float = THRESHOLD,
+) -> list[GradientReport]:
+    """Check every layer of `net` that has a derivative, in order, on the values that its next pass would bring there.
+
+    Input layers take `inputs`, by name; those left out are drawn from the standard normal distribution, labels from
+    0 and 1. The net stays as it is. For the rest see `check_at`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layers = [step.layer for step in net.steps]
+    values: dict[int, Tensor] = {}
+    reports = []
+    for place in net.steps:
+        layer, bottoms = place.layer, [values[bottom] for bottom in place.bottoms]
+        if isinstance(layer, Input):
+            for number, name, shape in zip(place.tops, layer.param.top, layer.setup([]), strict=True):
+                given = (inputs or {}).get(name)
+                value = _random_input(name, shape, layers, generator) if given is None else torch.as_tensor(given)
+                values[number] = _widened(value.to(layer.context.device))
+            continue
+        with _float64_blobs(layer):
+            tops = layer.forward(bottoms, {})
+        values.update(zip(place.tops, map(_widened, tops), strict=True))
+        if _differentiable(layer, bottoms) or any(blob.lr_mult for blob in layer.blobs):
+            reports.append(check_at(layer, bottoms, seed=seed, samples=samples, step=step, threshold=threshold))
+    return reports
+
+
+def check_at(
+    layer: Layer,
+    bottoms: Sequence[Tensor],
+    *,
+    seed: int = 0,
+    samples: int = 64,
+    step: float = STEP,
+    threshold: float = THRESHOLD,
+) -> GradientReport:
+    """Check a layer that is set up, at the point `bottoms` and with the blobs it has; both stay as they are.
+
+    Compared are, by each bottom and each blob with an lr_mult, the derivatives of a randomly weighted sum of the tops
+    at up to `samples` random elements. An element passes that deviates by at most `threshold` of the larger of both
+    values at `step` or one of a few smaller steps. It is skipped if it deviates at each step by no more than the slopes
+    to its two sides do from each other: there is a kink. What is differentiated is `Layer.surrogate`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with _float64_blobs(layer):
+        surface = _Surface(layer, [_widened(bottom) for bottom in bottoms], generator, step, threshold)
+        return surface.report(samples)
+
+
+class _Surface:
+    """The weighted sum of a layer's tops as a function of its bottoms and blobs around a point."""
+
+    def __init__(
+        self, layer: Layer, bottoms: list[Tensor], generator: torch.Generator, step: float, threshold: float
+    ) -> None:
+        self.layer, self.step, self.threshold, self.generator = layer, step, threshold, generator
+        self.bottoms = [bottom.clone(memory_format=torch.contiguous_format) for bottom in bottoms]
+        self.blobs = [blob.data for blob in layer.blobs]
+        self.saved: Saved = {}
+        self._restore_blobs()
+        tops = layer.forward([bottom.clone() for bottom in self.bottoms], self.saved)
+        # Positive weights keep a monotone kink's slopes on the two sides of the gradient there.
+        self.weights = [
+            torch.rand(top.shape, generator=generator, dtype=torch.float64).add_(0.5).to(top.device) for top in tops
+        ]
+        self.centre = [top.clone() for top in self._tops()]  # a layer may return its bottom itself
+        terms = [weight * top for weight, top in zip(self._kept(self.weights), self.centre, strict=True)]
+        self.largest = max(float(term.abs().max()) for term in terms)
+
+    def report(self, samples: int) -> GradientReport:
+        """Compare up to `samples` elements of each bottom and learned blob."""
+        compared = skipped = 0
+        absolute = relative = 0.0
+        worst = ""
+        for name, values, gradient in self._gradients():
+            left = samples
+            for element in torch.randperm(values.numel(), generator=self.generator)[: 4 * samples].tolist():
+                if not left:
+                    break
+                backward = float(gradient[element])
+                found = self._compare(values, element, backward)
+                if found is None:
+                    skipped += 1
+                    continue
+                left -= 1
+                compared += 1
+                deviation, share, numeric = found
+                absolute = max(absolute, deviation)
+                if share > relative or not worst:
+                    relative = share
+                    place = [int(i) for i in np.unravel_index(element, values.shape)]
+                    worst = f"{name}{place}: backward gives {backward:.9g}, finite differences {numeric:.9g}"
+        enough = compared > 0 and skipped <= MOST_SKIPPED * (compared + skipped)
+        passed = enough and relative <= self.threshold
+        layer = self.layer
+        return GradientReport(layer.name, layer.param.type, compared, skipped, absolute, relative, worst, passed)
+
+    def _gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Run `backward` once; yield each bottom and learned blob with its name and its flat gradient."""
+        saved: Saved = {}
+        self._restore_blobs()
+        self.layer.forward([bottom.clone() for bottom in self.bottoms], saved)
+        differentiable = _differentiable(self.layer, self.bottoms)
+        needs = [i in differentiable for i in range(len(self.bottoms))]
+        diffs = self.layer.backward([weight.clone() for weight in self.weights], saved, needs)
+        for i in differentiable:
+            x, diff = self.bottoms[i], diffs[i]
+            if diff is None or diff.shape != x.shape:
+                found = "none" if diff is None else describe(diff.shape)
+                raise self.layer.error(
+                    f"backward must give bottom {i} a gradient of {describe(x.shape)}, gives {found}"
+                )
+            yield f"bottom {i} ", x, diff.flatten()
+        for i, blob in enumerate(self.layer.blobs):
+            if blob.lr_mult:
+                yield f"blob {i} ", self.blobs[i], blob.diff.flatten()
+
+    def _compare(self, values: Tensor, element: int, backward: float) -> tuple[float, float, float] | None:
+        """Return the absolute and the relative deviation and the numerical derivative at an element; None at a kink."""
+        steps = [self.step / 10**k for k in range(SMALLER_STEPS + 1)]
+        steps.append(self.step * abs(float(values.view(-1)[element])))  # for a value smaller than all of these
+        best: tuple[float, float, float] | None = None
+        floor, kink = 0.0, True
+        for step in filter(None, steps):
+            left, right, rounding = self._slopes(values, element, step)
+            numeric = (left + right) / 2
+            floor = floor or rounding  # the first step's: at the smallest ones rounding would excuse anything
+            deviation = abs(backward - numeric)
+            share = deviation / max(abs(backward), abs(numeric), floor / self.threshold, 1e-300)
+            if not math.isfinite(share):
+                deviation = share = math.inf
+            if best is None or share < best[1]:
+                best = deviation, share, numeric
+            if share <= self.threshold:
+                return best
+            kink = kink and deviation <= abs(right - left) + rounding
+        return None if kink else best
+
+    def _slopes(self, values: Tensor, element: int, step: float) -> tuple[float, float, float]:
+        """Return the slopes to the left and to the right of an element, and their error from rounding."""
+        flat = values.view(-1)
+        here = float(flat[element])
+        slopes, rounding = [], 0.0
+        for there in (here - step, here + step):
+            flat[element] = there
+            change = square = 0.0
+            for weight, centre, top in zip(self._kept(self.weights), self.centre, self._tops(), strict=True):
+                moved = top - centre
+                change += float((weight * moved).sum())
+                square += float((weight * top)[moved != 0].square().sum())
+            slopes.append(change / (there - here))
+            rounding = max(rounding, ROUNDING * max(math.sqrt(square), self.largest) / step)
+        flat[element] = here
+        return slopes[0], slopes[1], rounding
+
+    def _tops(self) -> list[Tensor]:
+        """The tops that have a derivative, here."""
+        self._restore_blobs()
+        return self._kept(self.layer.surrogate(list(self.bottoms), self.saved))
+
+    def _kept(self, tops: Sequence[Tensor]) -> list[Tensor]:
+        return [top for i, top in enumerate(tops) if i not in self.layer.no_gradient_from]
+
+    def _restore_blobs(self) -> None:
+        """Set the layer's blobs to this point's, which forward may move."""
+        for blob, data in zip(self.layer.blobs, self.blobs, strict=True):
+            blob.data = data.clone()
+
+
+def _differentiable(layer: Layer, bottoms: Sequence[Tensor]) -> list[int]:
+    """The bottoms by which the layer has a derivative."""
+    return [i for i, x in enumerate(bottoms) if i not in layer.no_gradient_to and x.is_floating_point()]
+
+
+@contextmanager
+def _float64_blobs(layer: Layer) -> Iterator[None]:
+    """Give the layer copies of its blobs in float64, with no gradient yet; its own again at the end."""
+    own = [(blob, blob.data, blob.diff) for blob in layer.blobs]
+    for blob, data, _ in own:
+        blob.data = data.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+        blob.diff = torch.zeros_like(blob.data)
+    try:
+        yield
+    finally:
+        for blob, data, diff in own:
+            blob.data, blob.diff = data, diff
+
+
+def _widened(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
+def _random_input(name: str, shape: Shape, layers: Sequence[Layer], generator: torch.Generator) -> Tensor:
+    """Values for an input: 0 and 1 where all its readers take it for labels, else normally distributed."""
+    roles = [
+        i in layer.no_gradient_to for layer in layers for i, bottom in enumerate(layer.param.bottom) if bottom == name
+    ]
+    if roles and all(roles):
+        return torch.randint(2, shape, generator=generator)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)

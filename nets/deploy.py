@@ -1,0 +1,158 @@
+"""From the net that was trained to the net that predicts: what Caffe calls a deploy prototxt."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from imae.layers.accuracy import Accuracy
+from imae.layers.data.data_layer import DataLayer
+from imae.layers.input import Input
+from imae.layers.layer import TEST, Context, Layer, Shapes, create_layer, registry
+from imae.layers.loss.sample_loss import OnLogits
+from imae.layers.softmax import Softmax
+from imae.nets.net import Net
+from imae.nets.state import filter_layers
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import LayerParameter, NetParameter
+from imae.prototxt_like.text import did_you_mean, read_net
+
+
+def deploy(
+    net: Net | NetParameter | str | Path,
+    *,
+    shape: Sequence[int] = (),
+    outputs: Sequence[str] = (),
+    folder: Path | None = None,
+) -> NetParameter:
+    """Return the TEST phase of `net` (or of a prototxt, read or its path) without data, losses and accuracies.
+
+    - A data layer becomes an Input: of images of `shape` (C, H, W), else of the shape that the data has, which must be
+      at hand then (in the working directory, in `folder`, or beside the prototxt).
+    - A loss on logits becomes the Softmax inside it, with the top `prob` (LOSS_prob where there are several), unless the
+      net has that Softmax already.
+    - Outputs are the named blobs, else all that nothing reads. What they do not need is left out.
+
+    Raises InputError for a net of the TRAIN phase, if the data cannot be read, or for an unknown output.
+    """
+    if isinstance(net, Net):
+        param, shapes_of = _of_net(net, shape)
+    else:
+        param, shapes_of = _of_prototxt(net, shape, folder)
+    layers = _predicting(param.layer)
+    wanted = set(outputs) or _outputs(layers, param.layer)
+    produced = {top for layer in layers for top in layer.top}
+    for name in wanted - produced:
+        raise InputError(f'net "{param.name}": no layer of its TEST phase has the top "{name}"{did_you_mean(name, produced)}')
+    if not wanted:
+        raise InputError(f'net "{param.name}": its TEST phase predicts nothing')
+    deployed = NetParameter(name=param.name)
+    deployed.layer.extend(_needed(layers, wanted, shapes_of))
+    return deployed
+
+
+def data_layer(net: Net | NetParameter | str | Path, top: str, folder: Path | None = None) -> Layer | None:
+    """Return the data layer, not set up, that gives the blob `top` in the TEST phase of `net`, if one does."""
+    param, context = (net.param, net.context) if isinstance(net, Net) else _read(net, folder)
+    given = (layer for layer in param.layer if top in layer.top and issubclass(_kind(layer), DataLayer))
+    return next((create_layer(layer, context) for layer in given), None)
+
+
+def _of_net(net: Net, shape: Sequence[int]) -> tuple[NetParameter, Callable[[LayerParameter], Shapes]]:
+    if net.context.phase != TEST:
+        raise InputError(f'net "{net.name}": is of the TRAIN phase, expected the TEST phase')
+    return net.param, lambda layer: _given(layer, shape) or [net.shapes[net.newest[top]] for top in layer.top]
+
+
+def _of_prototxt(
+    source: NetParameter | str | Path, shape: Sequence[int], folder: Path | None
+) -> tuple[NetParameter, Callable[[LayerParameter], Shapes]]:
+    param, context = _read(source, folder)
+
+    def shapes_of(layer: LayerParameter) -> Shapes:
+        try:
+            return _given(layer, shape) or create_layer(layer, context).setup([])
+        except InputError as error:
+            raise InputError(f"{error}; with the images' shape given, no data is needed") from None
+
+    return param, shapes_of
+
+
+def _read(source: NetParameter | str | Path, folder: Path | None) -> tuple[NetParameter, Context]:
+    """The layers of a prototxt's TEST phase, and what its layers are created with."""
+    if not isinstance(source, NetParameter):
+        folder = folder or Path(source).parent
+    param = NetParameter()
+    param.CopyFrom(source if isinstance(source, NetParameter) else read_net(source))
+    param.state.phase = TEST
+    return filter_layers(param), Context(phase=TEST, folders=(Path(), folder) if folder else (Path(),))
+
+
+def _given(layer: LayerParameter, shape: Sequence[int]) -> Shapes:
+    """The shapes of a data layer's tops, images of `shape` and labels; none without `shape`."""
+    labels: Shapes = [(1,)] * (len(layer.top) - 1)
+    return [(1, *shape), *labels] if shape else []
+
+
+def _kind(layer: LayerParameter) -> type[Layer]:
+    return registry.get(layer.type, Layer)
+
+
+def _predicting(layers: Sequence[LayerParameter]) -> list[LayerParameter]:
+    """The layers without losses, accuracies and what depends on them, Softmax layers taking the losses' places."""
+    softmax_of = {layer.bottom[0] for layer in layers if issubclass(_kind(layer), Softmax)}
+    on_logits = [layer for layer in layers if issubclass(_kind(layer), OnLogits)]
+    several = len({layer.bottom[0] for layer in on_logits} - softmax_of) > 1
+    taken = {top for layer in layers for top in layer.top}
+    kept: list[LayerParameter] = []
+    gone: set[str] = set()
+    for layer in layers:
+        if issubclass(_kind(layer), OnLogits) and (len(layer.top) > 1 or layer.bottom[0] not in softmax_of):
+            softmax_of.add(layer.bottom[0])
+            plain = "prob" if not several and "prob" not in taken else f"{layer.name}_prob"
+            top = layer.top[1] if len(layer.top) > 1 else plain
+            kept.append(LayerParameter(name=top, type="Softmax", bottom=layer.bottom[:1], top=[top]))
+            if layer.HasField("softmax_param"):
+                kept[-1].softmax_param.CopyFrom(layer.softmax_param)
+            gone.add(layer.top[0])
+        elif _is_measure(layer) or not gone.isdisjoint(layer.bottom):
+            gone.update(layer.top)
+        else:
+            kept.append(layer)
+    return kept
+
+
+def _is_measure(layer: LayerParameter) -> bool:
+    """Whether it compares predictions with labels."""
+    return _kind(layer).is_loss or issubclass(_kind(layer), Accuracy)
+
+
+def _outputs(layers: Sequence[LayerParameter], original: Sequence[LayerParameter]) -> set[str]:
+    """The tops that nothing reads, without data and without what only served as labels."""
+    unread: set[str] = set()
+    for layer in layers:
+        unread.difference_update(layer.bottom)
+        if not issubclass(_kind(layer), DataLayer | Input):
+            unread.update(layer.top)
+    measures = [layer for layer in original if _is_measure(layer)]
+    predictions = {layer.bottom[0] for layer in measures}
+    return unread - ({bottom for layer in measures for bottom in layer.bottom[1:]} - predictions)
+
+
+def _needed(
+    layers: Sequence[LayerParameter], wanted: set[str], shapes_of: Callable[[LayerParameter], Shapes]
+) -> list[LayerParameter]:
+    """The layers that the `wanted` blobs need, in order, with Input layers for the data layers among them."""
+    needed, kept = set(wanted), []
+    for layer in reversed(layers):
+        tops = [top for top in layer.top if top in needed]
+        if not tops:
+            continue
+        needed.difference_update(layer.top)
+        needed.update(layer.bottom)
+        if issubclass(_kind(layer), DataLayer | Input):
+            is_input = issubclass(_kind(layer), Input)
+            shapes = dict(zip(layer.top, Input(layer).setup([]) if is_input else shapes_of(layer), strict=True))
+            dims = [{"dim": shapes[top]} for top in tops]
+            kept.append(LayerParameter(name=layer.name, type="Input", top=tops, input_param={"shape": dims}))
+        else:
+            kept.append(layer)
+    return kept[::-1]

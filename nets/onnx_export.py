@@ -1,0 +1,178 @@
+"""Export to ONNX: the net that predicts, for any batch size."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, ValueInfoProto, helper
+from torch import Tensor
+
+from imae.layers.data.image_set import ImageSetData, mean_image
+from imae.layers.data.transform import Transform
+from imae.layers.input import Input
+from imae.layers.layer import TEST, Shape, describe
+from imae.layers.onnx_graph import OnnxGraph
+from imae.nets.deploy import data_layer, deploy
+from imae.nets.net import Net
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.schema import NetParameter
+
+Source = Net | NetParameter | str | Path
+
+
+@dataclass
+class OnnxReport:
+    """What `export_onnx` wrote."""
+
+    path: Path
+    inputs: dict[str, tuple[int | str, ...]]
+    """Shapes by name; "N" stands for any batch size."""
+    outputs: dict[str, tuple[int | str, ...]]
+    nodes: int
+    constants: int
+    """Numbers in the weights and other constants."""
+    opset: int
+
+
+def export_onnx(
+    net: Source,
+    weights: NetParameter | str | Path | None,
+    path: str | Path,
+    *,
+    shape: Sequence[int] = (),
+    outputs: Sequence[str] = (),
+    folder: Path | None = None,
+    include_transform: bool = False,
+    opset: int = 17,
+) -> OnnxReport:
+    """Write the net that predicts (`imae.nets.deploy`, which `shape`, `outputs` and `folder` are for) to `path`.
+
+    `weights` are a caffemodel's, or those in a given Net if None. The batch size stays open, as "N". The graph takes
+    images as the net does: with the mean removed, and scaled; with `include_transform` it takes pixels, 0 to 255, of
+    the window that the net sees, and does that itself as the data layer's `transform_param` says.
+
+    Raises InputError, naming it, for a layer without ONNX form or without weights, and as `deploy` does.
+    """
+    if not 17 <= opset <= onnx.defs.onnx_opset_version():
+        raise InputError(f"opset must be 17 to {onnx.defs.onnx_opset_version()}, not {opset}")
+    predictor = _predictor(net, weights, shape, outputs, folder)
+    graph = OnnxGraph(predictor.names)
+    values = _value_names(predictor, graph)
+    inputs = {name: _open_batch(predictor, predictor.shapes[predictor.newest[name]]) for name in predictor.inputs}
+    for name in inputs:
+        transform = _transform(net, name, folder) if include_transform else None
+        if transform:
+            values[predictor.newest[name]] = transform.to_onnx(graph, name, predictor.shapes[predictor.newest[name]])
+    for step in predictor.steps:
+        if not isinstance(step.layer, Input):
+            step.layer.to_onnx(graph, [values[i] for i in step.bottoms], [values[i] for i in step.tops])
+    model = _model(predictor, graph, inputs, opset)
+    write_atomically(path, model.SerializeToString())
+    return OnnxReport(
+        Path(path),
+        inputs,
+        {output.name: _shape(output) for output in model.graph.output},
+        len(graph.nodes),
+        sum(int(np.prod(constant.dims)) for constant in graph.constants.values()),
+        opset,
+    )
+
+
+def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Tensor | Mapping[str, Any]) -> float:
+    """Return the largest absolute difference between the outputs of the model at `path`, run on the CPU, and of `net`.
+
+    `images` (B x C x H x W, as the net takes them) go to the one input, or a mapping gives each input by name. Compared
+    are the outputs that the model has. Raises InputError if they are not in `net`, or `images` do not fit.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    predictor = _predictor(net, None, (), names, None)
+    if not isinstance(images, Mapping):
+        if len(predictor.inputs) != 1:
+            raise InputError(f'net "{net.name}": has the inputs {", ".join(predictor.inputs)}; give each by name')
+        images = {predictor.inputs[0]: images}
+    expected = predictor.forward(**images)
+    feeds = {name: np.asarray(torch.as_tensor(value).cpu(), np.float32) for name, value in images.items()}
+    actual = dict(zip(names, session.run(names, feeds), strict=True))
+    return max(float(np.abs(actual[name] - expected[name].double().cpu().numpy()).max()) for name in names)
+
+
+def _predictor(
+    source: Source,
+    weights: NetParameter | str | Path | None,
+    shape: Sequence[int],
+    outputs: Sequence[str],
+    folder: Path | None,
+) -> Net:
+    """The deployed net with its weights."""
+    param = deploy(source, shape=shape, outputs=outputs, folder=folder)
+    if isinstance(source, Net):
+        predictor = Net(param, TEST, device=source.context.device, dtype=source.context.dtype, backward=False)
+        predictor.share_weights(source)
+    else:
+        predictor = Net(param, TEST, backward=False)
+    if weights is not None:
+        kept = predictor.copy_weights(weights).kept
+        if kept:
+            raise InputError(f'net "{predictor.name}": the weights lack the layers {", ".join(kept)}')
+    elif not isinstance(source, Net) and predictor.params:
+        raise InputError(f'net "{predictor.name}": has learnable layers, but no weights were given')
+    return predictor
+
+
+def _value_names(net: Net, graph: OnnxGraph) -> list[str]:
+    """A name for each value: its blob's, or BLOB/LAYER where a later layer works in place."""
+    producer = {top: step.layer.name for step in net.steps for top in step.tops}
+    newest = set(net.newest.values())
+    return [name if i in newest else graph.name(f"{name}/{producer[i]}") for i, name in enumerate(net.names)]
+
+
+def _transform(source: Source, name: str, folder: Path | None) -> Transform | None:
+    """What the data layer that gives the blob `name` does to its images; None for an input of another kind."""
+    layer = data_layer(source, name, folder)
+    if layer is None or layer.param.top[0] != name:
+        return None
+    param, mean = layer.param.transform_param, None
+    if isinstance(layer, ImageSetData) and not param.mean_value and not param.HasField("mean_file"):
+        mean = mean_image(layer.load(True)[0])
+    return Transform(layer, random_crop=False, mirror=False, default_mean=mean)
+
+
+def _open_batch(net: Net, shape: Shape) -> tuple[int | str, ...]:
+    """The shape with "N" for its first size, if that is the batch size, which the first input has."""
+    batch = net.shapes[net.newest[net.inputs[0]]][:1]
+    return ("N", *shape[1:]) if shape[:1] == batch else shape
+
+
+def _model(net: Net, graph: OnnxGraph, inputs: dict[str, tuple[int | str, ...]], opset: int) -> onnx.ModelProto:
+    onnx_graph = helper.make_graph(
+        graph.nodes,
+        net.name or "net",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in net.outputs],
+        list(graph.constants.values()),
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(
+        onnx_graph,
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),  # for runtimes older than the onnx installed here
+        producer_name="imae",
+        producer_version=metadata.version("imae"),
+        doc_string=f"{net.name}, with the weights of its Caffe layers",
+    )
+    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _shape(value: ValueInfoProto) -> tuple[int | str, ...]:
+    return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)

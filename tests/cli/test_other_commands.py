@@ -1,0 +1,91 @@
+"""Exporting, timing, checking gradients, listing devices and converting, as a user sees them."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imae.layers.gradient_check import GradientReport
+
+Imae = Callable[..., Any]
+
+
+def test_export_says_what_the_model_takes_and_gives_and_checks_it(imae: Imae, digits: Path) -> None:
+    assert imae("train", "--solver", "solver.prototxt", "--cpu", "--iterations", "1").status == 0
+    given = ("export", "--model", "net.prototxt", "--weights", "out/digits_iter_1.caffemodel", "--output", "net.onnx")
+    outcome = imae(*given)
+    assert outcome.status == 0
+    assert "input data: Nx1x8x8\n" in outcome.out
+    assert "output prob: Nx10\n" in outcome.out
+    found = re.search(r"Largest difference .*: (\S+)$", outcome.out)
+    assert found
+    assert float(found[1]) < 1e-5
+    assert "Largest difference" not in imae(*given, "--no-check").out
+    assert "input data: Nx1x8x8\n" in imae(*given, "--include-transform").out
+    assert "output ip1: Nx16\n" in imae(*given, "--outputs", "ip1").out
+    assert imae(*given, "--shape", "wide").status == 2
+    unknown = imae(*given, "--outputs", "ip3")
+    assert (unknown.status, unknown.err.count("\n")) == (1, 1)
+
+
+def test_check_gradients_lists_the_layers_and_fails_if_one_is_wrong(
+    imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = imae("check_gradients", "net.prototxt")
+    assert outcome.status == 0
+    header, *rows, summary = outcome.out.splitlines()
+    assert header.split()[:3] == ["layer", "type", "compared"]
+    assert [row.split()[0] for row in rows] == ["ip1", "relu", "dropout", "ip2", "loss"]
+    assert all(row.endswith("right") for row in rows)
+    assert summary == "5 of 5 layers have right gradients."
+    report = GradientReport("ip1", "InnerProduct", 16, 0, 0.5, 0.5, "bottom 0 [1]: backward gives 1", passed=False)
+    monkeypatch.setattr("imae.layers.gradient_check.check_net", lambda *_, **__: [report])
+    wrong = imae("check_gradients", "net.prototxt")
+    assert wrong.status == 1
+    assert 'layer "ip1" (InnerProduct): bottom 0 [1]: backward gives 1' in wrong.out
+
+
+@pytest.mark.parametrize(("more", "layers"), [((), 6), (("--phase", "test"), 7), (("--plain",), 6)])
+def test_time_measures_each_layer_and_whole_passes(
+    imae: Imae, digits: Path, more: tuple[str, ...], layers: int
+) -> None:
+    outcome = imae("time", "-model", "net.prototxt", "-iterations", "3", "-cpu", *more)
+    assert outcome.status == 0
+    rows = [line.split() for line in outcome.out.splitlines()]
+    assert len(rows) == 1 + layers + 3
+    per_layer = sum(float(row[2]) for row in rows[1 : 1 + layers])
+    found = re.search(r"Average Forward pass: (\S+) ms", outcome.out)
+    assert found
+    assert per_layer > 0
+    assert float(found[1]) > 0
+
+
+def test_devices_are_listed_under_both_names(imae: Imae, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert imae("devices").out.startswith("CPU, ")
+    assert imae("device_query", "-gpu", "all").out.startswith("CPU, ")
+    assert imae("device_query", "-gpu", "0").status == 1
+
+
+def test_convert_writes_what_it_says(imae: Imae, tmp_path: Path) -> None:
+    root = tmp_path / "cifar-10-batches-bin"
+    root.mkdir()
+    record = bytes([3]) + bytes(3072)
+    for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+        (root / name).write_bytes(2 * record)
+    outcome = imae("convert", "cifar10", root, tmp_path / "out", "--pad", "4")
+    assert outcome.status == 0
+    written = {Path(line).name for line in outcome.out.splitlines()}
+    assert written == {path.name for path in (tmp_path / "out").iterdir()}
+    assert "cifar10_pad4_train_lmdb" in written
+    again = imae("convert", "cifar10", root, tmp_path / "out")
+    assert (again.status, again.err.count("\n")) == (1, 1)
+
+
+def test_the_demo_gets_its_folder_and_seed(imae: Imae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("imae.experiments.demo.run", lambda output, seed, console: given.extend((output, seed)))
+    assert imae("demo", "--output", tmp_path, "--seed", "5").status == 0
+    assert given == [tmp_path, 5]

@@ -1,0 +1,255 @@
+"""`imae train` and `imae test` from end to end: files, resuming after any end, and what they print."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import imae.cli.progress
+from imae.prototxt_like.binary import read_caffemodel, read_solverstate
+
+TRAIN = ("train", "--solver", "solver.prototxt", "--cpu")
+Imae = Callable[..., Any]
+
+
+@pytest.fixture
+def uninterrupted(imae: Imae, enter: Callable[[str], Path]) -> tuple[bytes, bytes]:
+    """The final caffemodel and solverstate of a run from beginning to end; leaves a fresh folder entered."""
+    folder = enter("uninterrupted")
+    assert imae(*TRAIN).status == 0
+    enter("again")
+    return final(folder)
+
+
+def final(folder: Path) -> tuple[bytes, bytes]:
+    stem = folder / "out" / "digits_iter_60"
+    return stem.with_suffix(".caffemodel").read_bytes(), stem.with_suffix(".solverstate").read_bytes()
+
+
+def at_iteration(number: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch, *, of: str = "train") -> None:
+    """Have `act` called once that iteration (or batch, of a test) is done."""
+    advance = imae.cli.progress.Display.advance
+
+    def advancing(self: imae.cli.progress.Display, what: str, done: int, total: int) -> None:
+        advance(self, what, done, total)
+        if (what, done) == (of, number):
+            act()
+
+    monkeypatch.setattr(imae.cli.progress.Display, "advance", advancing)
+
+
+def test_what_a_run_prints_and_writes(imae: Imae, digits: Path) -> None:
+    outcome = imae("train", "-solver", "solver.prototxt", "-cpu")
+    assert outcome.status == 0
+    assert {path.name for path in (digits / "out").iterdir()} == {
+        "digits.log",
+        "digits.metrics.jsonl",
+        *(f"digits_iter_{n}.{kind}" for n in (20, 40, 60) for kind in ("caffemodel", "solverstate")),
+    }
+    assert outcome.out.startswith("Done at iteration 60: 60 iterations in ")
+    assert "Test net #0 at iteration 50: accuracy = " in outcome.out
+    assert "out/digits_iter_60.solverstate" in outcome.out
+    log = (digits / "out" / "digits.log").read_text()
+    assert log.splitlines()[1:] == outcome.err.splitlines(), "stderr, here no terminal, has the log's lines alone"
+    assert log.isprintable() or not re.search(r"[\x00-\x09\x0b-\x1f]", log), "no control characters"
+    assert "1210 learnable parameters" in log
+
+
+def test_the_log_is_read_by_parsers_of_caffes_logs(imae: Imae, digits: Path) -> None:
+    """By the patterns of Caffe's tools/extra: a time in each line, outputs and learning rates by iteration."""
+    assert imae(*TRAIN).status == 0
+    iteration, rates, outputs = -1, {}, {}
+    first, *lines = (digits / "out" / "digits.log").read_text().splitlines()
+    assert re.fullmatch(r"Log file created at: \d{4}/\d\d/\d\d \d\d:\d\d:\d\d", first)
+    for line in lines:
+        date, clock, _thread, source, *_ = line.split()
+        assert re.fullmatch(r"I\d{4}", date)
+        assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{6}", clock)
+        assert re.fullmatch(r"\w+\.cpp:\d+]", source)
+        if found := re.search(r"Iteration (\d+)", line):
+            iteration = int(found[1])
+        if found := re.search(r"lr = ([-+]?[0-9]*\.?[0-9]+([eE]?[-+]?[0-9]+)?)", line):
+            rates[iteration] = float(found[1])
+        if found := re.search(r"(Train|Test) net output #(\d+): (\S+) = ([\.\deE+-]+)", line):
+            outputs[found[1], iteration, found[3]] = float(found[4])
+    assert sum("] Solving " in line for line in lines) == 1
+    assert rates == {0: 0.05, 10: 0.05, 20: 0.05, 30: 0.05, 40: 0.025, 50: 0.025}
+    assert [key[1] for key in outputs if key[0] == "Train"] == [0, 10, 20, 30, 40, 50]
+    assert [key[1:] for key in outputs if key[0] == "Test"] == [
+        (n, out) for n in (0, 25, 50) for out in ("accuracy", "loss")
+    ]
+
+
+def test_metrics_are_complete_also_after_resuming(imae: Imae, digits: Path) -> None:
+    assert imae(*TRAIN).status == 0
+    path = digits / "out" / "digits.metrics.jsonl"
+    whole = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [r["iteration"] for r in whole if r["phase"] == "train"] == [0, 10, 20, 30, 40, 50]
+    assert [r["iteration"] for r in whole if r["phase"] == "test"] == [0, 25, 50]
+    assert imae(*TRAIN, "--snapshot", "out/digits_iter_20.solverstate").status == 0
+    assert [json.loads(line) for line in path.read_text().splitlines()] == whole
+
+
+def test_a_run_resumed_from_a_snapshot_ends_the_same(imae: Imae, uninterrupted: tuple[bytes, bytes]) -> None:
+    assert imae(*TRAIN, "--iterations", "33").status == 0
+    outcome = imae(*TRAIN, "--snapshot", "out/digits_iter_33.solverstate")
+    assert outcome.status == 0
+    assert "Done at iteration 60: 27 iterations" in outcome.out
+    assert final(Path()) == uninterrupted
+
+
+def test_a_killed_run_resumed_from_its_newest_snapshot_ends_the_same(
+    imae: Imae, uninterrupted: tuple[bytes, bytes]
+) -> None:
+    code = """
+import os, signal
+from imae.cli import main, progress
+def advance(self, what, done, total):
+    if (what, done) == ("train", 47):
+        os.kill(os.getpid(), signal.SIGKILL)
+progress.Display.advance = advance
+main()
+"""
+    killed = subprocess.run([sys.executable, "-c", code, *TRAIN, "--resume"], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert killed.returncode == -signal.SIGKILL
+    newest = Path("out/digits_iter_40.caffemodel")
+    newest.write_bytes(newest.read_bytes()[:-50])
+    outcome = imae(*TRAIN, "--resume")
+    assert "imae: warning: passed over" in outcome.err, "the snapshot of iteration 40 is no longer whole"
+    assert "Done at iteration 60: 40 iterations" in outcome.out
+    assert final(Path()) == uninterrupted
+
+
+@pytest.mark.parametrize("which", ["SIGINT", "SIGTERM"])
+def test_a_stopped_run_says_how_to_resume_and_ends_the_same(
+    imae: Imae, uninterrupted: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    with monkeypatch.context() as patch:
+        at_iteration(29, lambda: signal.raise_signal(getattr(signal, which)), patch)
+        outcome = imae(*TRAIN, "--set", "snapshot_after_train=false")
+    assert outcome.status == 0
+    assert "Stopped at iteration 29" in outcome.out
+    command = outcome.out.rpartition("Resume with: ")[2]
+    assert "--set snapshot_after_train=false --snapshot out/digits_iter_29.solverstate" in command
+    assert imae(*shlex.split(command)[1:]).status == 0
+    assert final(Path()) == uninterrupted
+
+
+def test_a_run_stopped_in_its_first_test_resumes_too(
+    imae: Imae, uninterrupted: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_iteration(2, lambda: signal.raise_signal(signal.SIGINT), patch, of="test")
+        outcome = imae(*TRAIN)
+    assert "Stopped at iteration 0" in outcome.out
+    assert imae(*shlex.split(outcome.out.rpartition("Resume with: ")[2])[1:]).status == 0
+    assert final(Path()) == uninterrupted
+
+
+def test_a_second_interrupt_aborts(imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_iteration(5, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)], monkeypatch)
+    before = signal.getsignal(signal.SIGINT)
+    outcome = imae(*TRAIN)
+    assert outcome.status == 130
+    assert outcome.err.endswith("imae: interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_hang_up_takes_a_snapshot_and_goes_on(imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_iteration(13, lambda: signal.raise_signal(signal.SIGHUP), monkeypatch)
+    outcome = imae(*TRAIN)
+    assert "Done at iteration 60" in outcome.out
+    assert (digits / "out" / "digits_iter_13.solverstate").exists()
+
+
+def test_signals_do_what_the_options_say(imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_iteration(13, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    assert "Done at iteration 60" in imae(*TRAIN, "-sigint_effect", "none").out
+    assert not (digits / "out" / "digits_iter_13.solverstate").exists()
+    assert "Done at iteration 60" in imae(*TRAIN, "-sigint_effect", "snapshot").out
+    assert (digits / "out" / "digits_iter_13.solverstate").exists()
+
+
+def test_options_change_the_solver(imae: Imae, digits: Path) -> None:
+    overrides = ("--set", "type=SGD", "--set", "test_iter=3", "--set", "stepvalue=5", "--set", "stepvalue=[8]")
+    outcome = imae(
+        *TRAIN, "--iterations", "9", "--prefix", "else/where", "--seed", "3", "--set", "lr_policy=multistep", *overrides
+    )
+    assert outcome.status == 0
+    assert read_solverstate("else/where_iter_9.solverstate").current_step == 2
+    assert read_solverstate("else/where_iter_9.solverstate").imae_state.random_seed == 3
+    assert not (digits / "out").exists()
+
+
+def test_weights_start_a_run_from_the_layers_of_the_same_names(imae: Imae, digits: Path) -> None:
+    assert imae(*TRAIN, "--iterations", "20").status == 0
+    text = Path("net.prototxt").read_text()
+    Path("net.prototxt").write_text(text.replace('name: "ip2"', 'name: "new"'))
+    weights = "out/digits_iter_20.caffemodel"
+    outcome = imae(*TRAIN, "--iterations", "1", "--prefix", "tuned/net", "--set", "base_lr=0", "--weights", weights)
+    assert f"Copied the weights of 1 layers from {weights}" in outcome.err
+    assert "Layers that keep theirs: new" in outcome.err
+    assert "Ignoring source layers ip2" in outcome.err
+    before, after = (
+        {layer.name: layer.blobs for layer in read_caffemodel(path).layer}
+        for path in (weights, "tuned/net_iter_1.caffemodel")
+    )
+    assert list(before["ip1"]) == list(after["ip1"])
+
+
+def test_the_solvers_mode_and_the_options_choose_the_device(
+    imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert "on CPU" in imae("train", "--solver", "solver.prototxt", "--iterations", "1", "--set", "solver_mode=CPU").err
+    from imae.cli.options import choose_device
+
+    assert [
+        str(choose_device(gpu, cpu)) for gpu, cpu in ((None, False), ("0", False), ("all", False), (None, True))
+    ] == [
+        "cuda:0",
+        "cuda:0",
+        "cuda:0",
+        "cpu",
+    ]
+
+
+def test_testing_prints_each_batch_and_the_means(imae: Imae, digits: Path) -> None:
+    assert imae(*TRAIN).status == 0
+    weights = digits / "out" / "digits_iter_60.caffemodel"
+    outcome = imae("test", "-model", "net.prototxt", "-weights", weights, "-iterations", "25", "-cpu")
+    assert outcome.status == 0
+    accuracies = [float(value) for value in re.findall(r"Batch \d+, accuracy = (\S+)", outcome.err)]
+    losses = [float(value) for value in re.findall(r"Batch \d+, loss = (\S+)", outcome.err)]
+    assert len(accuracies) == len(losses) == 25
+    mean, loss = sum(accuracies) / 25, sum(losses) / 25
+    assert 0.5 < mean < 1, "it learned something from 1,200 images"
+    first, second, third = outcome.out.splitlines()
+    assert float(first.removeprefix("Loss: ")) == pytest.approx(loss, rel=1e-4)
+    assert float(second.removeprefix("accuracy = ")) == pytest.approx(mean, rel=1e-4)
+    found = re.fullmatch(r"loss = (\S+) \(\* 1 = (\S+) loss\)", third)
+    assert found
+    assert float(found[1]) == float(found[2]) == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "doubles", "floats"), [("fp64", 16 * 64, 0), ("bf16", 0, 16 * 64)])
+def test_weights_are_stored_in_their_precision(
+    imae: Imae, digits: Path, precision: str, doubles: int, floats: int
+) -> None:
+    assert imae(*TRAIN, "--iterations", "1", "--precision", precision).status == 0
+    (blob, _) = read_caffemodel("out/digits_iter_1.caffemodel").layer[1].blobs
+    assert (len(blob.double_data), len(blob.data)) == (doubles, floats)
+    tested = imae(
+        "test", "--model", "net.prototxt", "--weights", "out/digits_iter_1.caffemodel", "--precision", precision
+    )
+    assert "accuracy = " in tested.out
