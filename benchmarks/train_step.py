@@ -26,19 +26,19 @@ def ours(depth: int, batch: int) -> Callable[[], None]:
 
     from imae.nets.memory import keep_freed_memory
     from imae.nets.resnet_cifar import resnet_cifar
+    from imae.prototxt_like.net_spec import L, NetSpec
     from imae.prototxt_like.schema import SolverParameter
-    from imae.prototxt_like.text import parse_net
     from imae.solvers.solver import Solver
 
     keep_freed_memory()
     net = resnet_cifar(depth, "cce")
     body = [layer for layer in net.layer if layer.type not in ("Cifar10Data", "Accuracy")]
-    inputs = parse_net(
-        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: %d dim: 3 dim: 32 dim: 32 } } }'
-        'layer { name: "label" type: "Input" top: "label" input_param { shape { dim: %d } } }' % (batch, batch)
-    )
-    inputs.layer.extend(body)
-    param = SolverParameter(base_lr=0.1, momentum=0.9, weight_decay=1e-4, lr_policy="fixed", net_param=inputs)
+    n = NetSpec()
+    n.data = L.Input(shape={"dim": [batch, 3, 32, 32]})
+    n.label = L.Input(shape={"dim": [batch]})
+    fed = n.to_proto(net.name)
+    fed.layer.extend(body)
+    param = SolverParameter(base_lr=0.1, momentum=0.9, weight_decay=1e-4, lr_policy="fixed", net_param=fed)
     solver = Solver(param)
     data, label = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
 

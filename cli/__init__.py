@@ -1,6 +1,5 @@
 """The `imae` command: what the library does, from a shell. Heavy imports happen inside the commands that need them."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -65,12 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if exit_.code == 130:
             print("imae: interrupted", file=sys.stderr)
         raise
-    except KeyboardInterrupt:
-        print("imae: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        sys.exit(1)
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         line = error_line(error)
         if line is None:

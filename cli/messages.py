@@ -32,7 +32,7 @@ def error_line(error: Exception) -> str | None:
         return "out of memory; a smaller batch_size needs less"
     if isinstance(error, RuntimeError):  # torch's, told by name and text because torch may not be imported
         if type(error).__name__ == "OutOfMemoryError":
-            return f"out of memory on the GPU ({message.partition('. ')[0]}); a smaller batch_size needs less"
+            return f"{'. '.join(message.split('. ')[:2])}; a smaller batch_size needs less"
         if "can't allocate memory" in message:
             return "out of memory; a smaller batch_size needs less"
         return None

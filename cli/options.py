@@ -62,19 +62,20 @@ def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0) -> "torch
 
     if cpu and gpu is not None:
         raise typer.BadParameter("give --gpu or --cpu, not both")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpu is None:
-        return torch.device("cuda", default_gpu) if default_gpu < count and not cpu else torch.device("cpu")
-    if gpu != "all" and not gpu.replace(",", "").isdecimal():
+    if gpu not in (None, "all") and not gpu.replace(",", "").isdecimal():
         raise typer.BadParameter(f'--gpu takes the number of a GPU, or "all", not "{gpu}"')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if cpu or (gpu is None and not count):
+        return torch.device("cpu")
+    asked = f"the solver's device_id {default_gpu}" if gpu is None else f"--gpu {gpu}"
     found = f"this machine has {count or 'no'} GPU{'s' if count != 1 else ''} that PyTorch can use"
-    if count == 0:
-        raise InputError(f"--gpu {gpu}: {found}; leave it out to use the CPU")
-    numbers = list(range(count)) if gpu == "all" else [int(number) for number in gpu.split(",") if number]
+    if not count:
+        raise InputError(f"{asked}: {found}; leave it out to use the CPU")
+    numbers = range(count) if gpu == "all" else [int(n) for n in (gpu or str(default_gpu)).split(",") if n]
     if len(numbers) != 1:
-        raise InputError(f"--gpu {gpu}: imae runs on one GPU; give its number ({found})")
+        raise InputError(f"{asked}: imae runs on one GPU; give its number ({found})")
     if numbers[0] >= count:
-        raise InputError(f"--gpu {gpu}: {found}, numbered from 0")
+        raise InputError(f"{asked}: {found}, numbered from 0")
     return torch.device("cuda", numbers[0])
 
 
@@ -84,4 +85,5 @@ def describe_device(device: "torch.device") -> str:
 
     if device.type == "cuda":
         return f"GPU {device.index}, {torch.cuda.get_device_name(device)}"
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"

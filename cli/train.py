@@ -172,6 +172,8 @@ def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: 
         if fields[name].type == fields[name].TYPE_STRING and value[0] not in "\"'[":
             value = json.dumps(value)
         changes.MergeFrom(parse_solver(f"{name}: {value}", f"--set {setting}"))
+    if prefix and (prefix.endswith("/") or Path(prefix).is_dir()):
+        prefix = str(Path(prefix) / path.stem)
     options = {"max_iter": iterations, "random_seed": seed, "snapshot_prefix": prefix}
     for field, option in options.items():
         if option is not None:
@@ -179,12 +181,15 @@ def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: 
     for changed, _ in changes.ListFields():
         param.ClearField(changed.name)
     param.MergeFrom(changes)
+    if not param.HasField("max_iter"):
+        raise InputError(f"{path}: has no max_iter, the iteration at which to stop; --iterations gives it, too")
     return param
 
 
 def _copy_weights(trainer: "Solver", sources: list[str]) -> None:
-    """Copy the weights of files, each given as one or as `A,B`, and say which layers got them."""
-    for source in ",".join(sources).split(",") if sources else []:
+    """Copy the weights of files, each of `sources` one or `A,B`, and say which layers got them."""
+    for name in ",".join(sources).split(",") if sources else []:
+        source = next((path for path in (Path(name), trainer.folder / name) if path.exists()), Path(name))
         report = trainer.net.copy_weights(source)
         trainer.log.line(f"Copied the weights of {len(report.copied)} layers from {source}", "net.cpp:744")
         if report.kept:

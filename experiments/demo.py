@@ -66,7 +66,7 @@ def run(output: Path, seed: int, console: Console) -> list[Result]:
     _plot(results, picture)
     onnx = output / "imae.onnx"
     difference = _export(solvers["IMAE"], onnx)
-    console.print(f"IMAE net as ONNX: {onnx}; largest difference of its probabilities in ONNX Runtime: {difference:.1e}")
+    console.print(f"IMAE net as ONNX: {onnx}; in ONNX Runtime its probabilities differ by at most {difference:.1e}")
     write_atomically(output / "results.md", _markdown(results, reading, f"{picture.name}.png").encode())
     write_atomically(output / "results.json", json.dumps([asdict(result) for result in results], indent=1).encode())
     console.print(f"Test accuracy by iteration: {picture}.png")
@@ -98,11 +98,14 @@ def _trained(solvers: dict[str, Solver], console: Console) -> Iterator[tuple[str
         TextColumn("{task.description:4}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.speed:.0f} it/s"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bars = {loss: progress.add_task(loss, start=False, total=s.param.max_iter) for loss, s in solvers.items()}
+        bars = {
+            loss: progress.add_task(loss, start=False, total=solver.param.max_iter, rate="")
+            for loss, solver in solvers.items()
+        }
         for loss, solver in solvers.items():
             bar = bars[loss]
             progress.start_task(bar)
@@ -113,7 +116,8 @@ def _trained(solvers: dict[str, Solver], console: Console) -> Iterator[tuple[str
 
 def _advance(progress: Progress, bar: TaskID, what: str, done: int, total: int) -> None:
     if what == "train":
-        progress.update(bar, completed=done)
+        speed = progress.tasks[bar].speed
+        progress.update(bar, completed=done, rate=f"{speed:.0f} it/s" if speed else "")
 
 
 def _result(loss: str, solver: Solver) -> Result:

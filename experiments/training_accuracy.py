@@ -56,7 +56,7 @@ def training_accuracy(solver: Solver) -> TrainingAccuracy:
 
 
 def _evaluation_net(test_net: NetParameter, train_data: ImageSetData) -> NetParameter:
-    """The test net on the training images, in order, with the intact labels as a third top; without loss and accuracy."""
+    """The test net on the training images, in order, with the intact labels as a top; without loss and accuracy."""
     net = NetParameter()
     net.CopyFrom(test_net)
     del net.layer[:]

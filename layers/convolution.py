@@ -112,7 +112,7 @@ class Convolution(Layer):
             )
 
     def _geometry(self, what: str, axes: int, default: int | None) -> list[int]:
-        """Return the setting `what` for each spatial axis: from `what`_h and `what`_w, or `what` once or once an axis."""
+        """Return the setting `what` for each spatial axis: from `what`_h and _w, or `what` once or per axis."""
         param = self.param.convolution_param
         field = "kernel_size" if what == "kernel" else what
         given = list(getattr(param, field))

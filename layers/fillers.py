@@ -15,7 +15,7 @@ def fill(data: Tensor, filler: FillerParameter, generator: torch.Generator) -> N
     fan_in = count / shape[0]; fan_out = count / shape[1] (count, for one axis); n is one of them or their mean, by
     `variance_norm`. Raises InputError for an unknown type, or a shape the type cannot fill.
     """
-    kind, data = filler.type, torch.atleast_1d(data)
+    kind, data = filler.type, data if data.dim() else data.view(1)
     if filler.sparse >= 0 and kind != "gaussian":
         raise InputError(f'the filler "{kind}" cannot be sparse, only "gaussian" can')
     if kind == "constant":

@@ -1,6 +1,5 @@
 """The layer contract, and the registry from a prototxt `type` to its class."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from imae.layers.fillers import fill
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter, LayerParameter
+from imae.prototxt_like.text import did_you_mean
 
 if TYPE_CHECKING:
     from imae.layers.onnx_graph import OnnxGraph
@@ -173,8 +173,7 @@ def register(cls: type[L]) -> type[L]:
 def create_layer(param: LayerParameter, context: Context | None = None) -> Layer:
     """Return the layer that `param` describes; raises InputError for an unknown type or a wrong number of blobs."""
     if param.type not in registry:
-        close = difflib.get_close_matches(param.type, registry, 1)
-        hint = f'; did you mean "{close[0]}"?' if close else f"; known are {', '.join(sorted(registry))}"
+        hint = did_you_mean(param.type, registry) or f"; known are {', '.join(sorted(registry))}"
         raise InputError(f'layer "{param.name}": unknown layer type "{param.type}"{hint}')
     layer = registry[param.type](param, context)
     layer.check_counts()

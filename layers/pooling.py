@@ -58,7 +58,9 @@ class Pooling(Layer):
         self.size, self.pooled = shape[2:], tuple(sizes)
         self.beyond = tuple(
             max((size - 1) * stride + kernel - along - pad, 0)
-            for size, stride, kernel, along, pad in zip(sizes, self.stride, self.kernel, shape[2:], self.pad, strict=True)
+            for size, stride, kernel, along, pad in zip(
+                sizes, self.stride, self.kernel, shape[2:], self.pad, strict=True
+            )
         )
         """How far the last windows reach past the far border, along height and width."""
         return [(*shape[:2], *sizes)] * len(self.param.top)

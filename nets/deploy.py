@@ -27,8 +27,8 @@ def deploy(
 
     - A data layer becomes an Input: of images of `shape` (C, H, W), else of the shape that the data has, which must be
       at hand then (in the working directory, in `folder`, or beside the prototxt).
-    - A loss on logits becomes the Softmax inside it, with the top `prob` (LOSS_prob where there are several), unless the
-      net has that Softmax already.
+    - A loss on logits becomes the Softmax inside it, with the top `prob` (LOSS_prob where there are several), unless
+      the net has that Softmax already.
     - Outputs are the named blobs, else all that nothing reads. What they do not need is left out.
 
     Raises InputError for a net of the TRAIN phase, if the data cannot be read, or for an unknown output.
@@ -41,7 +41,9 @@ def deploy(
     wanted = set(outputs) or _outputs(layers, param.layer)
     produced = {top for layer in layers for top in layer.top}
     for name in wanted - produced:
-        raise InputError(f'net "{param.name}": no layer of its TEST phase has the top "{name}"{did_you_mean(name, produced)}')
+        raise InputError(
+            f'net "{param.name}": no layer of its TEST phase has the top "{name}"{did_you_mean(name, produced)}'
+        )
     if not wanted:
         raise InputError(f'net "{param.name}": its TEST phase predicts nothing')
     deployed = NetParameter(name=param.name)

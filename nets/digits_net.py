@@ -19,11 +19,11 @@ def digits_net(loss: str, *, noise_rate: float = 0.0, noise_seed: int = 0, **los
     if noise_rate:
         train |= {"noise_rate": noise_rate, "noise_seed": noise_seed}
     n = NetSpec()
-    n.data, n.label = L.DigitsData(ntop=2, include={"phase": "TRAIN"}, **train)
-    top = convolution(n, "conv1", n.data, WIDTHS[0])
+    n.data, n.label = data, label = L.DigitsData(ntop=2, include={"phase": "TRAIN"}, **train)
+    top = convolution(n, "conv1", data, WIDTHS[0])
     for i, width in enumerate(WIDTHS, 1):
         top = residual_block(n, f"block{i}", top, width, stride=i)
-    classify(n, top, n.label, 10, loss, **loss_settings)
+    classify(n, top, label, 10, loss, **loss_settings)
     net = n.to_proto("digits")
     for layer in net.layer:  # statistics over 10 iterations, not 1,000: the whole training is shorter than that
         if layer.type == "BatchNorm":

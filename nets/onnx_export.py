@@ -15,15 +15,13 @@ from torch import Tensor
 from imae.layers.data.image_set import ImageSetData, mean_image
 from imae.layers.data.transform import Transform
 from imae.layers.input import Input
-from imae.layers.layer import TEST, Shape, describe
+from imae.layers.layer import TEST, Shape
 from imae.layers.onnx_graph import OnnxGraph
 from imae.nets.deploy import data_layer, deploy
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.schema import NetParameter
-
-Source = Net | NetParameter | str | Path
 
 
 @dataclass
@@ -41,7 +39,7 @@ class OnnxReport:
 
 
 def export_onnx(
-    net: Source,
+    net: Net | NetParameter | str | Path,
     weights: NetParameter | str | Path | None,
     path: str | Path,
     *,
@@ -64,20 +62,20 @@ def export_onnx(
     predictor = _predictor(net, weights, shape, outputs, folder)
     graph = OnnxGraph(predictor.names)
     values = _value_names(predictor, graph)
-    inputs = {name: _open_batch(predictor, predictor.shapes[predictor.newest[name]]) for name in predictor.inputs}
-    for name in inputs:
-        transform = _transform(net, name, folder) if include_transform else None
-        if transform:
-            values[predictor.newest[name]] = transform.to_onnx(graph, name, predictor.shapes[predictor.newest[name]])
+    shapes = {name: predictor.shapes[predictor.newest[name]] for name in predictor.inputs}
+    if include_transform:
+        for name in predictor.inputs:
+            if transform := _transform(net, name, folder):
+                values[predictor.newest[name]] = transform.to_onnx(graph, name, shapes[name][1:])
     for step in predictor.steps:
         if not isinstance(step.layer, Input):
             step.layer.to_onnx(graph, [values[i] for i in step.bottoms], [values[i] for i in step.tops])
-    model = _model(predictor, graph, inputs, opset)
+    model = _model(predictor, graph, shapes, outputs or predictor.outputs, opset)
     write_atomically(path, model.SerializeToString())
     return OnnxReport(
         Path(path),
-        inputs,
-        {output.name: _shape(output) for output in model.graph.output},
+        {value.name: _shape(value) for value in model.graph.input},
+        {value.name: _shape(value) for value in model.graph.output},
         len(graph.nodes),
         sum(int(np.prod(constant.dims)) for constant in graph.constants.values()),
         opset,
@@ -99,14 +97,14 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
         if len(predictor.inputs) != 1:
             raise InputError(f'net "{net.name}": has the inputs {", ".join(predictor.inputs)}; give each by name')
         images = {predictor.inputs[0]: images}
-    expected = predictor.forward(**images)
+    predictor.forward(**images)
     feeds = {name: np.asarray(torch.as_tensor(value).cpu(), np.float32) for name, value in images.items()}
     actual = dict(zip(names, session.run(names, feeds), strict=True))
-    return max(float(np.abs(actual[name] - expected[name].double().cpu().numpy()).max()) for name in names)
+    return max(float(np.abs(actual[name] - predictor.blobs[name].double().cpu().numpy()).max()) for name in names)
 
 
 def _predictor(
-    source: Source,
+    source: Net | NetParameter | str | Path,
     weights: NetParameter | str | Path | None,
     shape: Sequence[int],
     outputs: Sequence[str],
@@ -135,7 +133,7 @@ def _value_names(net: Net, graph: OnnxGraph) -> list[str]:
     return [name if i in newest else graph.name(f"{name}/{producer[i]}") for i, name in enumerate(net.names)]
 
 
-def _transform(source: Source, name: str, folder: Path | None) -> Transform | None:
+def _transform(source: Net | NetParameter | str | Path, name: str, folder: Path | None) -> Transform | None:
     """What the data layer that gives the blob `name` does to its images; None for an input of another kind."""
     layer = data_layer(source, name, folder)
     if layer is None or layer.param.top[0] != name:
@@ -146,18 +144,19 @@ def _transform(source: Source, name: str, folder: Path | None) -> Transform | No
     return Transform(layer, random_crop=False, mirror=False, default_mean=mean)
 
 
-def _open_batch(net: Net, shape: Shape) -> tuple[int | str, ...]:
-    """The shape with "N" for its first size, if that is the batch size, which the first input has."""
-    batch = net.shapes[net.newest[net.inputs[0]]][:1]
-    return ("N", *shape[1:]) if shape[:1] == batch else shape
-
-
-def _model(net: Net, graph: OnnxGraph, inputs: dict[str, tuple[int | str, ...]], opset: int) -> onnx.ModelProto:
+def _model(
+    net: Net, graph: OnnxGraph, inputs: Mapping[str, Shape], outputs: Sequence[str], opset: int
+) -> onnx.ModelProto:
+    """The checked model; its batch size is open in the inputs that have that of the first."""
+    batch = next(iter(inputs.values()))[:1]
+    open_shapes: dict[str, tuple[int | str, ...]] = {
+        name: ("N", *shape[1:]) if shape[:1] == batch else shape for name, shape in inputs.items()
+    }
     onnx_graph = helper.make_graph(
         graph.nodes,
         net.name or "net",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in net.outputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in open_shapes.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         list(graph.constants.values()),
     )
     opsets = [helper.make_opsetid("", opset)]

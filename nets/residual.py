@@ -33,7 +33,8 @@ def convolution(
         weight_filler={"type": "msra", "variance_norm": "FAN_OUT"},
     )
     n[f"{name}_bn"] = L.BatchNorm(n[name], in_place=True)
-    n[f"{name}_scale"] = top = L.Scale(n[f"{name}_bn"], bias_term=True, in_place=True)
+    top: Top = L.Scale(n[f"{name}_bn"], bias_term=True, in_place=True)
+    n[f"{name}_scale"] = top
     if relu:
         n[f"{name}_relu"] = top = L.ReLU(top, in_place=True)
     return top
@@ -55,8 +56,9 @@ def residual_block(
     elif stride > 1:
         n[f"{name}_shortcut"] = around = L.Shortcut(bottom, num_output=num_output, stride=stride)
     n[name] = L.Eltwise(around, x)
-    n[f"{name}_relu"] = top = L.ReLU(n[name], in_place=True)
-    return top
+    relu: Top = L.ReLU(n[name], in_place=True)
+    n[f"{name}_relu"] = relu
+    return relu
 
 
 def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **loss_settings: float) -> None:
@@ -72,5 +74,7 @@ def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **los
 def with_test_data(net: NetParameter, **settings: Any) -> NetParameter:
     """Return `net`, the layer "data" of whose TEST phase, with these settings, comes after that of the TRAIN phase."""
     train = net.layer[0]
-    net.layer.insert(1, LayerParameter(name="data", type=train.type, top=train.top, include=[{"phase": "TEST"}], **settings))
+    net.layer.insert(
+        1, LayerParameter(name="data", type=train.type, top=train.top, include=[{"phase": "TEST"}], **settings)
+    )
     return net

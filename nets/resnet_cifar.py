@@ -24,9 +24,9 @@ def resnet_cifar(
     """Return the ResNet of `depth` 6n + 2 (20, 32, 44, 56, 110) with its data layers, as trained in the paper.
 
     A 3x3 convolution, then three stages of n blocks of two, of widths 16, 32 and 64, the later stages beginning with
-    stride 2; where the width changes, the way around is the parameter-free `Shortcut`, or a `projection`. `loss` is cce,
-    mae, gce or imae, `loss_settings` its layer's (T; q, k, start_iter). `noise_rate` (a fraction) of the training labels
-    are drawn anew; `source` is the folder with CIFAR-10. Raises InputError for another depth or loss.
+    stride 2; where the width changes, the way around is the parameter-free `Shortcut`, or a `projection`. `loss` is
+    cce, mae, gce or imae, `loss_settings` are its layer's (T; q, k, start_iter). The fraction `noise_rate` of the
+    training labels is drawn anew; `source` is the folder with CIFAR-10. Raises InputError for another depth or loss.
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
@@ -35,14 +35,14 @@ def resnet_cifar(
     if noise_rate:
         train |= {"noise_rate": noise_rate, "noise_seed": noise_seed}
     n = NetSpec()
-    n.data, n.label = L.Cifar10Data(
+    n.data, n.label = data, label = L.Cifar10Data(
         ntop=2, include={"phase": "TRAIN"}, transform_param={"crop_size": 32, "mirror": True}, **train
     )
-    top = convolution(n, "conv1", n.data, WIDTHS[0])
+    top = convolution(n, "conv1", data, WIDTHS[0])
     for stage, width in enumerate(WIDTHS, 1):
         for block in range(1, blocks + 1):
             name, stride = f"stage{stage}_block{block}", 2 if stage > 1 and block == 1 else 1
             top = residual_block(n, name, top, width, stride=stride, projection=projection)
-    classify(n, top, n.label, 10, loss, **loss_settings)
+    classify(n, top, label, 10, loss, **loss_settings)
     net = n.to_proto(f"ResNet-{depth}")
     return with_test_data(net, cifar10_data_param={"source": source, "batch_size": TEST_BATCH})

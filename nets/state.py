@@ -19,7 +19,7 @@ def filter_layers(param: NetParameter) -> NetParameter:
 
 
 def meets(state: NetState, rule: NetStateRule) -> bool:
-    """Return whether `state` has the rule's phase, a level in its range, all of its stages and none of its not_stages."""
+    """Return whether `state` has the rule's phase, a level in range, all of its stages and none of its not_stages."""
     return bool(
         (not rule.HasField("phase") or rule.phase == state.phase)
         and (not rule.HasField("min_level") or state.level >= rule.min_level)

@@ -25,7 +25,7 @@ def learning_rate(param: SolverParameter, iteration: int) -> float:
 
 
 def current_step(param: SolverParameter, iteration: int) -> int:
-    """Return how many steps of the `step` or `multistep` policy lie behind at `iteration`, as a solverstate keeps it."""
+    """Return how many steps of the `step` or `multistep` policy lie behind `iteration`, as a solverstate keeps it."""
     if param.lr_policy == "step":
         return int(iteration // param.stepsize)
     return bisect_right(list(param.stepvalue), iteration) if param.lr_policy == "multistep" else 0

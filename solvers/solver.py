@@ -80,7 +80,7 @@ class Solver:
         self.losses: deque[Tensor] = deque(maxlen=param.average_loss)
         self.outputs: dict[str, Tensor] = {}
         self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
-        """Called after each training iteration ("train") and test batch ("test"), with how many are done of how many."""
+        """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
         self._open_log(show)
 
     # Training

@@ -56,8 +56,8 @@ class ImageSetData(DataLayer):
         if self._batch_size < 1:
             raise self.error(f"{self.field} needs a batch_size of at least 1")
         if self._own.intact_labels != (len(self.param.top) == 3):
-            wanted = "needs" if self._own.intact_labels else "is what needs"
-            raise self.error(f"intact_labels: true {wanted} a third top, the prototxt gives {len(self.param.top)}")
+            expected = "3 tops" if self._own.intact_labels else "1 or 2 tops (a third needs intact_labels: true)"
+            raise self.error(f"takes {expected}, the prototxt gives {len(self.param.top)}")
         train = self._own.split == self._own.TRAIN if self._own.HasField("split") else self.context.training
         try:
             images, intact = self.load(train)

@@ -111,7 +111,7 @@ class Transform:
         return random_below(n, self._layer.context.seed, f"{self._layer.name} {what}", position)[:, None]
 
     def to_onnx(self, graph: OnnxGraph, images: str, window: Shape) -> str:
-        """Add scale (image - mean) of images that are the centre `window` (C, H, W) already; return the result's name."""
+        """Add scale (image - mean) for images that are the centre `window` (C, H, W) already; return its name."""
         value, mean = images, self._mean
         if mean is not None:
             if mean.shape[1:] != (1, 1):

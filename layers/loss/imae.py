@@ -58,7 +58,7 @@ class IMAELoss(ImprovedMeanAbsoluteError, OnProbabilities):
     type = "IMAELoss"
 
     def gradient(self, x: Tensor, p: Tensor, p_y: Tensor, index: Tensor) -> Tensor:
-        """-w/2 / p_y at y, w/2 / (sum of the others) elsewhere: orthogonal to p, so Softmax gives w/2 (r - onehot(y))."""
+        """-w/2 / p_y at y, w/2 / (sum of the others) elsewhere: Softmax makes w/2 (r - onehot(y)) of it."""
         half = self.weight(p_y) / 2
         rest = p.scatter(self.along, index, 0.0).sum(self.along, keepdim=True)
         others = half / rest.clamp_min(self.smallest)

@@ -77,7 +77,7 @@ class OnLogits(SampleLoss):
 
 
 class OnProbabilities(SampleLoss):
-    """A loss as the paper's Figure 2 draws it: bottom 0 is p, from a Softmax layer whose backward completes the chain."""
+    """A loss as in the paper's Figure 2: bottom 0 is p, from a Softmax layer whose backward completes the chain."""
 
     smallest = 1e-20
 

@@ -86,6 +86,7 @@ def test_a_gpu_that_is_not_there(imae: Imae, digits: Path, monkeypatch: pytest.M
     assert_one_line(imae("train", "--solver", "solver.prototxt", "--gpu", "0"), "no GPU")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert_one_line(imae("train", "--solver", "solver.prototxt", "--set", "device_id=2"), "device_id 2", "2 GPUs")
     assert_one_line(imae("train", "--solver", "solver.prototxt", "--gpu", "2"), "2 GPUs", "numbered from 0")
     assert_one_line(imae("train", "--solver", "solver.prototxt", "--gpu", "all"), "one GPU")
 
@@ -131,6 +132,12 @@ def test_a_label_out_of_range(imae: Imae, digits: Path) -> None:
     assert_one_line(imae(*TRAIN), "label 12", "out of range")
 
 
+def test_a_solver_without_an_end(imae: Imae, digits: Path) -> None:
+    solver = digits / "solver.prototxt"
+    solver.write_text(solver.read_text().replace("max_iter: 60", ""))
+    assert_one_line(imae(*TRAIN), "solver.prototxt", "max_iter")
+
+
 def test_an_output_folder_that_cannot_be_written(imae: Imae, digits: Path) -> None:
     (digits / "file").write_text("")
     assert_one_line(imae(*TRAIN, "--prefix", "file/sub/run"), "file/sub")
@@ -174,4 +181,4 @@ def test_the_gpus_memory_gets_a_line() -> None:
     import torch
 
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 EiB. GPU 0 has\n a capacity of 2 GiB.")
-    assert error_line(error) == "out of memory on the GPU (CUDA out of memory); a smaller batch_size needs less"
+    assert error_line(error) == ("CUDA out of memory. Tried to allocate 8.00 EiB; a smaller batch_size needs less")

@@ -190,6 +190,14 @@ def test_options_change_the_solver(imae: Imae, digits: Path) -> None:
     assert not (digits / "out").exists()
 
 
+def test_a_prefix_that_is_a_folder_keeps_the_solvers_name(imae: Imae, digits: Path) -> None:
+    assert imae(*TRAIN, "--iterations", "1", "--prefix", "new/").status == 0
+    assert imae(*TRAIN, "--iterations", "2", "--prefix", "new").status == 0
+    assert {"solver.log", "solver_iter_1.caffemodel", "solver_iter_2.caffemodel"} <= {
+        p.name for p in Path("new").iterdir()
+    }
+
+
 def test_weights_start_a_run_from_the_layers_of_the_same_names(imae: Imae, digits: Path) -> None:
     assert imae(*TRAIN, "--iterations", "20").status == 0
     text = Path("net.prototxt").read_text()

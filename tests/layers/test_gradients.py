@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from imae.layers.data.counter_random import random_uniform
@@ -477,9 +479,7 @@ def test_gradient_agrees_with_finite_differences(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_tops_and_gradients_agree_with_autograd(case: Case) -> None:
-    layer = build_layer(case.text, [x.shape for x in case.bottoms], phase=case.phase, forwards=case.forwards)
-    for blob, data in zip(layer.blobs, case.blobs or [normal(*blob.shape) for blob in layer.blobs], strict=True):
-        blob.data.copy_(data)
+    layer = built(case)
     xs = [x.clone().requires_grad_() if x.is_floating_point() else x for x in case.bottoms]
     blobs = [blob.data.clone().requires_grad_() for blob in layer.blobs]
     expected = case.reference(xs, blobs)
@@ -498,6 +498,142 @@ def test_tops_and_gradients_agree_with_autograd(case: Case) -> None:
     for blob, wanted in zip(layer.blobs, blobs, strict=True):
         if blob.lr_mult:
             torch.testing.assert_close(blob.diff, wanted.grad)
+
+
+# What else the contract asks of every layer
+
+
+def built(case: Case) -> Layer:
+    """The layer with its blobs, the learned ones drawn."""
+    layer = build_layer(case.text, [x.shape for x in case.bottoms], phase=case.phase, forwards=case.forwards)
+    drawn = [torch.randn(blob.shape, generator=torch.Generator().manual_seed(1)).double() for blob in layer.blobs]
+    for blob, data in zip(layer.blobs, case.blobs or drawn, strict=True):
+        blob.data.copy_(data)
+    return layer
+
+
+def passed(case: Case, layer: Layer, bottoms: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
+    """Run forward and backward; return the tops, the top diffs and the bottom diffs."""
+    saved: Saved = {}
+    tops = layer.forward(bottoms, saved)
+    diffs = [torch.linspace(0.5, 1.5, top.numel(), dtype=top.dtype).view(top.shape) for top in tops]
+    needs = [i not in layer.no_gradient_to for i in range(len(bottoms))]
+    return tops, diffs, layer.backward(diffs, saved, needs)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_setup_announces_the_shapes_of_the_tops(case: Case) -> None:
+    layer = build_layer(case.text, [x.shape for x in case.bottoms], phase=case.phase)
+    announced = layer.setup([tuple(x.shape) for x in case.bottoms])
+    assert announced == [tuple(top.shape) for top in passed(case, built(case), case.bottoms)[0]]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_pass_changes_neither_bottoms_nor_top_diffs(case: Case) -> None:
+    bottoms = [x.clone() for x in case.bottoms]
+    _, diffs, _ = passed(case, built(case), bottoms)
+    for before, after in zip(case.bottoms, bottoms, strict=True):
+        assert torch.equal(before, after)
+    for diff in diffs:
+        assert torch.equal(diff, torch.linspace(0.5, 1.5, diff.numel(), dtype=diff.dtype).view(diff.shape))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if built(case).blobs], ids=str)
+def test_gradients_add_up_in_the_blobs_that_are_learned(case: Case) -> None:
+    layer = built(case)
+    passed(case, layer, case.bottoms)
+    once = [blob.diff.clone() for blob in layer.blobs]
+    passed(case, layer, case.bottoms)
+    for blob, diff in zip(layer.blobs, once, strict=True):
+        torch.testing.assert_close(blob.diff, 2 * diff)
+    for fixed in range(len(layer.blobs)):
+        layer = built(case)
+        layer.blobs[fixed].lr_mult = 0.0
+        passed(case, layer, case.bottoms)
+        assert not layer.blobs[fixed].diff.any()
+        for i, blob in enumerate(layer.blobs):
+            assert i == fixed or torch.equal(blob.diff, once[i])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.bottoms[0].dim() == 4], ids=str)
+def test_images_may_lie_channels_last(case: Case) -> None:
+    images = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in case.bottoms]
+    layer, other = built(case), built(case)
+    expected, actual = passed(case, layer, case.bottoms), passed(case, other, images)
+    torch.testing.assert_close([t for t in actual[2] if t is not None], [t for t in expected[2] if t is not None])
+    torch.testing.assert_close(actual[0], expected[0])
+    torch.testing.assert_close([blob.diff for blob in other.blobs], [blob.diff for blob in layer.blobs])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_lower_precision_gives_the_same_within_its_own(case: Case, dtype: torch.dtype) -> None:
+    """The blobs stay float32, as a net keeps them; gradients come in the bottoms' precision."""
+    rounded = [x.to(dtype) if x.is_floating_point() else x for x in case.bottoms]
+    if dtype == torch.bfloat16 and (case.type == "Pooling" and "STOCHASTIC" in case.text):
+        return  # another element may be drawn
+    layer, exact = built(case), built(case)
+    for blob, reference in zip(layer.blobs, exact.blobs, strict=True):
+        blob.data, blob.diff = blob.data.float(), blob.diff.float()
+        reference.data.copy_(blob.data)
+    exact_bottoms = [x.double() if x.is_floating_point() else x for x in rounded]
+    tops, _, diffs = passed(case, layer, rounded)
+    wanted_tops, _, wanted_diffs = passed(case, exact, exact_bottoms)
+    tolerance = 1e-3 if dtype == torch.float32 else 0.05
+
+    def assert_near(actual: Tensor, wanted: Tensor) -> None:
+        largest = max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(actual.double(), wanted, rtol=tolerance, atol=tolerance * largest)
+
+    for top, wanted in zip(tops, wanted_tops, strict=True):
+        assert_near(top, wanted)
+    for x, diff, wanted_diff in zip(rounded, diffs, wanted_diffs, strict=True):
+        if wanted_diff is not None:
+            assert diff is not None and diff.dtype == x.dtype
+            assert_near(diff, wanted_diff)
+    for blob, reference in zip(layer.blobs, exact.blobs, strict=True):
+        assert blob.diff.dtype == torch.float32
+        assert_near(blob.diff, reference.diff)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    method=st.sampled_from(["MAX", "AVE"]),
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    pad=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    down=st.booleans(),
+)
+def test_pooling_of_any_geometry_is_caffes(
+    method: str,
+    sizes: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    down: bool,
+) -> None:
+    """Where Caffe's result is a number: it leaves windows outside the bottom at -FLT_MAX or 0 / 0; those are errors."""
+    (kh, kw), (sh, sw), (ph, pw) = kernel, stride, pad
+    text = (
+        f'type: "Pooling" pooling_param {{ pool: {method} kernel_h: {kh} kernel_w: {kw} stride_h: {sh} stride_w: {sw} '
+        f"pad_h: {ph} pad_w: {pw} round_mode: {'FLOOR' if down else 'CEIL'} }}"
+    )
+    x = torch.arange(2 * sizes[0] * sizes[1], dtype=torch.float64).view(1, 2, *sizes) * 7 % 11
+    padded = any(pad)
+    outside = fits_not = False
+    for size, k, s, p in zip(sizes, kernel, stride, pad, strict=True):
+        n = (math.floor if down else math.ceil)((size + 2 * p - k) / s) + 1
+        outside |= not padded and (n - 1) * s >= size
+        fits_not |= n - (padded and (n - 1) * s >= size + p) < 1
+    if any(p >= k for p, k in zip(pad, kernel, strict=True)) or outside or fits_not:
+        with pytest.raises(InputError):
+            build_layer(text, [x.shape])
+        return
+    layer = build_layer(text, [x.shape])
+    expected = pooled(x, method, kernel, stride, pad, down)[0]
+    assert layer.setup([tuple(x.shape)]) == [tuple(expected.shape)]
+    torch.testing.assert_close(layer.forward([x], {})[0], expected)
 
 
 def test_no_layer_type_is_left_out() -> None:

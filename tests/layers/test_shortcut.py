@@ -12,7 +12,9 @@ def shortcut(num_output: int, stride: int) -> LayerParameter:
     return LayerParameter(type="Shortcut", shortcut_param={"num_output": num_output, "stride": stride})
 
 
-@pytest.mark.parametrize(("num_output", "stride", "size"), [(8, 2, (6, 6)), (4, 1, (5, 3)), (7, 3, (7, 8)), (5, 2, (1, 5))])
+@pytest.mark.parametrize(
+    ("num_output", "stride", "size"), [(8, 2, (6, 6)), (4, 1, (5, 3)), (7, 3, (7, 8)), (5, 2, (1, 5))]
+)
 def test_gives_every_stride_th_position_and_then_zeros(num_output: int, stride: int, size: tuple[int, int]) -> None:
     x = torch.randn(2, 4, *size).to(memory_format=torch.channels_last)
     layer = build_layer(shortcut(num_output, stride), [tuple(x.shape)])

@@ -44,17 +44,13 @@ def test_six_sgd_steps_of_the_train_phase(cifar10_root: Path, tmp_path: Path) ->
     from imae.prototxt_like.binary import read_binaryproto
 
     mean = read_binaryproto(SHARED / "resnet20" / "mean.binaryproto").reshape(3, 32, 32)
-    param = SolverParameter(
-        base_lr=0.01, momentum=0.9, weight_decay=0.0001, lr_policy="fixed", max_iter=6, type="SGD"
-    )
+    param = SolverParameter(base_lr=0.01, momentum=0.9, weight_decay=0.0001, lr_policy="fixed", max_iter=6, type="SGD")
     param.net_param.CopyFrom(parse_net(str(golden["train_net"])))
     solver = Solver(param)
     solver.net.copy_weights(WEIGHTS)
     assert solver.net.context.phase == TRAIN
     for step, expected in enumerate(golden["train_loss"]):
-        rows = golden["train_index"][step * 32 : step * 32 + 32] if golden["train_index"].ndim == 1 else golden[
-            "train_index"
-        ][step]
+        rows = golden["train_index"][step * 32 : step * 32 + 32]
         solver.net.clear_diffs()
         solver.net.forward(Data1=images[rows] - mean, Data2=golden["train_label"].reshape(6, 32)[step])
         solver.net.backward()

@@ -28,7 +28,7 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def mini_cifar10(tmp_path: Path) -> Path:
-    """CIFAR-10's binary version with 5 x 4 training and 6 test images; image i is of class i mod 10, its first pixel i."""
+    """CIFAR-10's binary version with 5 x 4 training and 6 test images: image i has class i mod 10 and first pixel i."""
     folder = tmp_path / "root" / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (26, 3072), np.uint8)

@@ -54,7 +54,9 @@ def test_the_mean_image_is_caffes(cifar10_root: Path) -> None:
 
 def test_a_missing_data_set_says_where_it_was_looked_for(make: Make, tmp_path: Path) -> None:
     prototxt = 'type: "Cifar10Data" top: "data" cifar10_data_param { batch_size: 1 source: "nowhere" }'
-    with pytest.raises(InputError, match=r'layer "data" \(Cifar10Data\): CIFAR-10 not found: nowhere is not and does not'):
+    with pytest.raises(
+        InputError, match=r'layer "data" \(Cifar10Data\): CIFAR-10 not found: nowhere is not and does not'
+    ):
         make(prototxt)
     with pytest.raises(InputError, match="needs source"):
         make('type: "Cifar10Data" top: "data" cifar10_data_param { batch_size: 1 }')

@@ -153,7 +153,9 @@ def test_noise_is_drawn_once_for_the_whole_training_split(make: Make, mini_cifar
     np.testing.assert_array_equal(layer.batch(0)[1], noisy[:7])
 
 
-def test_the_training_split_can_be_evaluated_in_a_test_net(make: Make, mini_cifar10: Path, train_images: Tensor) -> None:
+def test_the_training_split_can_be_evaluated_in_a_test_net(
+    make: Make, mini_cifar10: Path, train_images: Tensor
+) -> None:
     """The paper's Table 2: fit of the corrupted and of the intact training labels, in order, without augmentation."""
     own = "batch_size: 20 split: TRAIN noise_rate: 0.8 noise_seed: 5 intact_labels: true pad: 4"
     layer, _ = make(cifar10(own, "crop_size: 32 mirror: true", 3), TEST)
@@ -197,8 +199,8 @@ def test_labels_are_optional(make: Make, mini_cifar10: Path) -> None:
     ("prototxt", "message"),
     [
         (cifar10(""), "needs a batch_size of at least 1"),
-        (cifar10(tops=3), "intact_labels: true is what needs a third top, the prototxt gives 3"),
-        (cifar10("batch_size: 5 intact_labels: true"), "intact_labels: true needs a third top, the prototxt gives 2"),
+        (cifar10(tops=3), "takes 1 or 2 tops \\(a third needs intact_labels: true\\), the prototxt gives 3"),
+        (cifar10("batch_size: 5 intact_labels: true"), "takes 3 tops, the prototxt gives 2"),
         (cifar10("batch_size: 5 subset: 21"), "subset 21 exceeds the 20 images of the split"),
         (cifar10("batch_size: 5 noise_rate: 1.5"), "noise_rate must lie between 0 and 1, not 1.5"),
         (cifar10("batch_size: 5 noise_rate: nan"), "noise_rate must lie between 0 and 1, not nan"),

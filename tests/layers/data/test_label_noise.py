@@ -73,7 +73,7 @@ def test_noise_stays_in_range_repeats_and_leaves_its_input(kind: str, rate: floa
     labels = np.arange(100) % classes
     noisy = corrupt(labels, classes, kind, rate, seed)
     assert noisy.dtype == np.int64
-    assert 0 <= noisy.min()
+    assert noisy.min() >= 0
     assert noisy.max() < classes
     np.testing.assert_array_equal(noisy, corrupt(labels, classes, kind, rate, seed))
     np.testing.assert_array_equal(labels, np.arange(100) % classes)

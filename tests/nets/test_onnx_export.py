@@ -1,0 +1,260 @@
+"""ONNX Runtime computes what the exported net computes: each layer, and the real ResNet-20, at any batch size."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from imae.layers.layer import Layer, registry
+from imae.nets.deploy import deploy
+from imae.nets.digits_net import digits_net
+from imae.nets.net import Net
+from imae.nets.onnx_export import compare_with_onnxruntime, export_onnx
+from imae.nets.resnet_cifar import resnet_cifar
+from imae.prototxt_like.binary import array_to_blob
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import NetParameter
+from imae.prototxt_like.text import parse_net
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "nets" / "resnet20.npz"
+BATCHES = (1, 3, 32)
+
+# One layer each: its settings, and the shapes of its bottoms but for the batch. Every layer with an ONNX form is here.
+LAYERS = {
+    "batch_norm": ('type: "BatchNorm"', [(4, 5, 6)]),
+    "batch_norm_of_vectors": ('type: "BatchNorm"', [(4,)]),
+    "convolution": (
+        'type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 pad: 1 stride: 2 }',
+        [(4, 7, 8)],
+    ),
+    "convolution_uneven": (
+        'type: "Convolution" convolution_param { num_output: 6 kernel_h: 3 kernel_w: 2 pad_h: 2 pad_w: 0 stride_h: 1 '
+        "stride_w: 2 dilation: 2 group: 2 bias_term: false }",
+        [(4, 7, 8)],
+    ),
+    "dropout": ('type: "Dropout"', [(4, 5)]),
+    "eltwise_sum": ('type: "Eltwise" eltwise_param { coeff: 1 coeff: -0.5 coeff: 2 }', [(4, 5)] * 3),
+    "eltwise_product": ('type: "Eltwise" eltwise_param { operation: PROD }', [(4, 5)] * 3),
+    "eltwise_maximum": ('type: "Eltwise" eltwise_param { operation: MAX }', [(4, 5)] * 3),
+    "inner_product": ('type: "InnerProduct" inner_product_param { num_output: 6 }', [(4, 2, 3)]),
+    "inner_product_transposed": (
+        'type: "InnerProduct" inner_product_param { num_output: 6 bias_term: false transpose: true }',
+        [(4, 2, 3)],
+    ),
+    "inner_product_of_rows": ('type: "InnerProduct" inner_product_param { num_output: 6 axis: 2 }', [(4, 2, 3)]),
+    "relu": ('type: "ReLU"', [(4, 5)]),
+    "relu_leaky": ('type: "ReLU" relu_param { negative_slope: 0.1 }', [(4, 5)]),
+    "scale": ('type: "Scale" scale_param { bias_term: true }', [(4, 2, 3)]),
+    "scale_of_two_axes": ('type: "Scale" scale_param { num_axes: 2 }', [(4, 2, 3)]),
+    "scale_by_a_bottom": ('type: "Scale" scale_param { axis: 0 }', [(4, 2, 3), (4,)]),
+    "shortcut": ('type: "Shortcut" shortcut_param { num_output: 6 stride: 2 }', [(4, 7, 8)]),
+    "softmax": ('type: "Softmax"', [(10,)]),
+    "softmax_along_an_axis": ('type: "Softmax" softmax_param { axis: 2 }', [(4, 5, 6)]),
+    "global_average": ('type: "Pooling" pooling_param { pool: AVE global_pooling: true }', [(4, 7, 8)]),
+    "global_maximum": ('type: "Pooling" pooling_param { global_pooling: true }', [(4, 7, 8)]),
+}
+# Windows that end within, at and past the border and the padding, on sizes that leave different rests.
+for pool in ("AVE", "MAX"):
+    for kernel, stride, pad in ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 2), (2, 3, 1), (5, 2, 4), (4, 3, 1)):
+        for mode in ("CEIL", "FLOOR"):
+            settings = f"pool: {pool} kernel_size: {kernel} stride: {stride} pad: {pad} round_mode: {mode}"
+            LAYERS[f"pooling_{pool}_{mode}_{kernel}_{stride}_{pad}"] = (
+                f'type: "Pooling" pooling_param {{ {settings} }}',
+                [(2, 7, 10)],
+            )
+LAYERS["pooling_uneven"] = (
+    'type: "Pooling" pooling_param { pool: AVE kernel_h: 3 kernel_w: 2 stride_h: 2 stride_w: 3 pad_h: 1 pad_w: 0 }',
+    [(2, 8, 9)],
+)
+
+
+def one_layer(settings: str, shapes: list[tuple[int, ...]]) -> NetParameter:
+    inputs = "".join(
+        f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ dim: 2 {dims} }} }} }}'
+        for i, dims in enumerate(" ".join(f"dim: {size}" for size in shape) for shape in shapes)
+    )
+    bottoms = " ".join(f'bottom: "x{i}"' for i in range(len(shapes)))
+    return parse_net(f'name: "one layer" {inputs} layer {{ name: "layer" {bottoms} top: "y" {settings} }}')
+
+
+def with_random_blobs(net: Net) -> Net:
+    """The net with blobs as training might leave them: any values, and positive variances and sums of weights."""
+    generator = torch.Generator().manual_seed(1)
+    for step in net.steps:
+        for blob in step.layer.blobs:
+            blob.data.normal_(0, 0.1, generator=generator)
+            if step.layer.type == "BatchNorm":
+                blob.data.abs_().add_(0.5)
+    return net
+
+
+def random_inputs(net: Net, batch: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(batch)
+    shapes = {name: net.shapes[net.newest[name]] for name in net.inputs}
+    return {name: torch.randn((batch, *shape[1:]), generator=generator) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_layer_gives_in_onnx_runtime_what_it_gives_here(case: str, tmp_path: Path) -> None:
+    net = with_random_blobs(Net(one_layer(*LAYERS[case]), backward=False))
+    for opset in (17, 21):
+        export_onnx(net, None, tmp_path / "net.onnx", opset=opset)
+        for batch in BATCHES:
+            inputs = random_inputs(net, batch)
+            largest = max(1.0, float(net.forward(**inputs)["y"].abs().max()))
+            assert compare_with_onnxruntime(tmp_path / "net.onnx", net, inputs) <= 1e-5 * largest
+
+
+def test_every_layer_with_an_onnx_form_is_compared_above() -> None:
+    exported = {kind for kind, cls in registry.items() if cls.to_onnx is not Layer.to_onnx}
+    compared = {parse_net(f"layer {{ {settings} }}").layer[0].type for settings, _ in LAYERS.values()}
+    assert exported == compared
+
+
+@pytest.fixture
+def digits() -> Net:
+    return with_random_blobs(Net(digits_net("imae", noise_rate=0.5), backward=False))
+
+
+def test_the_batch_size_stays_open_and_losses_labels_and_data_stay_outside(digits: Net, tmp_path: Path) -> None:
+    report = export_onnx(digits, None, tmp_path / "net.onnx")
+    assert report.inputs == {"data": ("N", 1, 8, 8)}
+    assert report.outputs == {"prob": ("N", 10)}
+    model = onnx.load(tmp_path / "net.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.producer_name, model.graph.name, model.opset_import[0].version) == ("imae", "digits", 17)
+    made = [name for node in model.graph.node for name in node.output] + [x.name for x in model.graph.initializer]
+    assert len(made) == len(set(made)), "each value has one name"
+    assert report.nodes == len(model.graph.node)
+
+
+def test_any_blobs_can_be_the_outputs(digits: Net, tmp_path: Path) -> None:
+    report = export_onnx(digits, None, tmp_path / "net.onnx", outputs=("pool", "score"))
+    assert list(report.outputs) == ["pool", "score"]
+    assert compare_with_onnxruntime(tmp_path / "net.onnx", digits, torch.randn(5, 1, 8, 8)) < 1e-3
+
+
+def test_with_the_transform_the_model_takes_pixels(digits: Net, tmp_path: Path) -> None:
+    export_onnx(digits, None, tmp_path / "plain.onnx")
+    export_onnx(digits, None, tmp_path / "pixels.onnx", include_transform=True)
+    data = digits.steps[0].layer
+    given = digits.forward() and digits.blobs["data"].numpy()
+    pixels = data.images[: len(given)].numpy().astype(np.float32)
+    plain, raw = (onnxruntime.InferenceSession(tmp_path / f"{name}.onnx") for name in ("plain", "pixels"))
+    (expected,), (actual,) = plain.run(None, {"data": given}), raw.run(None, {"data": pixels})
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", ["mean_value: 100 mean_value: 110 mean_value: 120", 'mean_file: "mean.binaryproto"'])
+def test_the_transform_of_the_prototxt_goes_into_the_model_without_the_data(mean: str, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).uniform(0, 255, (1, 3, 8, 8)).astype(np.float32)
+    (tmp_path / "mean.binaryproto").write_bytes(array_to_blob(image).SerializeToString())
+    (tmp_path / "net.prototxt").write_text(
+        f'layer {{ name: "data" type: "Data" top: "data" top: "label" data_param {{ source: "gone" batch_size: 4 }} '
+        f"transform_param {{ {mean} scale: 0.5 crop_size: 4 mirror: true }} }}"
+        'layer { name: "relu" type: "ReLU" bottom: "data" top: "y" relu_param { negative_slope: 1 } }'
+    )
+    export_onnx(tmp_path / "net.prototxt", None, tmp_path / "net.onnx", shape=(3, 4, 4), include_transform=True)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    pixels = np.random.default_rng(1).uniform(0, 255, (2, 3, 4, 4)).astype(np.float32)
+    subtracted = image[:, :, 2:6, 2:6] if "file" in mean else np.float32([100, 110, 120])[:, None, None]
+    np.testing.assert_allclose(session.run(None, {"data": pixels})[0], 0.5 * (pixels - subtracted), rtol=1e-5)
+
+
+def test_blobs_that_are_called_like_constants_keep_their_names(tmp_path: Path) -> None:
+    net = one_layer('type: "InnerProduct" inner_product_param { num_output: 3 }', [(4,)])
+    net.layer[-1].name = net.layer[-1].top[0] = "ip"
+    net.layer.add(name="ip_0", type="ReLU", bottom=["ip"], top=["ip_0"])
+    net.layer.add(name="ip_1", type="ReLU", bottom=["ip_0"], top=["ip_1"])
+    export_onnx(Net(net), None, tmp_path / "net.onnx")
+    assert compare_with_onnxruntime(tmp_path / "net.onnx", Net(net), torch.randn(2, 4)) >= 0
+
+
+def outputs_of(text: str) -> list[str]:
+    inputs = (
+        'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 2 dim: 4 } shape { dim: 2 } } }'
+    )
+    return Net(deploy(parse_net(inputs + text)), backward=False).outputs
+
+
+CCE = 'layer {{ name: "{0}" type: "SoftmaxWithLoss" bottom: "{1}" bottom: "t" top: "{0}" }}'
+RELU = 'layer {{ name: "{1}" type: "ReLU" bottom: "{0}" top: "{1}" }}'
+SOFTMAX = 'layer {{ name: "{1}" type: "Softmax" bottom: "{0}" top: "{1}" }}'
+ACCURACY = 'layer {{ name: "acc" type: "Accuracy" bottom: "{0}" bottom: "t" top: "acc" }}'
+MAE = 'layer {{ name: "mae" type: "MAELoss" bottom: "{0}" bottom: "t" top: "mae" }}'
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs"),
+    [
+        (RELU.format("x", "y"), ["y"]),
+        (RELU.format("x", "y") + CCE.format("loss", "y"), ["prob"]),
+        (RELU.format("x", "y") + ACCURACY.format("y"), ["y"]),
+        (RELU.format("x", "y") + ACCURACY.format("y") + CCE.format("loss", "y"), ["prob"]),
+        (RELU.format("x", "prob") + CCE.format("loss", "prob"), ["loss_prob"]),
+        (
+            RELU.format("x", "a") + CCE.format("l1", "a") + RELU.format("x", "b") + CCE.format("l2", "b"),
+            ["l1_prob", "l2_prob"],
+        ),
+        (RELU.format("x", "y") + CCE.format("l1", "y") + CCE.format("l2", "y"), ["prob"]),
+        (SOFTMAX.format("x", "p") + MAE.format("p"), ["p"]),
+        (SOFTMAX.format("x", "p") + CCE.format("loss", "x") + ACCURACY.format("p"), ["p"]),
+        (CCE.format("loss", "x").replace('top: "loss"', 'top: "loss" top: "p"') + ACCURACY.format("p"), ["p"]),
+        (CCE.format("loss", "x") + RELU.format("loss", "worse"), ["prob"]),
+        (RELU.format("t", "labels") + CCE.format("loss", "x").replace('"t"', '"labels"'), ["prob"]),
+    ],
+)
+def test_what_a_net_predicts_is_found(text: str, outputs: list[str]) -> None:
+    assert outputs_of(text) == outputs
+
+
+def test_only_inputs_that_the_outputs_need_are_left() -> None:
+    net = deploy(digits_net("cce"))
+    assert (net.layer[0].type, list(net.layer[0].top)) == ("Input", ["data"])
+    assert [layer.type for layer in net.layer][-2:] == ["InnerProduct", "Softmax"]
+
+
+def test_a_user_is_told_what_is_wrong(tmp_path: Path, digits: Net) -> None:
+    def message(*arguments: object, **options: object) -> str:
+        with pytest.raises(InputError) as error:
+            export_onnx(*arguments, tmp_path / "net.onnx", **options)  # type: ignore[arg-type]
+        assert not list(tmp_path.glob("net.onnx*"))
+        return str(error.value)
+
+    absent = resnet_cifar(20, "cce", source="absent")
+    assert "CIFAR-10 not found" in (found := message(absent, None)) and "with the images' shape given" in found
+    assert (
+        message(absent, None, shape=(3, 32, 32)) == 'net "ResNet-20": has learnable layers, but no weights were given'
+    )
+    other = NetParameter()
+    assert "the weights lack the layers conv1, conv1_bn" in message(absent, other, shape=(3, 32, 32))
+    assert 'has the top "scores"; did you mean "score"?' in message(digits, None, outputs=["scores"])
+    assert "expected the TEST phase" in message(Net(digits_net("cce"), 0), None)
+    assert message(digits, None, opset=11).startswith("opset must be 17 to ")
+    stochastic = one_layer('type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 }', [(1, 4, 4)])
+    assert message(stochastic, None).startswith('layer "layer" (Pooling): STOCHASTIC pooling')
+
+
+@pytest.mark.skipif(not (SHARED / "resnet20").exists(), reason="the real net is not at ../shared/data/resnet20")
+def test_the_real_resnet20_gives_the_same_in_onnx_runtime(tmp_path: Path) -> None:
+    net, weights = (
+        SHARED / "resnet20" / name
+        for name in ("res20_cifar_train_test.prototxt", "cifar10_res20_iter_64000.caffemodel")
+    )
+    deployed = Net(deploy(net, shape=(3, 32, 32)), backward=False)
+    deployed.copy_weights(weights)
+    images = torch.from_numpy(np.load(GOLDEN)["test_data"])
+    for outputs, tolerance in ((("prob",), 1e-5), (("InnerProduct1",), 1e-4)):
+        export_onnx(net, weights, tmp_path / "net.onnx", shape=(3, 32, 32), outputs=outputs)
+        source = (
+            deployed if outputs == ("prob",) else Net(deploy(net, shape=(3, 32, 32), outputs=outputs), backward=False)
+        )
+        source.copy_weights(weights)
+        for batch in BATCHES:
+            assert (
+                compare_with_onnxruntime(tmp_path / "net.onnx", source, images.repeat(8, 1, 1, 1)[:batch]) < tolerance
+            )
