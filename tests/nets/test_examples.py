@@ -102,6 +102,7 @@ def test_a_cifar10_solver_trains_the_net_it_names_on_noisy_labels() -> None:
     solver = Solver(CIFAR10 / "resnet20_imae_noise80_solver.prototxt")
     assert wrong_labels(solver.net) == pytest.approx(0.8 * 0.9, abs=0.05)
     before = solver.net.params["conv1"][0].data.clone()
+    solver.param.test_initialization = False
     solver.step(1)
     assert solver.iteration == 1 and not np.array_equal(before, solver.net.params["conv1"][0].data)
     assert solver.net.shapes[0] == (128, 3, 32, 32)
