@@ -48,6 +48,18 @@ PrecisionOption = Annotated[
 ]
 
 
+class Plan(StrEnum):
+    """How the layers of a net are run."""
+
+    fused = "fused"
+    plain = "plain"
+
+
+PlanOption = Annotated[
+    Plan, typer.Option("--plan", help="Run chains of layers as one, which is faster, or each by itself, as Caffe does.")
+]
+
+
 def stages(option: str) -> list[str]:
     """Return the stages that --stage names."""
     return [stage for stage in option.split(",") if stage]

@@ -9,6 +9,8 @@ from imae.cli.options import (
     Iterations,
     Level,
     Model,
+    Plan,
+    PlanOption,
     Precision,
     PrecisionOption,
     Stage,
@@ -27,6 +29,7 @@ def test(
     gpu: Gpu = None,
     cpu: Cpu = False,
     precision: PrecisionOption = Precision.fp32,
+    plan: PlanOption = Plan.fused,
     level: Level = 0,
     stage: Stage = "",
 ) -> None:
@@ -51,7 +54,7 @@ def test(
         device=device,
         dtype=precision.dtype,
         backward=False,
-        plan="fused",
+        plan=plan.value,
     )
     net.keep_blobs = False
     report = net.copy_weights(weights)

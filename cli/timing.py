@@ -13,6 +13,8 @@ from imae.cli.options import (
     Iterations,
     Level,
     Model,
+    Plan,
+    PlanOption,
     Precision,
     PrecisionOption,
     Stage,
@@ -31,10 +33,10 @@ def time(
     model: Model,
     iterations: Iterations = 50,
     phase: Annotated[Phase, typer.Option(help="The phase.")] = Phase.train,
-    plain: Annotated[bool, typer.Option("--plain", help="Run each layer by itself, as Caffe does.")] = False,
     gpu: Gpu = None,
     cpu: Cpu = False,
     precision: PrecisionOption = Precision.fp32,
+    plan: PlanOption = Plan.fused,
     level: Level = 0,
     stage: Stage = "",
 ) -> None:
@@ -59,7 +61,7 @@ def time(
         stages=stages(stage),
         device=device,
         dtype=precision.dtype,
-        plan="plain" if plain else "fused",
+        plan=plan.value,
     )
     net.keep_blobs = False
     shapes = {name: net.shapes[net.newest[name]] for name in net.inputs}

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imae.cli.messages import warn
-from imae.cli.options import Cpu, Gpu, Level, Precision, PrecisionOption, Stage, choose_device, describe_device, stages
+from imae.cli.options import (
+    Cpu,
+    Gpu,
+    Level,
+    Plan,
+    PlanOption,
+    Precision,
+    PrecisionOption,
+    Stage,
+    choose_device,
+    describe_device,
+    stages,
+)
 from imae.cli.progress import Display
 from imae.cli.signals import Effect, handle_signals
 from imae.prototxt_like.errors import InputError
@@ -80,6 +92,7 @@ def train(
         ),
     ] = None,
     precision: PrecisionOption = Precision.fp32,
+    plan: PlanOption = Plan.fused,
     level: Level = 0,
     stage: Stage = "",
     sigint_effect: Annotated[Effect, typer.Option(help="What Ctrl-C does; stopping takes a snapshot.")] = Effect.stop,
@@ -115,6 +128,7 @@ def train(
             folder=solver.parent,
             device=device,
             dtype=precision.dtype,
+            plan=plan.value,
             level=level,
             stages=stages(stage),
             show=display.show,

@@ -1,11 +1,23 @@
 """Which layers of a prototxt a net has: the include and exclude rules."""
 
+import logging
+
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import NetParameter, NetState, NetStateRule
+from imae.prototxt_like.text import did_you_mean
+
+_log = logging.getLogger(__name__)
 
 
 def filter_layers(param: NetParameter) -> NetParameter:
-    """Return `param` with the layers that its `state` (phase, level, stages) meets the rules of."""
+    """Return `param` with the layers that its `state` (phase, level, stages) meets the rules of.
+
+    A stage that no rule names is logged as a warning: it may be misspelt, and would choose nothing in silence.
+    """
+    all_rules = [rule for layer in param.layer for rule in [*layer.include, *layer.exclude]]
+    known = {stage for rule in all_rules for stage in [*rule.stage, *rule.not_stage]}
+    for stage in sorted(set(param.state.stage) - known):
+        _log.warning('net "%s": no rule names the stage "%s"%s', param.name, stage, did_you_mean(stage, known))
     filtered = NetParameter()
     filtered.CopyFrom(param)
     del filtered.layer[:]

@@ -47,7 +47,7 @@ def test_check_gradients_lists_the_layers_and_fails_if_one_is_wrong(
     assert 'layer "ip1" (InnerProduct): bottom 0 [1]: backward gives 1' in wrong.out
 
 
-@pytest.mark.parametrize(("more", "layers"), [((), 6), (("--phase", "test"), 7), (("--plain",), 6)])
+@pytest.mark.parametrize(("more", "layers"), [((), 6), (("--phase", "test"), 7), (("--plan", "plain"), 6)])
 def test_time_measures_each_layer_and_whole_passes(
     imae: Imae, digits: Path, more: tuple[str, ...], layers: int
 ) -> None:

@@ -595,3 +595,13 @@ def test_nets_may_share_their_memory() -> None:
         build(ip("fc", "x", "z", num_output=2)).share_weights(train)
     with pytest.raises(InputError, match='layer "fc": has 1 blobs in one net and 2 in the other'):
         build(ip("fc", "x", "z").replace("num_output", "bias_term: false num_output")).share_weights(train)
+
+
+def test_a_misspelt_stage_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """It would choose nothing, and train another loss in silence."""
+    text = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 } } }
+    layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" include { stage: "imae" } }"""
+    Net(parse_net(text), stages=["imae"])
+    assert not caplog.messages
+    Net(parse_net(text), stages=["imea"])
+    assert caplog.messages == ['net "": no rule names the stage "imea"; did you mean "imae"?']
