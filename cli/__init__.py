@@ -14,6 +14,8 @@ from imae.cli.demo import demo
 from imae.cli.devices import devices
 from imae.cli.export import export
 from imae.cli.messages import error_line, log_warnings
+from imae.cli.reproduce import reproduce
+from imae.cli.retrieval import retrieval
 from imae.cli.test import test
 from imae.cli.timing import time
 from imae.cli.train import train
@@ -25,9 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, test, export, time, check_gradients, devices):
+for command in (demo, train, test, export, time, check_gradients, retrieval, devices):
     app.command()(command)
 app.add_typer(convert, name="convert")
+app.add_typer(reproduce, name="reproduce")
 app.command("device_query", hidden=True)(devices)
 
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,15 +19,21 @@ def test_importing_the_command_loads_no_heavy_library() -> None:
     assert printed == "[]\n"
 
 
-def test_help_answers_within_a_second() -> None:
-    since = time.perf_counter()
-    run = subprocess.run([sys.executable, "-m", "imae.cli", "--help"], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - since < 1
-    assert "train" in run.stdout
+def test_help_takes_less_than_half_a_second() -> None:
+    """Of processor time: what else the machine does is no matter of the command's."""
+    command = [sys.executable, "-m", "imae.cli", "--help"]
+    seconds = []
+    for _ in range(3):
+        before = os.times()
+        assert "train" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        after = os.times()
+        user, system = after.children_user - before.children_user, after.children_system - before.children_system
+        seconds.append(user + system)
+    assert min(seconds) < 0.5
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("command", ["train", "test", "export", "time", "check-gradients", "devices", "demo"])
+@pytest.mark.parametrize("command", ["train", "test", "export", "time", "check-gradients", "devices", "demo", "retrieval"])
 def test_each_command_has_help_with_an_example(imae: Callable[..., Any], command: str, flag: str) -> None:
     outcome = imae(command, flag)
     assert outcome.status == 0

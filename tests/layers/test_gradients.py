@@ -19,7 +19,7 @@ from imae.layers.layer import Layer, Saved, Shapes, register, registry
 from imae.layers.relu import ReLU
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.schema import TEST, TRAIN
+from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter
 from imae.prototxt_like.text import parse_net
 
 Reference = Callable[[list[Tensor], list[Tensor]], Sequence[Tensor]]
@@ -703,12 +703,33 @@ def test_a_forward_that_is_not_a_function_fails(defective: type[ReLU]) -> None:
     assert not check_layer('type: "Defective"', [(3, 4)]).passed
 
 
+def test_a_blob_that_forward_moves_stays_where_the_check_is(defective: type[ReLU]) -> None:
+    def forward(self: Layer, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        saved["factor"] = self.blobs[0].data.clone()
+        self.blobs[0].data.mul_(1.1)
+        return [bottoms[0] * saved["factor"]]
+
+    def setup(self: Layer, bottoms: Shapes) -> Shapes:
+        self.add_blob((4,), FillerParameter(value=2)).lr_mult = 0.0
+        return bottoms
+
+    defective.setup, defective.forward = setup, forward  # type: ignore[method-assign]
+    defective.backward = lambda self, dy, saved, needs: [dy[0] * saved["factor"]]  # type: ignore[method-assign]
+    assert check_layer('type: "Defective"', [(3, 4)]).passed
+
+
 def test_elements_at_a_kink_are_skipped_and_counted() -> None:
     x = torch.tensor([[0.0, 1.0, -1.0, 0.0, 1e-9, -1e-7, 2.0, 3.0]]).double()
     report = check_layer('type: "ReLU"', [x])
     assert report.passed
     assert (report.compared, report.skipped) == (6, 2)  # a smaller step reaches those beside 0, none those on it
     assert not check_layer('type: "ReLU"', [torch.zeros(2, 3)]).passed
+    report = check_layer('type: "ReLU"', [torch.eye(5).double() / 5])
+    assert report.passed and report.skipped == 20
+    x[0] = 0
+    x[0, 3] = 1
+    assert check_layer('type: "ReLU"', [x]).passed
+    assert not check_layer('type: "ReLU"', [torch.cat([x, torch.zeros(1, 8)])]).passed  # 1 of 16: nothing was seen
 
 
 @pytest.mark.parametrize("overlap", [2, 1])

@@ -346,6 +346,10 @@ def test_spatial_labels_may_lie_in_memory_in_any_order() -> None:
     expected = run('type: "SoftmaxWithLoss"', z, y)
     for memory in (y.contiguous(memory_format=torch.channels_last), y.transpose(2, 3).contiguous().transpose(2, 3)):
         torch.testing.assert_close(run('type: "SoftmaxWithLoss"', z, memory), expected, rtol=0, atol=0)
+    z, y = z.view(2, 3, 20), y.view(2, 2, 2, 5)
+    expected = run('type: "SoftmaxWithLoss"', z, y)
+    memory = y.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(run('type: "SoftmaxWithLoss"', z, memory), expected, rtol=0, atol=0)
 
 
 @fused

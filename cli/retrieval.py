@@ -1,0 +1,69 @@
+"""`imae retrieval`: score features by the MARS protocol."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imae.cli.table import print_table
+from imae.prototxt_like.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RANKS = (1, 5, 10, 20)
+"""Those of which the paper and MARS give the CMC."""
+
+
+def retrieval(
+    features: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE.npy",
+            help="A row for each test frame, or for each test track.",
+            show_default=False,
+        ),
+    ],
+    info: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="MARS's info folder: tracks_test_info.mat, query_IDX.mat.", show_default=False
+        ),
+    ],
+) -> None:
+    """Score features of the MARS test set, from anywhere, by the published protocol: mAP and CMC.
+
+    Features of frames are averaged over each track. Tracks are compared by cosine similarity; what shows the same
+    person in the same camera as the query is left out, and so is junk; distractors count as misses. mAP is the
+    published code's, trapezoids between successive precisions, and the usual one beside it.
+
+    [bold]imae retrieval --features features.npy --info MARS/info[/]
+    """
+    from imae.experiments.mars_info import read_query_index, read_tracks
+    from imae.experiments.retrieval import average_features, evaluate
+
+    tracks = read_tracks(info / "tracks_test_info.mat")
+    query = read_query_index(info / "query_IDX.mat")
+    rows, frames = _read_features(features), int(tracks.last.max())
+    if len(rows) not in (frames, len(tracks.last)):
+        raise InputError(
+            f"{features}: has {len(rows)} rows of features; {info} has {frames} frames and {len(tracks.last)} tracks"
+        )
+    if len(rows) == frames:
+        rows = average_features(rows, tracks.first, tracks.last)
+    result = evaluate(rows, tracks.person, tracks.camera, query)
+    figures = [("mAP", result.map_trapezoid), ("mAP, not interpolated", result.map_standard)]
+    figures += [(f"CMC-{rank}", result.cmc[rank - 1]) for rank in RANKS if rank <= len(result.cmc)]
+    print_table(["", "%"], [[name, f"{100 * value:.2f}"] for name, value in figures], right=[1])
+    typer.echo(f"{len(query)} queries, {len(rows)} tracks of {rows.shape[1]} features")
+    if len(result.queries_without_match):
+        typer.echo(f"{len(result.queries_without_match)} queries have no match; they count as missed")
+
+
+def _read_features(path: Path) -> "np.ndarray":
+    import numpy as np
+
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as a .npy file: {error}") from error
