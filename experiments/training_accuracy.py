@@ -59,6 +59,7 @@ def _evaluation_net(test_net: NetParameter, train_data: ImageSetData) -> NetPara
     """The test net on the training images, in order, with the intact labels as a top; without loss and accuracy."""
     net = NetParameter()
     net.CopyFrom(test_net)
+    net.ClearField("state")
     del net.layer[:]
     for layer in test_net.layer:
         if layer.type == train_data.type:
