@@ -78,9 +78,9 @@ def reading_of(results: list[Result]) -> str:
     by_loss = {result.loss: result for result in results}
     cce, imae = by_loss["CCE"], by_loss["IMAE"]
     return (
-        f"What to see: cross entropy (CCE) fits {cce.training.corrupted:.0%} of the training labels, wrong ones included, "
-        f"and its test accuracy falls from {cce.best:.0%} to {cce.final:.0%}; IMAE fits {imae.training.corrupted:.0%} "
-        f"and ends at {imae.final:.0%}."
+        f"What to see: cross entropy (CCE) fits {cce.training.corrupted:.0%} of the training labels, wrong ones "
+        f"included, and its test accuracy falls from {cce.best:.0%} to {cce.final:.0%}; IMAE fits "
+        f"{imae.training.corrupted:.0%} and ends at {imae.final:.0%}."
     )
 
 
