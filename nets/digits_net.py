@@ -24,8 +24,4 @@ def digits_net(loss: str, *, noise_rate: float = 0.0, noise_seed: int = 0, **los
     for i, width in enumerate(WIDTHS, 1):
         top = residual_block(n, f"block{i}", top, width, stride=i)
     classify(n, top, label, 10, loss, **loss_settings)
-    net = n.to_proto("digits")
-    for layer in net.layer:  # statistics over 10 iterations, not 1,000: the whole training is shorter than that
-        if layer.type == "BatchNorm":
-            layer.batch_norm_param.moving_average_fraction = 0.9
-    return with_test_data(net, digits_data_param={"batch_size": TEST_BATCH})
+    return with_test_data(n.to_proto("digits"), digits_data_param={"batch_size": TEST_BATCH})

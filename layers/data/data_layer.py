@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import torch
 from torch import Tensor
 
 from imae.layers.layer import Context, Layer, Saved
@@ -21,6 +22,9 @@ class DataLayer(Layer):
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         super().__init__(param, context)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"prefetch {self.name}")
+        threads = torch.get_num_threads()
+        self._worker.submit(torch.set_num_threads, 1).result()  # or it takes as many again, from the net's own
+        torch.set_num_threads(threads)
         self._ahead: dict[tuple[int, int], Future[list[Tensor]]] = {}
 
     def batch(self, number: int) -> list[Tensor]:
