@@ -12,7 +12,9 @@ class Accuracy(Layer):
     """The fraction of labels whose score is beaten or tied by fewer than `top_k` others.
 
     Bottoms: scores (N x C x ...), C along `axis`; labels (N x ...). Tops: a scalar; by option the accuracy of each
-    class (C), 0 for a class without a label. `ignore_label` is left out of both. 0 where nothing is left.
+    class (C), 0 for a class without a label. `ignore_label` is left out of both. 0 where nothing is left. A NaN
+    counts as above the label's score, and so does every other where the label's is NaN; in Caffe neither does, so that
+    a net whose scores are all NaN has an accuracy of 1.
     """
 
     type = "Accuracy"
@@ -36,7 +38,7 @@ class Accuracy(Layer):
         """Count the labels whose score has fewer than top_k others at or above it."""
         scores, classes = bottoms[0], bottoms[0].shape[self.along]
         label, valid = self.labels.indices(bottoms[1], scores)
-        others = (scores >= scores.gather(self.along, label)).sum(self.along, keepdim=True) - 1
+        others = (scores < scores.gather(self.along, label)).logical_not_().sum(self.along, keepdim=True) - 1
         correct = (others < self.top_k) & valid
         accuracy = correct.sum() / valid.sum().clamp_min(1)
         if len(self.param.top) == 1:

@@ -1,6 +1,7 @@
 """The training log: Caffe's lines in glog's form, and the same numbers for machines."""
 
 import json
+import math
 import os
 import threading
 import time
@@ -36,9 +37,10 @@ class Log:
             self._append(self.log_path, line + "\n")
 
     def metrics(self, **values: Any) -> None:
-        """Write one record."""
+        """Write one record; a number that is not finite, which JSON has not, becomes null."""
         if self.metrics_path:
-            self._append(self.metrics_path, json.dumps(values) + "\n")
+            finite = {name: _finite(value) for name, value in values.items()}
+            self._append(self.metrics_path, json.dumps(finite, allow_nan=False) + "\n")
 
     def start_metrics(self, iteration: int) -> None:
         """Keep only the records from before `iteration`, where training starts or resumes."""
@@ -54,6 +56,12 @@ class Log:
                 file.write(text)
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(element) for element in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -363,6 +363,12 @@ def test_accuracy_counts_labels_with_the_highest_score_and_no_tie() -> None:
     assert float(accuracy("accuracy_param { top_k: 3 }", [0, 0, 1, 1])[0]) == 1
 
 
+def test_accuracy_calls_nan_wrong() -> None:
+    """A net that has diverged, or has no statistics yet, must not have the best accuracy of a run."""
+    scores = torch.tensor([[float("nan")] * 3, [float("nan"), 1.0, 0.0], [0.0, 1.0, 0.5]])
+    assert float(top('type: "Accuracy"', scores, torch.tensor([1, 1, 1]))) == pytest.approx(1 / 3)
+
+
 def test_accuracy_leaves_out_the_ignored_label() -> None:
     assert float(accuracy("accuracy_param { ignore_label: 0 }", [1, 0, 2, 0])[0]) == 1
     assert float(accuracy("accuracy_param { ignore_label: 255 }", [255, 255, 2, 1])[0]) == 0.5

@@ -231,6 +231,12 @@ def test_metrics_of_a_killed_run_are_read_up_to_the_unfinished_line(tmp_path: Pa
         read_metrics(path)
 
 
+def test_metrics_stay_json_where_a_loss_is_not_finite(tmp_path: Path) -> None:
+    log = Log(str(tmp_path / "run"))
+    log.metrics(iteration=1, loss=math.nan, outputs=[1.0, math.inf])
+    assert read_metrics(tmp_path / "run.metrics.jsonl") == [{"iteration": 1, "loss": None, "outputs": [1.0, None]}]
+
+
 def test_several_test_nets_and_states(tmp_path: Path) -> None:
     settings = "max_iter: 1 test_iter: 1 test_iter: 2 test_interval: 1 display: 0"
     solver = create_solver(tmp_path, settings)
