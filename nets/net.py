@@ -329,17 +329,12 @@ class Net:
             step.backward = learns or any(bottom in differentiable for bottom in step.bottoms) or any(step.needs)
             if step.backward:
                 differentiable.update(step.tops)
-        wanted: set[int] = set()  # values whose gradient a later layer gives
-        under_loss: set[int] = set()
+        arriving: set[int] = set()  # values that a later layer gives a gradient to
         for step in reversed(self.steps):
-            weighted = any(step.loss_weights)
-            contributes = weighted or not under_loss.isdisjoint(step.tops)
-            if not (contributes and (weighted or not wanted.isdisjoint(step.tops))):
+            if not any(step.loss_weights) and arriving.isdisjoint(step.tops):
                 step.backward = False
                 step.needs = [False] * len(step.needs)
-            if contributes:
-                under_loss.update(step.bottoms)
-            wanted.update(bottom for bottom, need in zip(step.bottoms, step.needs, strict=True) if need)
+            arriving.update(bottom for bottom, need in zip(step.bottoms, step.needs, strict=True) if need)
         if self.param.force_backward:
             for step in self.steps:
                 step.backward = True
