@@ -31,6 +31,8 @@ from imae.prototxt_like.files import read_bytes, write_atomically
 
 SNAPSHOTS = 20
 """Snapshots in a cell's training: a kill costs at most this share of it."""
+TRAINING_TESTS = 32
+"""Tests on the training set in a cell's training, at most."""
 _REPORT_EVERY = 0.25
 """Seconds between two messages of a cell's process on how far it is."""
 _LOCK_PATIENCE = 10.0
@@ -290,6 +292,7 @@ def main(job: dict[str, Any]) -> None:
     cell, schedule = Cell(**job["cell"]), Schedule(**job["schedule"])
     folder, data = Path(job["folder"]), Path(job["data"])
     clock = _Clock(folder / "seconds.txt")
+    training_interval = schedule.test_interval * -(-schedule.iterations // (schedule.test_interval * TRAINING_TESTS))
 
     class CellSolver(Solver):
         def snapshot(self) -> Path:
@@ -300,6 +303,15 @@ def main(job: dict[str, Any]) -> None:
                 if not other.name.startswith(f"{path.stem}."):
                     other.unlink()
             return path
+
+        def test_all(self) -> list[dict[str, float]]:
+            """Now and then, and at the end, test on the training set too."""
+            tested = super().test_all()
+            due = (self.iteration and not self.iteration % training_interval) or self.iteration == schedule.iterations
+            if due and not self.stop_requested:
+                training = training_accuracy(self)
+                self.log.metrics(iteration=self.iteration, phase="training set", **asdict(training))
+            return tested
 
     test_images = len(load_cifar10(data, False)[1])
     test_batch = math.gcd(test_images, schedule.test_batch)  # that whole batches make the whole test set
@@ -337,8 +349,9 @@ def main(job: dict[str, Any]) -> None:
     if solver.stop_requested:
         return
     assert solver.log.metrics_path, "the solver has a prefix"
-    tests = [record for record in read_metrics(solver.log.metrics_path) if record["phase"] == "test"]
-    training = training_accuracy(solver)
+    records = read_metrics(solver.log.metrics_path)
+    tests = [record for record in records if record["phase"] == "test"]
+    training = [record for record in records if record["phase"] == "training set"][-1]
     packages = {package: version(package) for package in ("imae", "torch", "numpy")}
     about = {
         "seconds": round(clock.seconds(), 1),
@@ -350,8 +363,8 @@ def main(job: dict[str, Any]) -> None:
         cell,
         [record["iteration"] for record in tests],
         [record["accuracy"] for record in tests],
-        training.corrupted,
-        training.intact,
+        training["corrupted"],
+        training["intact"],
         about,
     )
     write_atomically(folder / "result.json", json.dumps(asdict(result), indent=1).encode())

@@ -18,6 +18,7 @@ from imae.experiments import sweep as sweep_module
 from imae.experiments.paper import SCHEDULES, Schedule
 from imae.experiments.sweep import Cell, Result, Sweep, commands, run_sweep
 from imae.prototxt_like.errors import InputError
+from imae.solvers.log import read_metrics
 
 SCHEDULE = Schedule(iterations=24, subset=16, test_interval=5, train_batch=4, test_batch=10)
 CCE, IMAE = (Cell(20, 50, loss, 1) for loss in ("CCE", "IMAE"))
@@ -66,6 +67,11 @@ def test_a_cell_is_tested_to_its_end_on_the_whole_test_set_and_leaves_its_weight
         assert [15 * accuracy for accuracy in result.test] == pytest.approx([round(15 * a) for a in result.test])
         assert result.best == max(result.test) and result.final == result.test[-1]
         assert 16 * result.corrupted == pytest.approx(round(16 * result.corrupted))
+        curve = [
+            r for r in read_metrics(sweep.folder(result.cell) / "cell.metrics.jsonl") if r["phase"] == "training set"
+        ]
+        assert [record["iteration"] for record in curve] == [5, 10, 15, 20, 24]
+        assert (curve[-1]["corrupted"], curve[-1]["intact"]) == (result.corrupted, result.intact)
         left = {path.name for path in sweep.folder(result.cell).iterdir()}
         assert left == {"cell.log", "cell.metrics.jsonl", "cell_iter_24.caffemodel", "result.json"}
 
