@@ -31,6 +31,7 @@ class Precision(StrEnum):
     """A floating-point type of the values in a net; its weights have it too, but for bf16, which keeps them in fp32."""
 
     fp32 = "fp32"
+    tf32 = "tf32"
     fp64 = "fp64"
     bf16 = "bf16"
 
@@ -39,12 +40,16 @@ class Precision(StrEnum):
         """The same for torch."""
         import torch
 
-        return {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}[self.value]
+        return {"fp64": torch.float64, "bf16": torch.bfloat16}.get(self.value, torch.float32)
 
 
 PrecisionOption = Annotated[
     Precision,
-    typer.Option("--precision", help="The type of values and weights; bf16 is for values alone, weights stay fp32."),
+    typer.Option(
+        "--precision",
+        help="The type of values and weights; bf16 is for values alone, weights stay fp32. tf32 is fp32 whose products "
+        "a GPU forms from rounded factors.",
+    ),
 ]
 
 
@@ -65,10 +70,11 @@ def stages(option: str) -> list[str]:
     return [stage for stage in option.split(",") if stage]
 
 
-def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0) -> "torch.device":
+def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0, local_rank: int | None = None) -> "torch.device":
     """Return the device that --gpu and --cpu ask for, else the GPU where there is one, else the CPU.
 
-    Raises InputError if the GPU asked for does not exist, or more than one is meant.
+    Process `local_rank` of several on this machine gets the GPU of that place among those asked for, by default all.
+    Raises InputError if the GPU asked for does not exist, or one process is to use more than one.
     """
     import torch
 
@@ -83,12 +89,16 @@ def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0) -> "torch
     found = f"this machine has {count or 'no'} GPU{'s' if count != 1 else ''} that PyTorch can use"
     if not count:
         raise InputError(f"{asked}: {found}; leave it out to use the CPU")
-    numbers = range(count) if gpu == "all" else [int(n) for n in (gpu or str(default_gpu)).split(",") if n]
-    if len(numbers) != 1:
-        raise InputError(f"{asked}: imae runs on one GPU; give its number ({found})")
-    if numbers[0] >= count:
+    every = gpu == "all" or (gpu is None and local_rank is not None)
+    numbers = range(count) if every else [int(n) for n in (gpu or str(default_gpu)).split(",") if n]
+    if local_rank is None and len(numbers) != 1:
+        raise InputError(f"{asked}: imae runs on one GPU; give its number ({found}), or start it by torchrun")
+    place = local_rank or 0
+    if place >= len(numbers):
+        raise InputError(f"more processes were started here than the {len(numbers)} GPUs they may use: {found}")
+    if numbers[place] >= count:
         raise InputError(f"{asked}: {found}, numbered from 0")
-    return torch.device("cuda", numbers[0])
+    return torch.device("cuda", numbers[place])
 
 
 def describe_device(device: "torch.device") -> str:

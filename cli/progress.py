@@ -18,15 +18,15 @@ _FACTS = re.compile(r"\] Iteration \d+.*, (loss|lr) = (\S+)$")
 class Display:
     """Prints lines to stderr and, if that is a terminal, shows below them how far each kind of work is.
 
-    Without a terminal there are the lines and nothing else. A context manager.
+    Without a terminal there are the lines and nothing else; not `shown`, nothing at all. A context manager.
     """
 
-    def __init__(self) -> None:
-        self.progress = _progress() if sys.stderr.isatty() else None
+    def __init__(self, *, shown: bool = True) -> None:
+        self.progress = _progress() if shown and sys.stderr.isatty() else None
         self._tasks: dict[str, TaskID] = {}
         self._facts: dict[str, str] = {}
         self._due = 0.0
-        self._gone = False
+        self._gone = not shown
 
     def __enter__(self) -> "Display":
         if self.progress:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -19,23 +20,30 @@ class Effect(StrEnum):
 
 
 @contextlib.contextmanager
-def handle_signals(solver: "Solver", sigint: Effect, sighup: Effect, on_stop: Callable[[], None]) -> Iterator[None]:
+def handle_signals(
+    solver: "Solver", sigint: Effect, sighup: Effect, on_stop: Callable[[], None], *, echo: float = 0.0
+) -> Iterator[None]:
     """Inside, SIGINT and SIGHUP ask `solver` for their effects and SIGTERM for a stop; a second stop aborts at once.
 
-    `on_stop` is called, in the signal handler, at the first.
+    `on_stop` is called, in the signal handler, at the first. A stop within `echo` seconds of it is the same once more,
+    passed on by whatever started this process.
     """
+    stopped: float | None = None
     effects = {"SIGINT": sigint, "SIGHUP": sighup, "SIGTERM": Effect.stop}
     effect_of = {getattr(signal, name): effect for name, effect in effects.items() if hasattr(signal, name)}
 
     def handle(number: int, _frame: object) -> None:
+        nonlocal stopped
         effect = effect_of[number]
         if effect is Effect.snapshot:
             solver.snapshot_requested = True
         elif effect is Effect.stop:
-            if solver.stop_requested:
+            if stopped is None:
+                stopped = time.monotonic()
+                solver.stop_requested = True
+                on_stop()
+            elif time.monotonic() > stopped + echo:
                 raise KeyboardInterrupt
-            solver.stop_requested = True
-            on_stop()
 
     before = {number: signal.signal(number, handle) for number in effect_of}
     try:

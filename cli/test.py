@@ -53,6 +53,7 @@ def test(
         stages=stages(stage),
         device=device,
         dtype=precision.dtype,
+        tf32=precision is Precision.tf32,
         backward=False,
         plan=plan.value,
     )

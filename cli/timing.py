@@ -61,6 +61,7 @@ def time(
         stages=stages(stage),
         device=device,
         dtype=precision.dtype,
+        tf32=precision is Precision.tf32,
         plan=plan.value,
     )
     net.keep_blobs = False

@@ -1,9 +1,12 @@
 """`imae train`: train a net as a solver prototxt says."""
 
 import json
+import os
 import re
 import shlex
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,9 +32,12 @@ from imae.cli.signals import Effect, handle_signals
 from imae.prototxt_like.errors import InputError
 
 if TYPE_CHECKING:
+    from imae.solvers.parallel import ProcessLost
     from imae.solvers.solver import Solver
 
 _RESUMING, _CHANGING = "Where to start", "What to change in the solver"
+_ECHO = 5.0
+"""Seconds within which torchrun passes on a signal that each process may have got by itself."""
 
 
 def train(
@@ -93,6 +99,14 @@ def train(
     ] = None,
     precision: PrecisionOption = Precision.fp32,
     plan: PlanOption = Plan.fused,
+    no_capture: Annotated[
+        bool,
+        typer.Option(
+            "--no-capture",
+            help="On a GPU, launch each kernel by itself instead of replaying a CUDA graph.",
+            hidden=True,
+        ),
+    ] = False,
     level: Level = 0,
     stage: Stage = "",
     sigint_effect: Annotated[Effect, typer.Option(help="What Ctrl-C does; stopping takes a snapshot.")] = Effect.stop,
@@ -104,14 +118,20 @@ def train(
     snapshot_prefix. Ctrl-C finishes the iteration, takes a snapshot and prints the command that goes on from it.
 
     [bold]imae train --solver solver.prototxt --gpu 0[/]
+
+    Several processes train one net by [bold]torchrun --nproc-per-node=2 -m imae.cli train ...[/]
     """
     if snapshot and (weights or resume):
         raise typer.BadParameter("--snapshot holds the weights: give it alone, without --weights or --resume")
     param = _solver_param(solver, iterations, seed, prefix, settings or [])
     on_cpu = cpu or (gpu is None and param.HasField("solver_mode") and param.solver_mode == param.CPU)
-    device = choose_device(gpu, on_cpu, default_gpu=param.device_id)
-    state = snapshot or (newest_snapshot(param.snapshot_prefix) if resume else None)
+    parallel = "WORLD_SIZE" in os.environ  # torchrun's
+    first = not parallel or os.environ.get("RANK") == "0"
+    local_rank = int(os.environ.get("LOCAL_RANK", "0")) if parallel else None
+    device = choose_device(gpu, on_cpu, default_gpu=param.device_id, local_rank=local_rank)
+    state = snapshot or (newest_snapshot(param.snapshot_prefix) if resume and first else None)
     from imae.nets.memory import keep_freed_memory
+    from imae.solvers.parallel import ParallelSolver, Processes, ProcessLost
     from imae.solvers.solver import Solver
 
     keep_freed_memory()
@@ -122,34 +142,47 @@ def train(
         done += what == "train"
         display.advance(what, number, total)
 
-    with Display() as display:
-        trainer = Solver(
+    with Display(shown=first) as display:
+        processes = Processes(device) if parallel else None
+        create: Callable[..., Solver] = partial(ParallelSolver, processes=processes) if processes else Solver
+        trainer = create(
             param,
             folder=solver.parent,
             device=device,
             dtype=precision.dtype,
+            tf32=precision is Precision.tf32,
             plan=plan.value,
+            capture=not no_capture,
             level=level,
             stages=stages(stage),
             show=display.show,
         )
         trainer.on_progress = advance
         size = sum(blob.data.numel() for blob in trainer.net.learnable)
+        each = f"{processes.count} processes, the first on " if processes else ""
         trainer.log.line(
-            f"{trainer.net.name}: {size} learnable parameters, on {describe_device(device)}", "caffe.cpp:204"
+            f"{trainer.net.name}: {size} learnable parameters, on {each}{describe_device(device)}", "caffe.cpp:204"
         )
-        if not state:
+        if first and not state:
             _copy_weights(trainer, [weights] if weights else list(param.weights))
         since = time.perf_counter()
         on_stop = partial(display.rename, "train", "stopping")
-        with handle_signals(trainer, sigint_effect, sighup_effect, on_stop):
-            trainer.solve(resume=state)
+        with handle_signals(trainer, sigint_effect, sighup_effect, on_stop, echo=_ECHO if processes else 0.0):
+            try:
+                trainer.solve(resume=state)
+            except ProcessLost as lost:
+                if lost.speaks and (done or lost.state):
+                    _report(lost, context, trainer)
+                raise typer.Exit(1) from lost
             if trainer.stop_requested and not (param.snapshot_after_train and done):
                 trainer.snapshot()
         seconds = time.perf_counter() - since
-    _summarise(trainer, done, seconds)
-    if trainer.stop_requested:
-        typer.echo(f"Resume with: {_resuming_command(context, _snapshot_path(trainer))}")
+    if processes:
+        processes.leave()
+    if first:
+        _summarise(trainer, done, seconds)
+    if first and trainer.stop_requested:
+        typer.echo(f"Resume with: {_resuming_command(context, trainer.state_path)}")
 
 
 def newest_snapshot(prefix: str) -> Path | None:
@@ -214,8 +247,11 @@ def _copy_weights(trainer: "Solver", sources: list[str]) -> None:
             warn(f"{source}: none of its layers has the name of one of the net's: nothing was copied")
 
 
-def _snapshot_path(trainer: "Solver") -> Path:
-    return Path(f"{trainer.prefix}_iter_{trainer.iteration}.solverstate")
+def _report(lost: "ProcessLost", context: typer.Context, trainer: "Solver") -> None:
+    """Say why this process ends, at once (torchrun may end it first), and what to do."""
+    state = lost.state or newest_snapshot(trainer.prefix)
+    advice = f"resume with: {_resuming_command(context, state)}" if state else "there is no snapshot to resume from"
+    print(f"imae: error: iteration {trainer.iteration}: {lost}; {advice}", file=sys.stderr, flush=True)
 
 
 def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
@@ -233,7 +269,7 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
             values = {name: value for name, value in record.items() if name not in ("iteration", "phase", "net")}
             outputs = ", ".join(f"{name} = {value:g}" for name, value in values.items() if isinstance(value, float))
             typer.echo(f"Test net #{record['net']} at iteration {record['iteration']}: {outputs}")
-    state = _snapshot_path(trainer)
+    state = trainer.state_path
     files += [state.with_suffix(".caffemodel"), state]
     typer.echo("Wrote " + ", ".join(str(file) for file in files if file and file.exists()))
 
@@ -241,6 +277,11 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
 def _resuming_command(context: typer.Context, state: Path) -> str:
     """The command that goes on from `state` with the same options."""
     words = ["imae", "train"]
+    if "WORLD_SIZE" in os.environ:
+        processes = int(os.environ["WORLD_SIZE"])
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+        hosts = [f"--nnodes={processes // here}"] if processes > here else []
+        words = ["torchrun", *hosts, f"--nproc-per-node={here}", "-m", "imae.cli", "train"]
     for option in context.command.params:
         value = context.params.get(option.name or "")
         if not value or value == option.default or option.name in ("weights", "snapshot", "resume", "seed"):

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from imae.nets.digits_net import digits_net
+from imae.nets.googlenet_bn import googlenet_bn
 from imae.nets.resnet_cifar import resnet_cifar
 from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.schema import LayerParameter, NetParameter
@@ -53,6 +54,27 @@ snapshot: 10000
 snapshot_prefix: "snapshots/{name}"
 random_seed: 1
 """
+_MARS_NET = """\
+# GoogLeNet with batch normalisation (Ioffe and Szegedy 2015) for MARS, as in section 5.2 of the IMAE paper.
+# The stages mae, gce and imae (T = {noisy:g}), in a solver's train_state, choose the loss, else CCE. The features of a
+# frame are pool5/7x7_s1.
+"""
+_MARS_SOLVER = """\
+# GoogLeNet with batch normalisation on MARS, {title}: the paper's settings, section 5.2.
+net: "{net}"
+{states}base_lr: 0.01
+lr_policy: "step"
+gamma: 0.5
+stepsize: 10000
+max_iter: 50000
+momentum: 0.9
+weight_decay: 0.0005
+display: 100
+average_loss: 100
+snapshot: 2500
+snapshot_prefix: "snapshots/{name}"
+random_seed: 1
+"""
 _DIGITS_SOLVER = """\
 # {title}
 net: "{net}"
@@ -74,9 +96,8 @@ random_seed: 1
 
 def examples() -> dict[Path, str]:
     """Return the text of each file, by its path in this folder."""
-    return {Path("cifar10") / name: text for name, text in _cifar10().items()} | {
-        Path("digits") / name: text for name, text in _digits().items()
-    }
+    folders = {"cifar10": _cifar10(), "digits": _digits(), "mars": _mars()}
+    return {Path(folder) / name: text for folder, files in folders.items() for name, text in files.items()}
 
 
 def staged(plain: NetParameter, variants: Mapping[str, NetParameter]) -> NetParameter:
@@ -133,6 +154,18 @@ def _digits() -> dict[str, str]:
         states = _states([] if loss == "cce" else [loss], [])
         text = _DIGITS_SOLVER.format(title=title, net="digits.prototxt", states=states, name=f"digits_{loss}")
         files[f"{loss}_solver.prototxt"] = text + _WRITTEN
+    return files
+
+
+def _mars() -> dict[str, str]:
+    variants = {"mae": googlenet_bn("mae"), "gce": googlenet_bn("gce"), "imae": googlenet_bn("imae", T=T_NOISY)}
+    net = staged(googlenet_bn("cce"), variants)
+    files = {"googlenet_bn.prototxt": _MARS_NET.format(noisy=T_NOISY) + _WRITTEN + format_text(net)}
+    for loss in LOSSES:
+        state = "" if loss == "cce" else f'train_state {{ stage: "{loss}" }}\n'
+        name = f"googlenet_bn_{loss}"
+        text = _MARS_SOLVER.format(title=loss.upper(), net="googlenet_bn.prototxt", states=state, name=name)
+        files[f"{name}_solver.prototxt"] = text + _WRITTEN
     return files
 
 

@@ -3,6 +3,7 @@
 from imae.layers import (  # noqa: F401
     accuracy,
     batch_norm,
+    concat,
     convolution,
     data,
     dropout,

@@ -21,6 +21,7 @@ class Accuracy(Layer):
     bottoms = (2, 2)
     tops = (1, 2)
     no_gradient_to = frozenset({0, 1})
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Top 0 is a scalar, top 1 one number a class."""

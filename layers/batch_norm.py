@@ -20,6 +20,7 @@ class BatchNorm(Layer):
     """
 
     type = "BatchNorm"
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Create the three sums, all zero."""

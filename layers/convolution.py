@@ -20,6 +20,7 @@ class Convolution(Layer):
     type = "Convolution"
     bottoms = (1, None)
     tops = (1, None)
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Read the geometry, create weight and bias, return one top shape a bottom."""

@@ -1,6 +1,5 @@
 """Dropout, scaled at training time."""
 
-import torch
 from torch import Tensor
 
 from imae.layers.data.counter_random import random_uniform
@@ -16,6 +15,7 @@ class Dropout(Layer):
     """
 
     type = "Dropout"
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's."""
@@ -29,8 +29,7 @@ class Dropout(Layer):
         x = bottoms[0]
         if not self.context.training:
             return [x]
-        first = self.context.forwards * x.numel()
-        counter = torch.arange(first, first + x.numel(), device=x.device).view(x.shape)
+        counter = self.context.counters(x.numel()).view(x.shape)
         kept = random_uniform(self.context.seed, self.name, counter) >= self.ratio
         saved["mask"] = mask = kept.to(x.dtype).mul_(1 / (1 - self.ratio))
         return [x * mask]

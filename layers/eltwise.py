@@ -18,6 +18,7 @@ class Eltwise(Layer):
 
     type = "Eltwise"
     bottoms = (2, None)
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """All bottoms and the top have one shape."""

@@ -13,6 +13,7 @@ class InnerProduct(Layer):
     """y = x W' + b, x flattened from `axis` on: M x K, W: num_output x K (K x num_output where `transpose`)."""
 
     type = "InnerProduct"
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Create weight and bias; the top keeps the axes before `axis`, then num_output."""

@@ -12,6 +12,7 @@ class Input(Layer):
     type = "Input"
     bottoms = (0, 0)
     tops = (1, None)
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Return the shapes in `input_param`: one for all tops, or one each."""

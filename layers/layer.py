@@ -1,6 +1,6 @@
 """The layer contract, and the registry from a prototxt `type` to its class."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -41,7 +41,8 @@ class Context:
     """What a layer knows of the net around it.
 
     `forwards` counts the net's forward passes; with `seed` it determines everything random in a pass, so that a pass
-    is a function of (weights, seed, forwards). Relative paths in a prototxt are looked up in `folders`, in order.
+    is a function of (weights, seed, forwards). It rises by `stride` a pass: where several processes take turns with
+    the passes, by their number. Relative paths in a prototxt are looked up in `folders`, in order.
     """
 
     phase: int = TRAIN
@@ -49,13 +50,24 @@ class Context:
     dtype: torch.dtype = torch.float32
     seed: int = 0
     forwards: int = 0
+    stride: int = 1
     folders: tuple[Path, ...] = (Path(),)
     generator: torch.Generator = field(default_factory=torch.Generator)
+    number: Tensor | None = None
+    """`forwards` as an int64 scalar on the device, while a pass runs that is to be replayed: it must be read there."""
+    checks: list[Callable[[], None]] = field(default_factory=list)
+    """Each raises InputError for what passes with a `number`, which look at no values, have noted on the device."""
 
     @property
     def training(self) -> bool:
         """Whether the phase is TRAIN."""
         return self.phase == TRAIN
+
+    def counters(self, count: int) -> Tensor:
+        """Return the `count` integers (int64) that belong to this pass alone: those of pass n begin at n count."""
+        if self.number is None:
+            return torch.arange(self.forwards * count, (self.forwards + 1) * count, device=self.device)
+        return torch.arange(count, device=self.device) + self.number * count
 
     def find(self, name: str) -> Path:
         """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""
@@ -79,6 +91,12 @@ class Layer:
     """Bottoms by which the layer has no derivative, such as labels."""
     no_gradient_from: ClassVar[frozenset[int]] = frozenset()
     """Tops whose gradient `backward` leaves out, such as the indices of maxima."""
+    capturable: ClassVar[bool] = False
+    """Whether a pass can be captured in a CUDA graph and replayed.
+
+    It can if `forward` and `backward`, where the context has a `number`, read no tensor's value on the host, and use
+    nothing that changes from pass to pass but tensors that keep their place: `context.number` instead of `forwards`.
+    """
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         self.param = param
@@ -99,6 +117,13 @@ class Layer:
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """Return the derivative of the loss by each bottom that `needs` it, and add to each blob's `diff`."""
+        raise NotImplementedError
+
+    def remake(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """Return `forward`'s tops once more, in the pass that `saved` is of, for a plan that did not keep them.
+
+        Changes nothing: no running statistic moves on, nothing random is drawn anew.
+        """
         raise NotImplementedError
 
     def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:

@@ -29,6 +29,7 @@ class Pooling(Layer):
     type = "Pooling"
     tops = (1, 2)
     no_gradient_from = frozenset({1})
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Read the geometry and return the top's shape, twice where the indices are asked for."""
@@ -151,9 +152,7 @@ class Pooling(Layer):
             mean = ((windows**2).sum(2, keepdim=True) / total).nan_to_num(0.0)  # 0 for a window of zeros
             saved["choice"] = ((2 * windows - mean) / total).nan_to_num(0.0)
             return mean.view(*x.shape[:2], *self.pooled)
-        count = total.numel()
-        first = self.context.forwards * count
-        counter = torch.arange(first, first + count, device=x.device).view(total.shape)
+        counter = self.context.counters(total.numel()).view(total.shape)
         threshold = random_uniform(self.context.seed, self.name, counter).to(x.dtype) * total
         chosen = (windows.cumsum(2) <= threshold).sum(2, keepdim=True).clamp_max(windows.shape[2] - 1)
         saved["choice"] = torch.zeros_like(windows).scatter_(2, chosen, 1.0)

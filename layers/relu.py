@@ -14,6 +14,7 @@ class ReLU(Layer):
     """y = max(x, 0) + negative_slope min(x, 0)."""
 
     type = "ReLU"
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's."""

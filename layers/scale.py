@@ -16,6 +16,7 @@ class Scale(Layer):
 
     type = "Scale"
     bottoms = (1, 2)
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Create the scale, unless it is a bottom, and the bias."""

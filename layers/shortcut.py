@@ -15,6 +15,7 @@ class Shortcut(Layer):
     """
 
     type = "Shortcut"
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Check num_output and stride against the bottom."""
@@ -35,7 +36,8 @@ class Shortcut(Layer):
         kept = x[:, :, :: self.stride, :: self.stride]
         n, channels, height, width = kept.shape
         y = x.new_empty(n, height, width, channels + self.zeros).permute(0, 3, 1, 2)  # channels last, as all images are
-        y[:, :channels], y[:, channels:] = kept, 0.0
+        y[:, :channels].copy_(kept)
+        y[:, channels:].zero_()
         return [y]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:

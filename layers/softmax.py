@@ -14,6 +14,7 @@ class Softmax(Layer):
     """p_j = exp(z_j) / sum of exp(z_m) over m along `softmax_param.axis` (equation 1 of the paper)."""
 
     type = "Softmax"
+    capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's."""

@@ -1,7 +1,7 @@
 """Net: layers wired by blob names, run forward and backward."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import imae.layers  # noqa: F401  registers the layers
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.input import Input
 from imae.layers.layer import TEST, Blob, Context, Layer, Saved, Shape, create_layer, describe
-from imae.nets.plan import fused_plan
+from imae.nets.plan import Remade, fused_plan, remade_values
+from imae.nets.precision import set_gpu_arithmetic
 from imae.nets.state import filter_layers
 from imae.nets.storage import Storage
 from imae.prototxt_like.binary import array_to_blob, blob_to_array, read_caffemodel
@@ -74,13 +75,15 @@ class Net:
         folder: Path | None = None,
         backward: bool = True,
         plan: str = "plain",
+        tf32: bool = False,
     ) -> None:
         """Build the net that a prototxt (read, or its path) describes in `phase`, at `level` and `stages`.
 
         Relative paths in it are looked up in the working directory, then in `folder` (a file's own, by default).
         `seed` determines the initial weights and everything random in the passes. Without `backward` nothing is kept
         for one. The plan "fused" runs chains of layers as one (`imae.nets.plan`), whose inner values `blobs` then
-        lacks. Raises InputError for what is wrong in the prototxt, naming the layer.
+        lacks. `tf32` lets a GPU round the factors of float32 products, from then on in the whole process. Raises
+        InputError for what is wrong in the prototxt, naming the layer.
         """
         if not isinstance(param, NetParameter):
             folder = folder or Path(param).parent
@@ -99,6 +102,8 @@ class Net:
             folders=(Path(), folder) if folder else (Path(),),
             generator=torch.Generator().manual_seed(seed),
         )
+        if self.context.device.type == "cuda":
+            set_gpu_arithmetic(tf32=tf32)
         self.keep_blobs = True
         self.names: list[str] = []
         self.shapes: list[Shape] = []
@@ -113,6 +118,7 @@ class Net:
         if backward:
             self._plan_backward()
         self.plan = fused_plan(self.steps) if plan == "fused" else self.steps
+        self._remade = remade_values(self.plan)
         read = {bottom for step in self.steps for bottom in step.bottoms}
         self.inputs = [name for step in self.steps if isinstance(step.layer, Input) for name in step.layer.param.top]
         self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
@@ -120,6 +126,9 @@ class Net:
         self.loss = torch.zeros(())
         self.blobs: dict[str, Tensor] = {}
         self.diffs: dict[str, Tensor] = {}
+        self.after_backward: Callable[[Step], None] = lambda step: None
+        """Called after each step of a backward pass, which will not change the gradients of the step's blobs again
+        unless a step before it has the same blobs."""
 
     # Running
 
@@ -130,6 +139,7 @@ class Net:
         the losses (a scalar tensor).
         """
         values: list[Tensor | None] = [None] * len(self.names)
+        remade: dict[int, Remade] = {}
         loss: Tensor | None = None
         for step in self.plan:
             bottoms = [_present(values[bottom]) for bottom in step.bottoms]
@@ -145,13 +155,17 @@ class Net:
                     term = weight * top.sum()
                     loss = term if loss is None else loss + term
             if step.backward:
+                if step.tops[0] in self._remade:
+                    sources = zip(step.bottoms, bottoms, strict=True)
+                    remade[step.tops[0]] = Remade(step, [remade.get(number, value) for number, value in sources])
+                step.saved = _without(remade, values, step)
                 step.saved["tops"] = [(top.shape, top.dtype) for top in tops]
             else:
                 step.saved = {}
             if not self.keep_blobs:
                 for number in step.finished:
                     values[number] = None
-        self.context.forwards += 1
+        self.context.forwards += self.context.stride
         self.loss = torch.zeros((), device=self.context.device) if loss is None else loss
         if self.keep_blobs:
             self.blobs = {name: made for name, value in self.newest.items() if (made := values[value]) is not None}
@@ -177,7 +191,7 @@ class Net:
                     self._constant(0.0, like) if diff is None else diff
                     for diff, like in zip(arrived, step.saved["tops"], strict=True)
                 ]
-                bottom_diffs = step.layer.backward(complete, step.saved, step.needs)
+                bottom_diffs = step.layer.backward(complete, _with_values(step.saved), step.needs)
                 for bottom, bottom_diff, need in zip(step.bottoms, bottom_diffs, step.needs, strict=False):
                     if need:
                         diffs[bottom] = _sum(diffs[bottom], bottom_diff)
@@ -185,6 +199,7 @@ class Net:
             if not self.keep_blobs:
                 for top in step.tops:
                     diffs[top] = None
+            self.after_backward(step)
         if self.keep_blobs:
             self.diffs = {name: diff for name, diff in zip(self.names, diffs, strict=True) if diff is not None}
 
@@ -387,6 +402,22 @@ def _copy(message: Any) -> Any:
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
+
+
+def _without(remade: Mapping[int, Remade], values: Sequence[Tensor | None], step: Step) -> Saved:
+    """What a step saved, with the tensors that are to be made again replaced by what makes them."""
+    makers = {id(values[number]): remade[number] for number in [*step.bottoms, *step.tops] if number in remade}
+    return _mapped(step.saved, lambda saved: makers.get(id(saved), saved)) if makers else step.saved
+
+
+def _with_values(saved: Saved) -> Saved:
+    """The inverse of `_without`: every tensor, made again where it has to be."""
+    return _mapped(saved, lambda element: element.value() if isinstance(element, Remade) else element)
+
+
+def _mapped(saved: Saved, function: Callable[[Any], Any]) -> Saved:
+    """`function` of all that is saved, by itself or in a list."""
+    return {name: [*map(function, kept)] if isinstance(kept, list) else function(kept) for name, kept in saved.items()}
 
 
 def _present(value: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The execution plan: which layers run as one, so that a value passes through memory fewer times."""
+"""The execution plan: which layers run as one, and which values are made again for backward instead of kept."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -129,6 +129,42 @@ def _fused_loss(softmax: Softmax, loss: OnProbabilities) -> tuple[list[Layer], i
     return [layer], 2
 
 
+class Remade:
+    """A value that is not kept for backward, but made again from others when the first step needs it."""
+
+    def __init__(self, step: "Step", bottoms: "list[Tensor | Remade]") -> None:
+        self._step, self._bottoms = step, bottoms
+        self._value: Tensor | None = None
+
+    def value(self) -> Tensor:
+        """Return the value."""
+        if self._value is None:
+            bottoms = [bottom.value() if isinstance(bottom, Remade) else bottom for bottom in self._bottoms]
+            (self._value,) = self._step.layer.remake(bottoms, self._step.saved)
+            self._bottoms = []
+        return self._value
+
+
+def remade_values(plan: "list[Step]") -> set[int]:
+    """Return the values to make again for backward: cheap ones, from values that are kept for another reason.
+
+    A Normalise's top is made from its bottom, which its own backward needs. A SumReLU's top is made from bottoms that
+    are remade or that a convolution keeps, but not on top of another one that is remade so: making one value makes at
+    most three. Of a residual net's four values a block, three or two are kept.
+    """
+    kept = {bottom for step in plan if step.backward and isinstance(step.layer, _KEEPING) for bottom in step.bottoms}
+    depth: dict[int, int] = {}
+    for step in plan:
+        if not step.backward or not isinstance(step.layer, (Normalise, SumReLU)):
+            continue
+        if isinstance(step.layer, SumReLU) and not all(b in depth or b in kept for b in step.bottoms):
+            continue
+        deepest = 1 + max(depth.get(bottom, 0) for bottom in step.bottoms)
+        if deepest <= _DEEPEST:
+            depth[step.tops[0]] = deepest
+    return set(depth)
+
+
 class FusedLayer(Layer):
     """Several layers run as one; named after the last, whose top it makes."""
 
@@ -155,6 +191,9 @@ class BiaslessConvolution(FusedLayer):
         return self.convolution.backward(top_diffs, saved, needs, bias=False)
 
 
+_KEEPING, _DEEPEST = (Convolution, BiaslessConvolution), 2
+
+
 class Normalise(FusedLayer):
     """BatchNorm by the batch's statistics, then Scale and ReLU where there are any.
 
@@ -172,17 +211,23 @@ class Normalise(FusedLayer):
         gamma, beta = self._affine()
         y, batch_mean, inverse_std = aten.native_batch_norm(x, gamma, beta, mean, var, True, 1.0, self.norm.eps)
         self.norm.move_on(mean if self.bias is None else mean.add_(self.bias.data), var, x)
-        y = y.relu_() if self.relu else y
+        top = (y.relu_() if self.relu else y).view_as(bottoms[0])
         saved.update(x=x, mean=batch_mean, inverse_std=inverse_std)
         if self.relu:
-            saved["y"] = y
-        return [y.view_as(bottoms[0])]
+            saved["y"] = top
+        return [top]
+
+    def remake(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y, by the mean and 1 / sqrt(var + eps) that were saved."""
+        x, var = saved["x"], saved["inverse_std"] ** -2
+        y = aten.native_batch_norm(x, *self._affine(), saved["mean"], var, False, 0.0, 0.0)[0]
+        return [(y.relu_() if self.relu else y).view_as(bottoms[0])]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """As BatchNorm, Scale and ReLU, one after the other."""
         dy = top_diffs[0].view_as(saved["x"])
         if self.relu:
-            dy = aten.threshold_backward(dy, saved["y"], 0)
+            dy = aten.threshold_backward(dy, saved["y"].view_as(dy), 0)
         gamma, _ = self._affine()
         learned = gamma is not None
         dx, dgamma, dbeta = aten.native_batch_norm_backward(
@@ -216,22 +261,37 @@ class FoldedConvolution(FusedLayer):
     def __init__(self, convolution: Convolution, norm: BatchNorm, scale: Scale | None, relu: ReLU | None) -> None:
         super().__init__(convolution, norm, scale, relu)
         self.convolution, self.norm, self.scale, self.relu = convolution, norm, scale, relu
+        self._folded: list[tuple[Tensor, int]] = []
+        """The blobs' data, and how often it had been changed, when weight and bias were last folded."""
 
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """y = max(0, x * (w g) + (b - mean) g + beta) with g = gamma / sqrt(var + eps)."""
+        # A replayed pass must see the weights of its time, and replayed updates count no versions.
+        if self.context.number is not None or self.context.device.type != "cpu":
+            self._folded = []
+        if not self._folded or any(
+            blob.data is not data or data._version != version
+            for blob, (data, version) in zip(self.blobs, self._folded, strict=True)
+        ):
+            self._weight, self._bias = self._fold()
+            self._folded = [(blob.data, blob.data._version) for blob in self.blobs]
+        y = self.convolution.convolve(bottoms[0], self._bias, self._weight)
+        return [y.relu_() if self.relu else y]
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        """The weight and the bias of the one convolution."""
         mean, var = self.norm.statistics()
         factor = (var + self.norm.eps).rsqrt()
-        offset = -mean
+        bias = -mean
         if self.convolution.bias_term:
-            offset = offset + self.convolution.blobs[1].data
+            bias = bias + self.convolution.blobs[1].data
         if self.scale:
             factor = factor * self.scale.blobs[0].data
-        offset = offset * factor
+        bias = bias * factor
         if self.scale and self.scale.bias_term:
-            offset = offset + self.scale.blobs[1].data
+            bias = bias + self.scale.blobs[1].data
         weight = self.convolution.blobs[0].data
-        y = self.convolution.convolve(bottoms[0], offset, weight * factor.view(-1, *[1] * (weight.dim() - 1)))
-        return [y.relu_() if self.relu else y]
+        return weight * factor.view(-1, *[1] * (weight.dim() - 1)), bias
 
 
 class SumReLU(FusedLayer):
@@ -245,6 +305,10 @@ class SumReLU(FusedLayer):
         """y = max(0, sum of coeff_i x_i)."""
         saved["y"] = y = self.eltwise.forward(bottoms, saved)[0].relu_()
         return [y]
+
+    def remake(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """y."""
+        return self.forward(bottoms, {})
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """dx_i = coeff_i dy where y > 0."""

@@ -64,13 +64,18 @@ def residual_block(
     return relu
 
 
-def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **loss_settings: float) -> None:
-    """Add global average pooling, the inner product `score`, the loss by its name in `LOSSES`, and Accuracy (TEST)."""
+def loss_type(loss: str) -> str:
+    """Return the layer type of a loss by its name in `LOSSES`; raises InputError for any other name."""
     if loss not in LOSSES:
         raise InputError(f'there is no loss "{loss}"; expected one of {", ".join(LOSSES)}{did_you_mean(loss, LOSSES)}')
+    return LOSSES[loss]
+
+
+def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **loss_settings: float) -> None:
+    """Add global average pooling, the inner product `score`, the loss by its name in `LOSSES`, and Accuracy (TEST)."""
     n.pool = L.Pooling(bottom, pool="AVE", global_pooling=True)
     n.score = L.InnerProduct(n.pool, num_output=classes, weight_filler={"type": "msra"})
-    n.loss = getattr(L, LOSSES[loss])(n.score, label, **loss_settings)
+    n.loss = getattr(L, loss_type(loss))(n.score, label, **loss_settings)
     n.accuracy = L.Accuracy(n.score, label, include={"phase": "TEST"})
 
 

@@ -33,7 +33,7 @@ class Storage:
         ordered = sorted(blobs, key=_multipliers)  # stable: blobs keep their order within a group
         total = sum(blob.data.numel() for blob in ordered)
         like = ordered[0].data if ordered else torch.empty(0)
-        self.data, self.diff = (torch.zeros(total, dtype=like.dtype, device=like.device) for _ in range(2))
+        self.data, self.diff = like.new_empty(total), like.new_zeros(total)
         self.spans: dict[int, slice] = {}
         start = 0
         for blob in ordered:

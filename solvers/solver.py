@@ -5,11 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from imae.layers.data.data_layer import DataLayer
 from imae.nets.net import Net
 from imae.prototxt_like.binary import (
     array_to_blob,
@@ -21,6 +22,7 @@ from imae.prototxt_like.binary import (
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_net, read_solver
+from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, check, obstacles
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
 from imae.solvers.update import create_update
@@ -33,6 +35,9 @@ class Solver:
     snapshot it ends with the same weights as uninterrupted.
     """
 
+    capturable: ClassVar[bool] = True
+    """Whether its iteration on a GPU can be replayed: false where a subclass does something of its own in it."""
+
     def __init__(
         self,
         param: SolverParameter | str | Path,
@@ -43,12 +48,15 @@ class Solver:
         level: int = 0,
         stages: Sequence[str] = (),
         plan: str = "fused",
+        tf32: bool = False,
+        capture: bool = True,
         show: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
 
         Paths in it are looked up in the working directory, then in `folder` (its own, by default); log, metrics and
-        snapshots are written at `snapshot_prefix`, relative to the working directory. `show` gets the log's lines.
+        snapshots are written at `snapshot_prefix`, relative to the working directory. `show` gets the log's lines. On a
+        GPU an iteration is captured once and replayed, which `capture` can switch off; `tf32` is as for `Net`.
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
         if not isinstance(param, SolverParameter):
@@ -58,7 +66,7 @@ class Solver:
         _check(param)
         self.device = torch.device(device)
         self.seed = param.random_seed if param.random_seed >= 0 else secrets.randbits(31)
-        options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": self.seed, "plan": plan}
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": self.seed, "plan": plan, "tf32": tf32}
         train_param, train_folder = self._train_net_param()
         train_state = NetState(phase=TRAIN, level=level, stage=stages)
         train_param.state.CopyFrom(_merged(train_state, train_param.state, param.train_state))
@@ -82,6 +90,23 @@ class Solver:
         self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
         self._open_log(show)
+        self.captured: CapturedIteration | None = None
+        self.captured_tests: dict[int, CapturedTest] = {}
+        if self.device.type == "cuda" and self.capturable:
+            self.capture_with(CudaGraphs(self.device) if capture else KernelByKernel())
+
+    def capture_with(self, recorder: Recorder) -> None:
+        """Have iterations and test batches recorded and replayed, once they have run; log what cannot be, and why."""
+        changing = [] if self.update.capturable else [f"the update rule {self.update.type} needs the host"]
+        for net in (self.net, *self.test_nets):
+            hindering = obstacles(net) + (changing if net is self.net else [])
+            if hindering:
+                phase = "training" if net is self.net else "testing"
+                self.log.line(f"Not captured as a CUDA graph, {phase}: {hindering[0]}", "solver.cpp:73")
+            elif net is self.net:
+                self.captured = CapturedIteration(net, self.update, self.param.iter_size, recorder)
+            else:
+                self.captured_tests[id(net)] = CapturedTest(net, recorder)
 
     # Training
 
@@ -101,7 +126,7 @@ class Solver:
             return
         if self._due(self.param.display):
             self.net.forward()
-            self.losses.append(self.net.loss)
+            self.losses.append(self._mean_loss(self.net.loss))
             self.log.line(f"Iteration {self.iteration}, loss = {self.smoothed_loss():g}", "solver.cpp:332")
         if self._due(self.param.test_interval):
             self.test_all()
@@ -116,13 +141,18 @@ class Solver:
                 self.test_all()
                 if self.stop_requested:
                     break
-            self.losses.append(self.forward_backward())
             rate = learning_rate(param, self.iteration)
+            if self.captured:
+                self.losses.append(self.captured(rate))
+                self.outputs = self.captured.outputs
+            else:
+                self.losses.append(self.forward_backward())
             if self._due(param.display):
                 now = time.perf_counter()
                 self._display(rate, self.iteration - displayed, now - since)
                 displayed, since = self.iteration, now
-            self.update.apply(rate)
+            if not self.captured:
+                self.update.apply(rate)
             self.iteration += 1
             self.on_progress("train", self.iteration, param.max_iter)
             if self._due(param.snapshot) or self.snapshot_requested:
@@ -141,6 +171,10 @@ class Solver:
             self.net.backward()
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
+    def _mean_loss(self, loss: Tensor) -> Tensor:
+        """The loss over all that trains together, here this process alone."""
+        return loss
+
     def smoothed_loss(self) -> float:
         """Return the mean of the last `average_loss` losses."""
         return float(torch.stack(list(self.losses)).mean())
@@ -155,17 +189,12 @@ class Solver:
         net, batches = self.test_nets[number], self.param.test_iter[number]
         self.log.line(f"Iteration {self.iteration}, Testing net (#{number})", "solver.cpp:347")
         first = net.context.forwards
-        sums: dict[str, Tensor] = {}
-        losses = torch.zeros((), dtype=torch.float64, device=self.device)
-        for done in range(batches):
-            if self.stop_requested:
-                net.context.forwards = first
-                self.log.line("Test interrupted.", "solver.cpp:388")
-                return {}
-            for name, value in net.forward().items():
-                sums[name] = sums[name] + value if done else value.double()
-            losses += net.loss
-            self.on_progress("test", done + 1, batches)
+        sums, losses = self._sum_outputs(net, batches)
+        if self.stop_requested:
+            net.context.forwards = first
+            self.log.line("Test interrupted.", "solver.cpp:388")
+            return {}
+        check(net)
         means = {name: total / batches for name, total in sums.items()}
         if self.param.test_compute_loss:
             self.log.line(f"Test loss: {float(losses) / batches:g}", "solver.cpp:393")
@@ -174,12 +203,40 @@ class Solver:
         self.log.metrics(iteration=self.iteration, phase="test", net=number, **values)
         return values
 
+    def _sum_outputs(self, net: Net, batches: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the sums, over the next `batches` or until a stop is requested, of a net's outputs and of its loss."""
+        sums: dict[str, Tensor] = {}
+        losses = torch.zeros((), dtype=torch.float64, device=self.device)
+        if captured := self.captured_tests.get(id(net)):
+            captured.clear()
+            sums, losses = captured.sums, captured.loss
+        for done in range(batches):
+            if self._interrupts_test():
+                break
+            if captured:
+                captured()
+            else:
+                for name, value in net.forward().items():
+                    sums[name] = sums[name] + value if done else value.double()
+                losses += net.loss
+            self.on_progress("test", done + 1, batches)
+        return sums, losses
+
+    def _interrupts_test(self) -> bool:
+        return self.stop_requested
+
     # Snapshots
+
+    @property
+    def state_path(self) -> Path:
+        """Where a snapshot of this iteration is, or would be: its solverstate."""
+        return Path(f"{self.prefix}_iter_{self.iteration}.solverstate")
 
     def snapshot(self) -> Path:
         """Write `PREFIX_iter_N.caffemodel` and `.solverstate`, and return the latter's path."""
-        stem = f"{self.prefix}_iter_{self.iteration}"
-        model, state_path = Path(f"{stem}.caffemodel"), Path(f"{stem}.solverstate")
+        check(self.net)
+        state_path = self.state_path
+        model = state_path.with_suffix(".caffemodel")
         self.log.line(f"Snapshotting to binary proto file {model}", "solver.cpp:464")
         write_caffemodel(self.net.to_proto(diffs=self.param.snapshot_diff), model)
         state = SolverState(
@@ -189,6 +246,7 @@ class Solver:
             imae_state=ImaeState(
                 random_seed=self.seed,
                 train_forwards=self.net.context.forwards,
+                batch_size=self._batch_size,
                 test_forwards=[net.context.forwards for net in self.test_nets],
                 recent_losses=[float(loss) for loss in self.losses],
             ),
@@ -226,11 +284,19 @@ class Solver:
         ours = state.imae_state
         if state.HasField("imae_state"):
             self.seed = ours.random_seed
-            self.losses.extend(torch.tensor(loss) for loss in ours.recent_losses)
+            self.losses.extend(torch.tensor(loss, device=self.device) for loss in ours.recent_losses)
         forwards = ours.train_forwards if state.HasField("imae_state") else state.iter * self.param.iter_size
+        if ours.batch_size:
+            forwards = forwards * ours.batch_size // self._batch_size
         self.net.reseed(self.seed, forwards)
         for i, net in enumerate(self.test_nets):
             net.reseed(self.seed, ours.test_forwards[i] if i < len(ours.test_forwards) else 0)
+
+    @property
+    def _batch_size(self) -> int:
+        """How many images a pass of the train net reads."""
+        shapes = [self.net.shapes[step.tops[0]] for step in self.net.steps if isinstance(step.layer, DataLayer)]
+        return shapes[0][0] if shapes else 1
 
     # Building
 
@@ -284,6 +350,7 @@ class Solver:
         return bool(interval) and self.iteration % interval == 0
 
     def _display(self, rate: float, iterations: int, seconds: float) -> None:
+        check(self.net)
         loss, every = self.smoothed_loss(), self.param.display
         speed = f"{iterations / seconds:g} iter/s, {seconds:g}s/{every} iters"
         self.log.line(f"Iteration {self.iteration} ({speed}), loss = {loss:g}", "solver.cpp:239")

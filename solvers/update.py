@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from imae.nets.storage import Storage
 from imae.prototxt_like.errors import InputError
@@ -18,6 +19,8 @@ class Update:
 
     type: ClassVar[str]
     slots: ClassVar[int] = 1
+    capturable: ClassVar[bool] = False
+    """Whether nothing but the rate changes from one `step` to the next, and it may be a tensor."""
 
     def __init__(self, param: SolverParameter, storage: Storage) -> None:
         self.param, self.storage = param, storage
@@ -25,8 +28,8 @@ class Update:
         if param.regularization_type not in ("L1", "L2"):
             raise InputError(f'solver: regularization_type must be "L1" or "L2", not "{param.regularization_type}"')
 
-    def apply(self, rate: float) -> None:
-        """Change the weights at learning rate `rate`; leaves the gradients changed."""
+    def apply(self, rate: float | Tensor) -> None:
+        """Change the weights at learning rate `rate` (as a tensor: a float64 scalar); leaves the gradients changed."""
         param, diff = self.param, self.storage.diff
         if param.clip_gradients >= 0:
             norm = diff.norm()
@@ -42,7 +45,7 @@ class Update:
             histories = [history[group.span] for history in self.histories]
             self.step(group.data, group.diff, histories, rate * group.lr_mult)
 
-    def step(self, data: torch.Tensor, diff: torch.Tensor, histories: list[torch.Tensor], rate: float) -> None:
+    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         """Update `data` (flat) by its regularised gradient `diff`."""
         raise NotImplementedError
 
@@ -51,10 +54,15 @@ class SGD(Update):
     """h <- momentum h + rate dw; w <- w - h: the rate is inside the momentum, unlike in PyTorch's SGD."""
 
     type = "SGD"
+    capturable = True
 
-    def step(self, data: torch.Tensor, diff: torch.Tensor, histories: list[torch.Tensor], rate: float) -> None:
+    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         """h <- momentum h + rate dw; w <- w - h."""
-        history = histories[0].mul_(self.param.momentum).add_(diff, alpha=rate)
+        history = histories[0].mul_(self.param.momentum)
+        if isinstance(rate, Tensor):
+            history.addcmul_(diff, rate.to(diff.dtype))
+        else:
+            history.add_(diff, alpha=rate)
         data.sub_(history)
 
 

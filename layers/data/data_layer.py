@@ -34,8 +34,9 @@ class DataLayer(Layer):
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """Return batch `context.forwards`, and have the next one prepared meanwhile."""
         seed, number = self.context.seed, self.context.forwards
+        following = number + self.context.stride
         ready = self._ahead.pop((seed, number), None) or self._worker.submit(self.batch, number)
-        self._ahead = {(seed, number + 1): self._worker.submit(self.batch, number + 1)}
+        self._ahead = {(seed, following): self._worker.submit(self.batch, following)}
         return ready.result()
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:

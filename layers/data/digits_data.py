@@ -15,6 +15,7 @@ from imae.layers.layer import register
 from imae.prototxt_like.errors import InputError
 
 TEST_IMAGES = 500
+DIGITS = 10
 
 
 @register
@@ -22,15 +23,29 @@ class DigitsData(ImageSetData):
     """Images of 1 x 8 x 8 with values 0 to 16, and labels 0 to 9: 1,297 for training and 500 for testing.
 
     The split is fixed: in the order `permutation(1797, seed=0, "digits split")` of `sklearn.datasets.load_digits`'s
-    images, the first 500 test and the others train.
+    images, the first 500 test and the others train. With `digit: 7 digit: 3`, and so on, both splits keep these digits
+    alone, and the labels 0, 1, ... are places in that list; label noise draws among them, and the mean is theirs.
     """
 
     type = "DigitsData"
     field = "digits_data_param"
 
+    @property
+    def num_classes(self) -> int:
+        """How many digits there are."""
+        return len(self.param.digits_data_param.digit) or DIGITS
+
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return one split."""
-        return load_digits(train)
+        images, labels = load_digits(train)
+        chosen = list(self.param.digits_data_param.digit)
+        if not chosen:
+            return images, labels
+        if len(set(chosen)) < len(chosen) or max(chosen) >= DIGITS:
+            raise InputError(f"{self.field}: digit {', '.join(map(str, chosen))}: expected different ones of 0 to 9")
+        places = labels[:, None] == torch.tensor(chosen)
+        kept = places.any(1)
+        return images[kept], places[kept].int().argmax(1)
 
 
 @functools.lru_cache(maxsize=2)

@@ -2,17 +2,15 @@
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from imae.layers.data.counter_random import permutation
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.data.label_noise import Labels, corrupt, load_labels, load_matrix, split_key
+from imae.layers.data.label_noise import corrupt_by
 from imae.layers.data.transform import Transform
-from imae.layers.layer import Shapes
+from imae.layers.layer import Saved, Shapes
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.schema import NoiseKind
 
 
 class ImageSetData(DataLayer):
@@ -32,6 +30,7 @@ class ImageSetData(DataLayer):
     """
 
     tops = (1, 3)
+    capturable = True
     field: ClassVar[str]
     """The name of the layer's own parameter message."""
 
@@ -61,7 +60,10 @@ class ImageSetData(DataLayer):
         train = self._own.split == self._own.TRAIN if self._own.HasField("split") else self.context.training
         try:
             images, intact = self.load(train)
-            labels = torch.from_numpy(self._corrupt(intact.numpy())) if train else intact
+            labels = intact
+            if train:
+                noisy = corrupt_by(self._own, intact.numpy(), self.num_classes, self.context.find)
+                labels = torch.from_numpy(noisy)
             param = self.param.transform_param
             own_mean = not param.mean_value and not param.HasField("mean_file")
             mean = mean_image(images if train else self.load(True)[0]) if own_mean else None
@@ -85,22 +87,22 @@ class ImageSetData(DataLayer):
         shape = self._transform.shape(tuple(images.shape[1:]))
         return [(self._batch_size, *shape), (self._batch_size,), (self._batch_size,)][: len(self.param.top)]
 
-    def _corrupt(self, labels: Labels) -> Labels:
-        own, kind = self._own, NoiseKind.Name(self._own.noise_kind)
-        if (kind in ("MATRIX", "FILE")) != own.HasField("noise_file"):
-            raise InputError(f"noise_kind: {kind} {'takes no' if own.HasField('noise_file') else 'needs a'} noise_file")
-        file, key = split_key(own.noise_file)
-        path = f"{self.context.find(file)}{key}"
-        if kind == "FILE":
-            return load_labels(path, len(labels), self.num_classes)
-        matrix = load_matrix(path) if kind == "MATRIX" else None
-        rate = float(str(np.float32(own.noise_rate)))  # 0.2 as it was written, not the float32 next to it
-        return corrupt(labels, self.num_classes, kind, rate, own.noise_seed, matrix=matrix)
+    def keep_last(self, count: int) -> None:
+        """Forget all but the last `count` images; for a layer that does not shuffle, before its first batch."""
+        self.images, self.labels, self.intact = (x[-count:] for x in (self.images, self.labels, self.intact))
 
     def batch(self, number: int) -> list[Tensor]:
         """Return the tops of forward pass `number`."""
         self.prepare(number)
-        return self.gather(torch.tensor(number, device=self.context.device))
+        return self.gather(torch.full((), number, device=self.context.device))
+
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """Return the batch of this pass: prepared in the background on a CPU, where that is worth it."""
+        if self.context.number is not None:
+            return self.gather(self.context.number)
+        if self.context.device.type != "cpu":
+            return self.batch(self.context.forwards)
+        return super().forward(bottoms, saved)
 
     def prepare(self, number: int) -> None:
         """Bring the permutations of the epochs that batch `number` touches into the buffer which `gather` reads."""

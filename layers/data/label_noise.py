@@ -5,6 +5,7 @@ same labels can be drawn elsewhere.
 """
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ def corrupt(
     else:
         raise InputError(f"labels cannot be drawn by the noise kind {name}")
     return np.where(draw < rate, wrong, labels)
+
+
+def corrupt_by(param: Any, labels: Labels, classes: int, find: Callable[[str], Path]) -> Labels:
+    """Return `labels` (N) corrupted as a data layer's parameter message says, by `noise_kind` and what belongs to it.
+
+    `find` gives the path of its `noise_file`. Raises InputError as `corrupt`, `load_labels` and `load_matrix` do.
+    """
+    kind = NoiseKind.Name(param.noise_kind)
+    if (kind in ("MATRIX", "FILE")) != param.HasField("noise_file"):
+        raise InputError(f"noise_kind: {kind} {'takes no' if param.HasField('noise_file') else 'needs a'} noise_file")
+    file, key = split_key(param.noise_file)
+    path = f"{find(file)}{key}"
+    if kind == "FILE":
+        return load_labels(path, len(labels), classes)
+    matrix = load_matrix(path) if kind == "MATRIX" else None
+    rate = float(str(np.float32(param.noise_rate)))  # 0.2 as it was written, not the float32 next to it
+    return corrupt(labels, classes, kind, rate, param.noise_seed, matrix=matrix)
 
 
 def _check_matrix(matrix: ArrayLike | None, classes: int) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from imae.layers.layer import Shapes, register
+from imae.layers.layer import Saved, Shapes, register
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
 
 
@@ -23,6 +23,17 @@ class GeneralisedCrossEntropy(SampleLoss):
             raise self.error(f"gce_param.k must lie in [0, 1), not {self.k:g}")
         return super().setup(bottoms)
 
+    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """As any SampleLoss, truncated from pass `start_iter` on."""
+        number = self.context.forwards if self.context.number is None else self.context.number
+        self._truncates = saved["truncates"] = number >= self.start_iter
+        return super().forward(bottoms, saved)
+
+    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        """As any SampleLoss, truncated if forward was: by now the net counts one pass more."""
+        self._truncates = saved["truncates"]
+        return super().backward(top_diffs, saved, needs)
+
     def value(self, p_y: Tensor) -> Tensor:
         """(1 - p_y^q) / q."""
         return (1 - self._pruned(p_y, self.k or 0.0).pow(self.q)).div(self.q)
@@ -33,9 +44,12 @@ class GeneralisedCrossEntropy(SampleLoss):
 
     def _pruned(self, p_y: Tensor, value: float) -> Tensor:
         """p_y, and `value` for the samples that the truncated form prunes."""
-        if self.k is None or self.context.forwards < self.start_iter:
+        if self.k is None or self._truncates is False:
             return p_y
-        return p_y.where(p_y > self.k, value)
+        kept = p_y > self.k
+        if isinstance(self._truncates, Tensor):
+            kept = kept | ~self._truncates
+        return p_y.where(kept, value)
 
 
 @register

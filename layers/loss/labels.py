@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Layer, Shapes, describe
+from imae.prototxt_like.errors import InputError
 
 
 class Labels:
@@ -23,7 +24,11 @@ class Labels:
             mode = param.VALID if param.normalize else param.BATCH_SIZE
         self.normalization = param.NormalizationMode.Name(mode)
         scores, labels = bottoms[:2]
-        self.shape = labels
+        self.shape, self.classes = labels, scores[axis]
+        self._lowest, self._highest = (
+            torch.zeros((), dtype=torch.int64, device=layer.context.device) for _ in range(2)
+        )
+        layer.context.checks.append(self.check_noted)
         expected = scores[:axis] + scores[axis + 1 :]
         if math.prod(labels) != math.prod(expected):
             raise layer.error(
@@ -34,23 +39,30 @@ class Labels:
     def indices(self, label: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return the labels as indices along `axis` of `scores`, and which of them count (both of size 1 there).
 
-        An ignored label becomes class 0. Raises InputError for a label that is no class.
+        An ignored label becomes class 0. Raises InputError for a label that is no class; in a pass that is to be
+        replayed it is noted for `check_noted`, and the nearest class taken.
         """
         shape = list(scores.shape)
-        classes, shape[self.axis] = shape[self.axis], 1
+        shape[self.axis] = 1
         index = label.long().reshape(shape)
         valid = torch.ones_like(index, dtype=torch.bool)
         if self.ignore_label is not None:
             valid = index != self.ignore_label
             index = index * valid
-        # Reading the verdict back would break a CUDA graph; the eager iterations before its capture have looked.
-        if not (index.is_cuda and torch.cuda.is_current_stream_capturing()):
-            wrong = (index < 0) | (index >= classes)
-            if wrong.any():
-                raise self.layer.error(
-                    f"label {index[wrong][0]} is out of range: there are {classes} classes, 0 to {classes - 1}"
-                )
+        if self.layer.context.number is not None:
+            self._lowest.copy_(torch.minimum(self._lowest, index.amin()))
+            self._highest.copy_(torch.maximum(self._highest, index.amax()))
+            return index.clamp(0, self.classes - 1), valid
+        wrong = (index < 0) | (index >= self.classes)
+        if wrong.any():
+            raise self._out_of_range(int(index[wrong][0]))
         return index, valid
+
+    def check_noted(self) -> None:
+        """Raise InputError if a pass that was to be replayed met a label that is no class."""
+        for label in (int(self._lowest), int(self._highest)):
+            if not 0 <= label < self.classes:
+                raise self._out_of_range(label)
 
     def normaliser(self, valid: Tensor) -> Tensor | float:
         """Return what the sum over samples is divided by, at least 1: by `normalization`, the number that count
@@ -61,3 +73,8 @@ class Labels:
         if self.normalization == "BATCH_SIZE":
             return math.prod(valid.shape[: self.axis])
         return 1 if self.normalization == "NONE" else max(1, valid.numel())
+
+    def _out_of_range(self, label: int) -> InputError:
+        return self.layer.error(
+            f"label {label} is out of range: there are {self.classes} classes, 0 to {self.classes - 1}"
+        )

@@ -21,6 +21,7 @@ class SampleLoss(Layer):
     is_loss = True
     no_gradient_to = frozenset({1})
     no_gradient_from = frozenset({1})
+    capturable = True
     smallest: ClassVar[float]
     """The smallest p_y that is divided by or taken the logarithm of."""
 

@@ -250,7 +250,14 @@ def test_testing_prints_each_batch_and_the_means(imae: Imae, digits: Path) -> No
     assert float(found[1]) == float(found[2]) == pytest.approx(loss, rel=1e-4)
 
 
-@pytest.mark.parametrize(("precision", "doubles", "floats"), [("fp64", 16 * 64, 0), ("bf16", 0, 16 * 64)])
+def test_without_capture_a_run_ends_with_the_same_bits(imae: Imae, uninterrupted: tuple[bytes, bytes]) -> None:
+    assert imae(*TRAIN, "--no-capture").status == 0
+    assert final(Path()) == uninterrupted
+
+
+@pytest.mark.parametrize(
+    ("precision", "doubles", "floats"), [("fp64", 16 * 64, 0), ("tf32", 0, 16 * 64), ("bf16", 0, 16 * 64)]
+)
 def test_weights_are_stored_in_their_precision(
     imae: Imae, digits: Path, precision: str, doubles: int, floats: int
 ) -> None:

@@ -87,6 +87,14 @@ def test_persons_of_a_miniature_are_train_or_test_and_queries_have_matches(minia
         assert test.person[row] > 0
 
 
+def test_a_miniature_may_show_the_training_persons_again_in_other_frames(tmp_path):
+    write_miniature(tmp_path, persons=3, frames_per_track=1, size=(8, 8), unseen=False)
+    test = read_tracks(tmp_path / "info/tracks_test_info.mat")
+    assert sorted(set(test.person)) == [-1, 0, 1, 3, 5]
+    frames = [path.read_bytes() for path in tmp_path.glob("bbox_*/*/*.jpg")]
+    assert len(set(frames)) == len(frames) == 3 * 4 + 5 * 4
+
+
 def test_there_is_one_query_for_a_person_and_camera_when_cameras_repeat(tmp_path):
     write_miniature(tmp_path, persons=2, tracks_per_person=8, frames_per_track=1, size=(8, 8))
     test = read_tracks(tmp_path / "info/tracks_test_info.mat")

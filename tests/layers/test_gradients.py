@@ -339,6 +339,13 @@ OTHERS = [
     simple(
         'type: "Shortcut" shortcut_param { num_output: 3 stride: 3 }', normal(2, 3, 4, 4), lambda x: x[:, :, ::3, ::3]
     ),
+    Case('type: "Concat"', [normal(2, 3, 4), normal(2, 1, 4), normal(2, 2, 4)], lambda xs, blobs: [torch.cat(xs, 1)]),
+    Case('type: "Concat"', [normal(2, 3, 4, 2), normal(2, 1, 4, 2)], lambda xs, blobs: [torch.cat(xs, 1)]),
+    Case(
+        'type: "Concat" concat_param { axis: -1 }', [normal(2, 3), normal(2, 1)], lambda xs, blobs: [torch.cat(xs, 1)]
+    ),
+    Case('type: "Concat" concat_param { concat_dim: 0 }', [normal(2, 3)] * 2, lambda xs, blobs: [torch.cat(xs, 0)]),
+    Case('type: "Concat"', [normal(2, 3)], lambda xs, blobs: [xs[0] * 1]),
     simple('type: "Softmax"', normal(3, 4), lambda x: x.softmax(1)),
     simple('type: "Softmax"', 20 * normal(2, 4, 3, 2), lambda x: x.softmax(1)),
     simple('type: "Softmax" softmax_param { axis: -1 }', normal(2, 3, 4), lambda x: x.softmax(2)),

@@ -46,6 +46,10 @@ def top(text: str, *bottoms: Tensor, phase: int = TRAIN, forwards: int = 0, seed
             [(2,), (2,)],
             "coeff goes with SUM only",
         ),
+        ('type: "Concat"', [(2, 3, 4), (2, 3, 5)], "its bottoms differ in more than axis 1: 2x3x4, 2x3x5"),
+        ('type: "Concat"', [(2, 3), (2, 3, 1)], "its bottoms differ in more than axis 1: 2x3, 2x3x1"),
+        ('type: "Concat" concat_param { axis: 2 }', [(2, 3)], "axis 2 is out of range for a bottom of shape 2x3"),
+        ('type: "Concat" concat_param { axis: 1 concat_dim: 1 }', [(2, 3)], "both axis and concat_dim"),
         ('type: "InnerProduct"', [(2, 3)], "num_output is missing or 0"),
         (
             'type: "InnerProduct" inner_product_param { num_output: 2 axis: 3 }',

@@ -432,3 +432,22 @@ def test_what_a_loss_cannot_take_is_an_error(text: str, message: str) -> None:
 def test_labels_that_do_not_match_the_predictions_are_an_error() -> None:
     with pytest.raises(InputError, match="3x4x2 with classes along axis 1 need labels of 3x2, found 3"):
         build_layer('type: "SoftmaxWithLoss"', [(3, 4, 2), (3,)])
+
+
+def test_truncated_gce_begins_with_value_and_gradient_in_the_same_pass() -> None:
+    """A net has counted the pass by the time it runs backward."""
+    text = """
+    layer { name: "z" type: "Input" top: "z" top: "label" input_param { shape { dim: 4 dim: 10 } shape { dim: 4 } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "z" top: "ip"
+      inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+    layer { name: "loss" type: "SoftmaxWithGCELoss" bottom: "ip" bottom: "label" top: "loss"
+      gce_param { k: 0.99 start_iter: 1 } }
+    """
+    net = Net(parse_net(text), TRAIN)
+    changes = []
+    for _ in range(2):
+        net.clear_diffs()
+        net.forward(z=torch.ones(4, 10), label=torch.arange(4))
+        net.backward()
+        changes.append(bool(net.storage.diff.any()))
+    assert changes == [True, False]

@@ -78,6 +78,20 @@ def test_cifar10_solvers_have_the_papers_settings() -> None:
         assert solver.random_seed >= 0
 
 
+def test_mars_solvers_have_the_papers_settings_and_choose_the_loss_by_stages() -> None:
+    net = read_net(EXAMPLES / "mars" / "googlenet_bn.prototxt")
+    for loss, kind in (("cce", ""), ("mae", "MAE"), ("gce", "GCE"), ("imae", "IMAE")):
+        solver = read_solver(EXAMPLES / "mars" / f"googlenet_bn_{loss}_solver.prototxt")
+        assert (solver.base_lr, solver.momentum, solver.weight_decay) == pytest.approx((0.01, 0.9, 5e-4))
+        assert (solver.lr_policy, solver.gamma, solver.stepsize, solver.max_iter) == ("step", 0.5, 10000, 50000)
+        assert (solver.net, solver.snapshot_prefix) == ("googlenet_bn.prototxt", f"snapshots/googlenet_bn_{loss}")
+        chosen = [
+            layer for layer in layers_for(net, TRAIN, list(solver.train_state.stage)).layer if layer.name == "loss"
+        ]
+        assert [layer.type for layer in chosen] == [f"SoftmaxWith{kind}Loss"]
+        assert loss != "imae" or chosen[0].imae_param.T == 8
+
+
 @pytest.fixture
 def fake_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory whose `data/` holds random images in the form of CIFAR-10's binary version."""

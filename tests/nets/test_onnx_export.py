@@ -27,6 +27,8 @@ BATCHES = (1, 3, 32)
 LAYERS = {
     "batch_norm": ('type: "BatchNorm"', [(4, 5, 6)]),
     "batch_norm_of_vectors": ('type: "BatchNorm"', [(4,)]),
+    "concat": ('type: "Concat"', [(4, 5), (1, 5), (2, 5)]),
+    "concat_along_the_last_axis": ('type: "Concat" concat_param { axis: -1 }', [(4, 5), (4, 1)]),
     "convolution": (
         'type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 pad: 1 stride: 2 }',
         [(4, 7, 8)],

@@ -1,13 +1,21 @@
 """The fused plan computes what the plain one does: outputs, gradients, running statistics."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from imae import examples
 from imae.layers.batch_norm import BatchNorm
+from imae.layers.convolution import Convolution
 from imae.layers.layer import TEST, TRAIN
 from imae.nets.net import Net
-from imae.nets.plan import FoldedConvolution, Normalise, SumReLU
-from imae.prototxt_like.text import parse_net
+from imae.nets.plan import BiaslessConvolution, FoldedConvolution, Normalise, Remade, SumReLU
+from imae.nets.state import filter_layers
+from imae.prototxt_like.schema import NetParameter, NetState
+from imae.prototxt_like.text import parse_net, read_net
+
+EXAMPLES = Path(examples.__path__[0])
 
 BLOCK = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 6 dim: 3 dim: 9 dim: 9 } } }
@@ -76,6 +84,22 @@ def test_the_test_phase_folds_normalisation_into_the_convolutions() -> None:
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize(
+    "layer, blob", [("conv1", 0), ("conv1", 1), ("bn1", 0), ("bn1", 1), ("bn1", 2), ("scale1", 0), ("scale1", 1)]
+)
+def test_folded_weights_follow_every_blob(layer: str, blob: int) -> None:
+    text = BLOCK % {"bias": "true", "scale_bias": "true"}
+    net, _ = run(text, TEST, "fused", backward=False)
+    batch = {"data": torch.ones(6, 3, 9, 9), "label": torch.zeros(6)}
+    before = net.forward(**batch)["ip"]
+    net.params[layer][blob].data.mul_(1.5)
+    after = net.forward(**batch)["ip"]
+    assert not torch.allclose(after, before)
+    other = Net(parse_net(text), TEST, plan="plain", dtype=torch.float64)
+    other.copy_weights(net.to_proto())
+    torch.testing.assert_close(after, other.forward(**batch)["ip"])
+
+
 def test_a_value_with_two_readers_is_not_fused_away() -> None:
     text = BLOCK % {"bias": "true", "scale_bias": "true"}
     text = text.replace('bottom: "bn2" top: "sum"', 'bottom: "conv2" bottom: "bn2" top: "sum"').replace(
@@ -95,3 +119,60 @@ def test_global_statistics_in_training_stay_unfused() -> None:
     fused, actual = run(text + END % "MAELoss", TRAIN, "fused")
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(fused.storage.diff, plain.storage.diff)
+
+
+def example(path: Path, size: int) -> NetParameter:
+    """An example's training net with IMAE, fed by hand: 3 images (or as many channels as it reads) of `size`."""
+    param = read_net(path)
+    param.state.CopyFrom(NetState(phase=TRAIN, stage=["imae"]))
+    param = filter_layers(param)
+    (data,) = (layer for layer in param.layer if layer.type.endswith("Data"))
+    param.layer.remove(data)
+    for layer in param.layer:
+        del layer.include[:]
+    channels = 1 if data.type == "DigitsData" else 3
+    shapes = "".join(
+        f'layer {{ name: "{top}" type: "Input" top: "{top}" input_param {{ shape {{ {dims} }} }} }}'
+        for top, dims in zip(data.top, (f"dim: 3 dim: {channels} dim: {size} dim: {size}", "dim: 3"), strict=True)
+    )
+    fed = parse_net(shapes)
+    fed.layer.extend(param.layer)
+    return fed
+
+
+@pytest.mark.parametrize(
+    "name, size",
+    [("digits/digits", 8), ("cifar10/resnet20", 16), ("cifar10/resnet32", 16), ("cifar10/resnet56", 16)],
+)
+def test_every_example_net_trains_the_same_fused_and_plain(name: str, size: int) -> None:
+    param = example(EXAMPLES / f"{name}.prototxt", size)
+    generator = torch.Generator().manual_seed(0)
+    data, label = (torch.randn(*dims, generator=generator) for dims in ((3, 3, size, size), (3,)))
+    nets = [Net(param, TRAIN, plan=plan, dtype=torch.float64, seed=1) for plan in ("plain", "fused")]
+    for net in nets:
+        net.keep_blobs = False
+        net.clear_diffs()
+        net.forward(data=data[:, : net.shapes[0][1]], label=(10 * label.abs() % 10).long())
+        net.backward()
+    plain, fused = nets
+    assert any(isinstance(step.layer, Normalise) for step in fused.plan) and plain.storage.diff.any()
+    torch.testing.assert_close(fused.loss, plain.loss)
+    torch.testing.assert_close(fused.storage.data, plain.storage.data)
+    torch.testing.assert_close(fused.storage.diff, plain.storage.diff)
+
+
+def test_the_fused_plan_keeps_for_backward_what_convolutions_made_and_every_other_sum() -> None:
+    net = Net(example(EXAMPLES / "cifar10" / "resnet20.prototxt", 16), TRAIN, plan="fused")
+    net.keep_blobs = False
+    net.forward(data=torch.randn(3, 3, 16, 16), label=torch.zeros(3))
+    made = {number for step in net.plan if isinstance(step.layer, BiaslessConvolution) for number in step.tops}
+    sums = [isinstance(step.saved["y"], Remade) for step in net.plan if isinstance(step.layer, SumReLU)]
+    assert len(made) == 19 and len(sums) == 9
+    assert sums == [True, False, True, False, True, False, False, True, False]
+    for step in net.plan:
+        if isinstance(step.layer, Normalise):
+            assert step.bottoms[0] in made and isinstance(step.saved["x"], torch.Tensor)
+            assert isinstance(step.saved.get("y", None), Remade | None)
+        assert not isinstance(step.layer, Convolution)
+    net.backward()
+    assert all(not step.saved for step in net.plan if step.backward)

@@ -95,6 +95,7 @@ def test_a_net_may_be_deeper_than_pythons_stack() -> None:
         ("SoftmaxWithGCELoss", {"q": 0.5}, "gce_param"),
         ("IMAELoss", {"T": 2}, "imae_param"),
         ("Cifar10Data", {"noise_rate": 0.5}, "cifar10_data_param"),
+        ("MarsData", {"noise_unit": "TRACK"}, "mars_data_param"),
         ("PReLU", {"channel_shared": True}, "prelu_param"),
         ("Data", {"transform_param": {"crop_size": 3}}, "transform_param"),
         ("Data", {"data_param": {}}, "data_param"),

@@ -63,7 +63,14 @@ def test_our_additions_lie_in_numbers_caffe_leaves_free_and_change_no_other_byte
     layer.imae_param.T = 0.5
     assert layer.SerializeToString().startswith(plain)
     ours = [field.name for field in schema.LayerParameter.DESCRIPTOR.fields if field.number > 9000]
-    assert ours == ["imae_param", "gce_param", "cifar10_data_param", "digits_data_param", "shortcut_param"]
+    assert ours == [
+        "imae_param",
+        "gce_param",
+        "cifar10_data_param",
+        "digits_data_param",
+        "shortcut_param",
+        "mars_data_param",
+    ]
 
 
 def test_additions_default_to_the_papers_settings() -> None:
@@ -76,7 +83,9 @@ def test_additions_default_to_the_papers_settings() -> None:
 
 def test_both_data_parameters_number_what_they_share_alike() -> None:
     cifar10 = schema.Cifar10DataParameter.DESCRIPTOR.fields_by_name
-    for name, field in schema.DigitsDataParameter.DESCRIPTOR.fields_by_name.items():
+    digits = dict(schema.DigitsDataParameter.DESCRIPTOR.fields_by_name)
+    assert digits.pop("digit").number not in {field.number for field in cifar10.values()}
+    for name, field in digits.items():
         assert (field.number, field.type) == (cifar10[name].number, cifar10[name].type), name
         assert field.default_value == cifar10[name].default_value, name
 

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from imae.layers.data.digits_data import load_digits
 from imae.layers.layer import TEST
+from imae.prototxt_like.errors import InputError
 
 Make = Callable[..., Any]
 
@@ -42,3 +44,20 @@ def test_the_layer_gives_8_by_8_images_with_the_mean_removed(make: Make) -> None
     assert images.max() == 16
     layer, _ = make(prototxt)
     assert layer.num_images == 1297
+
+
+def test_chosen_digits_are_labelled_by_their_places_and_noise_stays_among_them(make: Make) -> None:
+    settings = "batch_size: 10 digit: 7 digit: 3 intact_labels: true noise_rate: 1"
+    prototxt = f'type: "DigitsData" top: "data" top: "label" top: "intact" digits_data_param {{ {settings} }}'
+    layer, _ = make(prototxt)
+    images, labels = load_digits(True)
+    kept = (labels == 7) | (labels == 3)
+    assert torch.equal(layer.images, images[kept])
+    assert torch.equal(layer.intact, (labels[kept] == 3).long())
+    assert set(layer.labels.tolist()) == {0, 1} and layer.num_classes == 2
+
+
+@pytest.mark.parametrize("digits", ["digit: 3 digit: 3", "digit: 10"])
+def test_digits_that_do_not_exist_or_repeat_are_refused(make: Make, digits: str) -> None:
+    with pytest.raises(InputError, match="expected different ones of 0 to 9"):
+        make(f'type: "DigitsData" top: "data" top: "label" digits_data_param {{ batch_size: 1 {digits} }}')

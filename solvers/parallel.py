@@ -1,0 +1,316 @@
+"""Data-parallel training: processes with a device each take turns with the batches and average their gradients."""
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from imae.nets.net import Net, Step
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import SolverParameter
+from imae.solvers.log import Log
+from imae.solvers.solver import Solver
+
+BUCKET = 1 << 20
+"""Bytes of gradients that are averaged at a time: enough to make latency small, few enough to begin early."""
+_PATIENCE = timedelta(minutes=10)
+"""For processes that are silent without having ended, such as those of a host without power."""
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+T = TypeVar("T")
+
+
+class ProcessLost(InputError):
+    """Another process of the training ended, or cannot be reached.
+
+    `state` is the solverstate that this process then wrote, if it did; `speaks`, whether it is the one to tell.
+    """
+
+    state: Path | None = None
+    speaks = True
+
+
+class Processes:
+    """The processes that train one net, this being number `rank` of `count`. Leave them with `leave`."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Join those that torchrun (or whoever set its environment variables) started; `device` is this process's.
+
+        Raises InputError if the variables are incomplete.
+        """
+        if missing := [name for name in _VARIABLES if name not in os.environ]:
+            raise InputError(f"{', '.join(missing)}: not in the environment, though others of torchrun's variables are")
+        from torch import distributed
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
+
+        self._distributed = distributed
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        with self._noticing_loss():
+            store, self.rank, self.count = next(iter(rendezvous("env://")))
+            # What the processes before a restart by torchrun left there must not be found.
+            self._store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            distributed.init_process_group(
+                # Small agreements go between the CPUs: reading them back from a GPU would wait for all its work.
+                "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
+                store=self._store,
+                rank=self.rank,
+                world_size=self.count,
+                timeout=_PATIENCE,
+            )
+
+    def leave(self) -> None:
+        """End the communication."""
+        self._distributed.destroy_process_group()
+
+    def from_first(self, value: T) -> T:
+        """Return the `value` that process 0 gives."""
+        values = [value]
+        with self._noticing_loss():
+            self._distributed.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
+
+    def copy_from_first(self, tensor: Tensor) -> None:
+        """Make `tensor` in every process what it is in process 0."""
+        with self._noticing_loss():
+            self._distributed.broadcast(tensor, src=0)
+
+    def begin_sum(self, tensor: Tensor) -> Any:
+        """Begin to replace `tensor` by its sum over the processes; for `finish`."""
+        with self._noticing_loss():
+            return self._distributed.all_reduce(tensor, async_op=True)
+
+    def finish(self, *works: Any) -> None:
+        """Wait until what was begun is done (on a GPU: have its later work wait)."""
+        with self._noticing_loss():
+            for work in works:
+                work.wait()
+
+    def first_to_claim(self, what: str) -> bool:
+        """Whether this process is the first of those left to ask for `what`, as far as can be known."""
+        try:
+            asked: int = self._store.add(what, 1)
+        except RuntimeError:  # the place to ask at is lost as well
+            return True
+        return asked == 1
+
+    @contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            reason = re.sub(r"^\[\S+\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
+            raise ProcessLost(f"another process of the training was lost ({reason})") from error
+
+
+class ParallelSolver(Solver):
+    """A Solver in each of several processes, which all end every iteration with the same weights.
+
+    In iteration n process r of R reads batch n R + r: together they read what one process would with batches R times
+    as large. Gradients are averaged, as by Caffe 1.0, so that one process with that batch makes the same update.
+    BatchNorm normalises within a process; the running statistics of process 0 are the net's. Test batches are shared
+    out. Process 0 alone reads files of weights and states, and writes log, metrics and snapshots.
+
+    `stop_requested` and `snapshot_requested` may be set in any process; all act on it after the same iteration.
+    """
+
+    capturable = False
+
+    def __init__(
+        self,
+        param: SolverParameter,
+        processes: Processes,
+        *,
+        show: Callable[[str], None] = lambda line: None,
+        **options: Any,
+    ) -> None:
+        """Build the nets, with `options` as the Solver's. To be called, as all methods, in every process."""
+        self.processes = processes
+        self._asked, self._agreed = [False, False], [False, False]
+        if param.random_seed < 0:
+            param.random_seed = processes.from_first(secrets.randbits(31))
+        super().__init__(param, show=show, **options)
+        self.net.context.forwards, self.net.context.stride = processes.rank, processes.count
+        self._running = [group.data for group in self.net.storage.groups if not group.lr_mult]
+        self._buckets = buckets(self.net, BUCKET // self.net.storage.diff.element_size())
+        self._last_pass = 0
+        self._sums: list[Any] = []
+        self._applied: list[Any] = []
+        self.net.after_backward = self._begin_average
+
+    # What the processes agree on
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether to stop after this iteration: reads true once all processes know."""
+        return self._agreed[0]
+
+    @stop_requested.setter
+    def stop_requested(self, value: bool) -> None:
+        self._asked[0] = value
+
+    @property
+    def snapshot_requested(self) -> bool:
+        """Whether to take a snapshot after this iteration: reads true once all processes know."""
+        return self._agreed[1]
+
+    @snapshot_requested.setter
+    def snapshot_requested(self, value: bool) -> None:
+        self._asked[1] = value
+
+    def _begin_agreement(self) -> tuple[Tensor, Any]:
+        requests = torch.tensor(self._asked, dtype=torch.int32)
+        return requests, self.processes.begin_sum(requests)
+
+    def _agree(self, requests: Tensor, work: Any) -> None:
+        self.processes.finish(work)
+        self._agreed = requests.bool().tolist()
+
+    def synchronise(self) -> None:
+        """Make weights, history, iteration, seed and place in the data those of process 0."""
+        nets = [self.net, *self.test_nets]
+        forwards = [net.context.forwards for net in nets]
+        self.iteration, self.seed, forwards = self.processes.from_first((self.iteration, self.seed, forwards))
+        for net, first in zip(nets, forwards, strict=True):
+            net.reseed(self.seed, first)
+        self.net.context.forwards += self.processes.rank
+        for tensor in (self.net.storage.data, *self.update.histories):
+            self.processes.copy_from_first(tensor)
+
+    # Training
+
+    def solve(self, resume: str | Path | None = None) -> None:
+        """As Solver's, from the solverstate that process 0 is given, if it is.
+
+        Raises ProcessLost when another process ends: one of those left has then taken a snapshot, unless there is no
+        prefix, after the last iteration that all of them finished.
+        """
+        super().solve(self.processes.from_first(resume))
+
+    def restore(self, path: str | Path) -> None:
+        """As Solver's; the file is read by process 0."""
+        if self.processes.rank == 0:
+            super().restore(path)
+        self.synchronise()
+
+    def step(self, iterations: int) -> None:
+        """As Solver's."""
+        self.synchronise()
+        try:
+            super().step(iterations)
+        except ProcessLost as lost:
+            lost.speaks = self.processes.first_to_claim("last snapshot")
+            if lost.speaks and self.prefix and self._update_is_whole():
+                self.net.context.forwards -= self.processes.rank
+                lost.state = super().snapshot()
+            raise
+
+    def forward_backward(self) -> Tensor:
+        """As Solver's: the gradients and the loss are the means over the processes.
+
+        If a process is lost, everything but the gradients is as before.
+        """
+        context = self.net.context
+        forwards, running = context.forwards, [statistics.clone() for statistics in self._running]
+        self._last_pass = forwards + self.param.iter_size * context.stride
+        self._sums = []
+        try:
+            agreement = self._begin_agreement()
+            loss = super().forward_backward()
+            # First, since it notices a loss even where a GPU only hangs.
+            self._agree(*agreement)
+            loss = self._mean_loss(loss)
+            self.processes.finish(*self._sums)
+            self._applied = self._sums
+        except ProcessLost:
+            context.forwards = forwards
+            for statistics, before in zip(self._running, running, strict=True):
+                statistics.copy_(before)
+            raise
+        self.net.storage.diff.mul_(1 / self.processes.count)
+        return loss
+
+    def _begin_average(self, step: Step) -> None:
+        """In the last of `iter_size` passes, send off the gradients that are complete after `step`."""
+        if self.net.context.forwards == self._last_pass:
+            self._sums += [self.processes.begin_sum(part) for part in self._buckets.get(id(step), [])]
+
+    def _mean_loss(self, loss: Tensor) -> Tensor:
+        total = loss.clone()
+        self.processes.finish(self.processes.begin_sum(total))
+        return total.div_(self.processes.count)
+
+    # Testing
+
+    def _sum_outputs(self, net: Net, batches: int) -> tuple[dict[str, Tensor], Tensor]:
+        """As Solver's, by all processes: each runs its share of the batches with the statistics of process 0."""
+        for statistics in self._running:
+            self.processes.copy_from_first(statistics)
+        rank, count, context = self.processes.rank, self.processes.count, net.context
+        first = context.forwards
+        context.forwards, context.stride = first + rank, count
+        sums, losses = super()._sum_outputs(net, len(range(rank, batches, count)))
+        context.forwards, context.stride = first, 1
+        shapes = {name: net.shapes[net.newest[name]] for name in net.outputs}
+        complete = {name: sums.get(name, losses.new_zeros(shape)) for name, shape in shapes.items()}
+        self.processes.finish(*(self.processes.begin_sum(total) for total in (*complete.values(), losses)))
+        self._agree(*self._begin_agreement())
+        context.forwards = first + batches
+        return complete, losses
+
+    def _interrupts_test(self) -> bool:
+        return self._asked[0]
+
+    # Files
+
+    def snapshot(self) -> Path:
+        """As Solver's; process 0 writes."""
+        return super().snapshot() if self.processes.rank == 0 else self.state_path
+
+    def _update_is_whole(self, patience: float = 5.0) -> bool:
+        """Whether the last update got its gradients: a GPU may wait for them in vain; `patience` in seconds."""
+        until = time.monotonic() + patience
+        while not all(work.is_completed() for work in self._applied):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _open_log(self, show: Callable[[str], None]) -> None:
+        if self.processes.rank == 0:
+            super()._open_log(show)
+        else:
+            self.prefix, self.log = self.param.snapshot_prefix, Log()
+
+
+def buckets(net: Net, elements: int) -> dict[int, list[Tensor]]:
+    """Return the stretches of a net's flat gradient that are complete after the backward of each step of its plan.
+
+    They are by the id of the step, and have at least `elements` values where blobs of like multipliers are as many.
+    Together they hold each learned blob that backward reaches once.
+    """
+    last_to_write: dict[int, int] = {}  # by where a blob begins: the place in the plan of the step
+    for place, step in reversed(list(enumerate(net.plan))):
+        if step.backward:
+            last_to_write.update((int(blob.diff.storage_offset()), place) for blob in step.layer.blobs)
+    complete: dict[int, list[Tensor]] = {}
+    for group in net.storage.groups:
+        stop, last = group.span.stop, len(net.plan)
+        for start in sorted((span.start for span in net.storage.spans.values()), reverse=True):
+            if not group.lr_mult or not group.span.start <= start < stop:
+                continue
+            last = min(last, last_to_write.get(start, last))
+            if stop - start < elements and start > group.span.start:
+                continue
+            if last < len(net.plan):
+                complete.setdefault(id(net.plan[last]), []).append(net.storage.diff[start:stop])
+            stop, last = start, len(net.plan)
+    return complete
