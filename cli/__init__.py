@@ -19,6 +19,7 @@ from imae.cli.retrieval import retrieval
 from imae.cli.test import test
 from imae.cli.timing import time
 from imae.cli.train import train
+from imae.cli.tune_t import tune_t
 from imae.prototxt_like.errors import InputError
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, test, export, time, check_gradients, retrieval, devices):
+for command in (demo, train, test, export, time, check_gradients, retrieval, tune_t, devices):
     app.command()(command)
 app.add_typer(convert, name="convert")
 app.add_typer(reproduce, name="reproduce")

@@ -1,23 +1,21 @@
 """`imae reproduce`: the paper's tables and figures."""
 
-import shlex
-import signal
-import sys
-import time
-from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from imae.cli.options import Cpu, Gpu, choose_device
+from imae.cli.sweep_options import CELLS, Loss, Net, Noise, SweepOptions, takes_sweep_options
 from imae.cli.table import print_table
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from imae.experiments.sweep import Cell
+
+Temperatures = Annotated[
+    list[float] | None,
+    typer.Option("--T", metavar="T", help="A T of the figure's: 0, 0.5, 1, ...", rich_help_panel=CELLS),
+]
 
 reproduce = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True)
 
@@ -61,202 +59,179 @@ def weights(
         typer.echo(path)
 
 
-class ScheduleName(StrEnum):
-    """How long to train: as the paper, or a tenth of that on a tenth of the images."""
-
-    paper = "paper"
-    short = "short"
-
-
-_CELLS, _CHANGING = "Which cells (all, by default)", "What to change in the schedule"
-_Data = Annotated[Path, typer.Option(metavar="ROOT", help="The folder with CIFAR-10.", show_default=False)]
-_Schedule = Annotated[
-    ScheduleName,
-    typer.Option(help="64,000 iterations on all images, or 6,400 on the first 5,000."),
-]
-_Seeds = Annotated[int, typer.Option(metavar="N", min=1, help="Train each cell with the seeds 1 to N.")]
-_Jobs = Annotated[int, typer.Option(metavar="N", min=1, help="How many cells to train at a time.")]
-_Threads = Annotated[
-    int, typer.Option(metavar="N", min=1, help="CPU threads of each cell; results depend on it in rounding.")
-]
-_Output = Annotated[
-    Path, typer.Option(metavar="FOLDER", help="Where cells, figures and pages go; goes on with what is there.")
-]
-_Net = Annotated[
-    list[int] | None, typer.Option("--net", metavar="DEPTH", help="A ResNet: 20, 32, ...", rich_help_panel=_CELLS)
-]
-_Noise = Annotated[
-    list[int] | None, typer.Option("--noise", metavar="PERCENT", help="20, 50, 80.", rich_help_panel=_CELLS)
-]
-_Loss = Annotated[
-    list[str] | None, typer.Option("--loss", metavar="LOSS", help="CCE, MAE, GCE, IMAE.", rich_help_panel=_CELLS)
-]
-_Iterations = Annotated[
-    int | None, typer.Option(metavar="N", min=4, help="Stop at this iteration.", rich_help_panel=_CHANGING)
-]
-_Subset = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Train on the first N images.", rich_help_panel=_CHANGING),
-]
-
-
 @reproduce.command()
-def table1(
-    context: typer.Context,
-    data: _Data,
-    schedule: _Schedule = ScheduleName.paper,
-    seeds: _Seeds = 1,
-    jobs: _Jobs = 1,
-    threads: _Threads = 1,
-    output: _Output = Path("tables"),
-    gpu: Gpu = None,
-    cpu: Cpu = False,
-    net: _Net = None,
-    loss: _Loss = None,
-    iterations: _Iterations = None,
-    subset: _Subset = None,
-) -> None:
+@takes_sweep_options
+def table1(options: SweepOptions, net: Net = None, loss: Loss = None) -> None:
     """Table 1: ResNet-20, 32 and 56 on CIFAR-10's intact labels, with each loss.
 
     What is finished stays on disk: the same command, given again, goes on where it was stopped or killed.
 
     [bold]imae reproduce table1 --data DATA --schedule short --jobs 2[/]
     """
-    _table(1, context, data, schedule, seeds, jobs, threads, output, gpu, cpu, net, [], loss, iterations, subset)
+    _table(1, options, net, None, loss)
 
 
 @reproduce.command()
-def table2(
-    context: typer.Context,
-    data: _Data,
-    schedule: _Schedule = ScheduleName.paper,
-    seeds: _Seeds = 1,
-    jobs: _Jobs = 1,
-    threads: _Threads = 1,
-    output: _Output = Path("tables"),
-    gpu: Gpu = None,
-    cpu: Cpu = False,
-    net: _Net = None,
-    noise: _Noise = None,
-    loss: _Loss = None,
-    iterations: _Iterations = None,
-    subset: _Subset = None,
-) -> None:
+@takes_sweep_options
+def table2(options: SweepOptions, net: Net = None, noise: Noise = None, loss: Loss = None) -> None:
     """Table 2: ResNet-20 and 32 on CIFAR-10 with 20, 50 and 80 % of the training labels drawn anew, with each loss.
 
     What is finished stays on disk: the same command, given again, goes on where it was stopped or killed.
 
     [bold]imae reproduce table2 --data DATA --schedule short --jobs 2[/]
     """
-    _table(2, context, data, schedule, seeds, jobs, threads, output, gpu, cpu, net, noise, loss, iterations, subset)
+    _table(2, options, net, noise, loss)
+
+
+@reproduce.command()
+def figure2(
+    net: Annotated[int, typer.Option(metavar="DEPTH", help="The ResNet: 20, 32, 56, ...")] = 20,
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the figure and its page go.")] = Path("tables"),
+) -> None:
+    """Figure 2: the pipeline of embedding net, FC, softmax and loss, with the shapes and parameters of a net built.
+
+    [bold]imae reproduce figure2 --net 20[/]
+    """
+    from imae.experiments.pipeline_figure import write_pipeline
+
+    for path in write_pipeline(net, output):
+        typer.echo(path)
+
+
+@reproduce.command()
+@takes_sweep_options
+def figure3(options: SweepOptions, net: Net = None, noise: Noise = None, loss: Loss = None) -> None:
+    """Figure 3: accuracy on the corrupted training set against iteration, by net, noise and loss: the cells of Table 2.
+
+    With the --output of Table 2 its cells are not trained again. Goes on where it was stopped or killed.
+
+    [bold]imae reproduce figure3 --data DATA --schedule short --jobs 2[/]
+    """
+    _curves_of_losses(3, options, net, noise, loss)
+
+
+@reproduce.command()
+@takes_sweep_options
+def figure4(options: SweepOptions, net: Net = None, noise: Noise = None, loss: Loss = None) -> None:
+    """Figure 4: accuracy on the intact test set against iteration, by net, noise and loss: the cells of Table 2.
+
+    With the --output of Table 2 its cells are not trained again. Goes on where it was stopped or killed.
+
+    [bold]imae reproduce figure4 --data DATA --schedule short --jobs 2[/]
+    """
+    _curves_of_losses(4, options, net, noise, loss)
+
+
+@reproduce.command()
+@takes_sweep_options
+def figure6(options: SweepOptions, T: Temperatures = None) -> None:
+    """Figure 6: test accuracy against iteration for each T of IMAE: ResNet-20 on intact labels and at 50 % noise.
+
+    Figures 6, 7 and 8 share cells, with one --output also with the tables. Goes on where it was stopped or killed.
+
+    [bold]imae reproduce figure6 --data DATA --schedule short --jobs 2[/]
+    """
+    _curves_of_T(6, options, T)
+
+
+@reproduce.command()
+@takes_sweep_options
+def figure7(options: SweepOptions, T: Temperatures = None) -> None:
+    """Figure 7: as Figure 6, the accuracy on the training set, by the labels trained on.
+
+    Figures 6, 7 and 8 share cells, with one --output also with the tables. Goes on where it was stopped or killed.
+
+    [bold]imae reproduce figure7 --data DATA --schedule short --jobs 2[/]
+    """
+    _curves_of_T(7, options, T)
+
+
+@reproduce.command()
+@takes_sweep_options
+def figure8(options: SweepOptions, T: Temperatures = None) -> None:
+    """Figure 8: accuracy on the training set by its intact labels, for T = 4, 8 and 16 at 50 % noise.
+
+    Figures 6, 7 and 8 share cells, with one --output also with the tables. Goes on where it was stopped or killed.
+
+    [bold]imae reproduce figure8 --data DATA --schedule short --jobs 2[/]
+    """
+    _curves_of_T(8, options, T)
+
+
+@reproduce.command()
+@takes_sweep_options
+def cifar10n(
+    options: SweepOptions,
+    labels: Annotated[
+        Path, typer.Option(metavar="FILE.npz", help="The labels of CIFAR-10N, each set an array.", show_default=False)
+    ],
+    net: Annotated[
+        list[int] | None, typer.Option(metavar="DEPTH", help="A ResNet: 20 (default), 32, 56.", rich_help_panel=CELLS)
+    ] = None,
+    label_set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME", help="aggre_label, worse_label, ...", rich_help_panel=CELLS),
+    ] = None,
+    loss: Loss = None,
+) -> None:
+    """Human label noise: a ResNet on each of the five label sets of CIFAR-10N, with each loss.
+
+    What is finished stays on disk: the same command, given again, goes on where it was stopped or killed.
+
+    [bold]imae reproduce cifar10n --data DATA --labels cifar10n.npz --schedule short --set worse_label[/]
+    """
+    from imae.experiments.human_noise import HEADER, human_cells, read_label_sets, rows_of, write_human_noise
+
+    cells = human_cells(options.seeds, depths=net or (), sets=label_set or (), losses=loss or ())
+    sweep, sets = options.sweep(), read_label_sets(labels, options.data)
+    results = options.run(sweep, cells, {cell.labels: sets[cell.labels] for cell in cells})
+    print_table(HEADER, rows_of(sets, results, sweep.schedule.subset), right=[2])
+    for path in write_human_noise(sweep, sets, results, schedule_name=options.schedule_name):
+        typer.echo(path)
 
 
 def _table(
     number: Literal[1, 2],
-    context: typer.Context,
-    data: Path,
-    schedule_name: ScheduleName,
-    seeds: int,
-    jobs: int,
-    threads: int,
-    output: Path,
-    gpu: str | None,
-    cpu: bool,
+    options: SweepOptions,
     nets: list[int] | None,
     noises: list[int] | None,
     losses: list[str] | None,
-    iterations: int | None,
-    subset: int | None,
 ) -> None:
-    from imae.experiments.paper import SCHEDULES
-    from imae.experiments.sweep import Sweep, run_sweep
-    from imae.experiments.tables import COLUMNS, QUANTITIES, orderings, rows_of, select_cells, write_report
+    from imae.experiments.tables import HEADER, orderings, rows_of, select_cells, text_of, write_report
 
-    cells = select_cells(number, seeds, depths=nets or (), noises=noises or (), losses=losses or ())
-    schedule, name = SCHEDULES[schedule_name], str(schedule_name)
-    if iterations:
-        schedule = replace(schedule, iterations=iterations, test_interval=max(1, iterations // 64))
-    if subset:
-        schedule = replace(schedule, subset=subset)
-    if iterations or subset:
-        name += ", changed"
-    sweep = Sweep(output, data, schedule, str(choose_device(gpu, cpu)), threads)
-    command = _command(context)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
-    try:
-        finished = sum(sweep.result(cell) is not None for cell in cells)
-        with _Cells(len(cells), finished, schedule.iterations) as display:
-            results = run_sweep(sweep, cells, jobs=jobs, command=command, progress=display.advance)
-    except KeyboardInterrupt:
-        finished = sum(sweep.result(cell) is not None for cell in cells)
-        typer.echo(f"Stopped with {finished} of {len(cells)} cells done. Go on with: {command}")
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    cells = select_cells(number, options.seeds, depths=nets or (), noises=noises or (), losses=losses or ())
+    sweep = options.sweep()
+    results = options.run(sweep, cells)
     rows = rows_of(results)
-    print_table(
-        ["net", "noise, %", "loss", *COLUMNS],
-        [[f"ResNet-{row.depth}", str(row.noise), row.loss, *map(row.text, QUANTITIES)] for row in rows],
-        right=[1],
-    )
+    print_table(HEADER, text_of(rows), right=[1])
     typer.echo(orderings(rows)[0])
-    for path in write_report(number, sweep, results, schedule_name=name):
+    for path in write_report(number, sweep, results, schedule_name=options.schedule_name):
         typer.echo(path)
 
 
-class _Cells:
-    """Shows how many cells are done and, on a terminal, how far those are that run. A context manager."""
+def _curves_of_losses(
+    number: Literal[3, 4],
+    options: SweepOptions,
+    nets: list[int] | None,
+    noises: list[int] | None,
+    losses: list[str] | None,
+) -> None:
+    from imae.experiments.tables import select_cells
 
-    def __init__(self, total: int, finished: int, iterations: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._total, self._done, self._iterations = total, finished, iterations
-        self._bars: dict[str, tuple[TaskID, int, float]] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._all = self._progress.add_task("cells", total=total, completed=finished, rate="")
-
-    def __enter__(self) -> "_Cells":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def advance(self, cell: str, iteration: int, finished: bool) -> None:
-        """Show a cell's iteration, or that it has its result; called on any thread."""
-        now = time.monotonic()
-        if cell not in self._bars:
-            bar = self._progress.add_task(cell, total=self._iterations, completed=iteration, rate="")
-            self._bars[cell] = bar, iteration, now
-        bar, first, since = self._bars[cell]
-        speed = (iteration - first) / (now - since) if now > since else 0
-        self._progress.update(bar, completed=iteration, rate=f"{speed:.4g} it/s" if speed else "")
-        if finished:
-            self._progress.update(bar, visible=False)
-            self._progress.update(self._all, advance=1)
-            self._done += 1
-            if self._progress.disable:
-                print(f"{cell} is done, {self._done} of {self._total}", file=sys.stderr)
+    cells = select_cells(2, options.seeds, depths=nets or (), noises=noises or (), losses=losses or ())
+    _curves(number, options, cells)
 
 
-def _command(context: typer.Context) -> str:
-    """The command line that these options stand for."""
-    words = ["imae", "reproduce", context.info_name or ""]
-    for option in context.command.params:
-        value = context.params.get(option.name or "")
-        if value in (None, False, [], ()) or (value == option.default and option.name != "schedule"):
-            continue
-        for item in value if isinstance(value, list | tuple) else [value]:
-            words += [option.opts[0]] if item is True else [option.opts[0], str(item)]
-    return shlex.join(words)
+def _curves_of_T(number: Literal[6, 7, 8], options: SweepOptions, values: list[float] | None) -> None:
+    from imae.experiments.curves import cells_by_T
+
+    _curves(number, options, cells_by_T(number, options.seeds, values or ()))
+
+
+def _curves(number: Literal[3, 4, 6, 7, 8], options: SweepOptions, cells: "list[Cell]") -> None:
+    from imae.experiments.curves import write_figure
+
+    sweep = options.sweep()
+    results = options.run(sweep, cells)
+    for path in write_figure(number, sweep, results, schedule_name=options.schedule_name):
+        typer.echo(path)

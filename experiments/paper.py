@@ -1,4 +1,4 @@
-"""What the paper prints in its Tables 1 and 2, and the schedules its nets are trained with here."""
+"""What the paper prints in its Tables 1 and 2 and compares in its figures, and the schedules of training."""
 
 from dataclasses import dataclass
 
@@ -39,6 +39,12 @@ TABLE_2: dict[tuple[int, int, str], tuple[float, float, float, float]] = {
     (32, 80, "IMAE"): (71.0, 68.7, 31.9, 71.2),
 }
 """By depth, noise and loss, %: test best, test final, training on the corrupted labels, training on the intact ones."""
+
+T_GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""The T that the supplement compares, Figures 5 to 7."""
+FIGURE_6_NOISE = (0, 50)
+"""The percentages of labels drawn anew in Figures 6 and 7; Figure 8 has the second only."""
+FIGURE_8_T = (4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)

@@ -17,22 +17,28 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from imae.experiments.paper import Schedule
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
 
+if TYPE_CHECKING:
+    from imae.layers.data.label_noise import Labels
+    from imae.prototxt_like.schema import SolverParameter
+
 SNAPSHOTS = 20
 """Snapshots in a cell's training: a kill costs at most this share of it."""
 TRAINING_TESTS = 32
 """Tests on the training set in a cell's training, at most."""
+CLASSES = 10
+"""Of CIFAR-10."""
 _REPORT_EVERY = 0.25
 """Seconds between two messages of a cell's process on how far it is."""
 _LOCK_PATIENCE = 10.0
@@ -50,11 +56,28 @@ class Cell:
     noise: int
     loss: str
     seed: int
+    T: float | None = None
+    """IMAE's, where it is not the paper's, 0.5 for noise 0 and else 8."""
+    q: float | None = None
+    """GCE's, where it is not 0.7."""
+    labels: str = ""
+    """The labels trained on, by their name among the sweep's; with them `noise` is 0."""
+    held_out: int = 0
+    """How many of the training images, the last, are for validation and not trained on."""
 
     @property
     def name(self) -> str:
         """The cell's folder."""
-        return f"resnet{self.depth}_noise{self.noise}_{self.loss.lower()}_seed{self.seed}"
+        parts = [
+            f"resnet{self.depth}",
+            f"labels-{self.labels}" if self.labels else f"noise{self.noise}",
+            self.loss.lower(),
+            "" if self.T is None else f"T{self.T:.15g}",
+            "" if self.q is None else f"q{self.q:.15g}",
+            f"heldout{self.held_out}" if self.held_out else "",
+            f"seed{self.seed}",
+        ]
+        return "_".join(filter(None, parts))
 
     @property
     def solver(self) -> str:
@@ -73,6 +96,10 @@ class Result:
     intact: float
     about: dict[str, Any] = field(compare=False)
     """Not the result: seconds, device and versions. Two runs of a cell agree in all the rest."""
+    held_out_noisy: float | None = None
+    """Accuracy on the images held out, by labels with the same noise as those trained on."""
+    held_out_intact: float | None = None
+    """The same by the intact labels."""
 
     @property
     def best(self) -> float:
@@ -103,6 +130,10 @@ class Sweep:
         """Where the cell's files are."""
         return self.output / "cells" / cell.name
 
+    def labels_file(self, name: str) -> Path:
+        """Where the labels of this name are kept."""
+        return self.output / "labels" / f"{name}.npy"
+
     def result(self, cell: Cell) -> Result | None:
         """Return the cell's result, or None while it has none. Raises InputError if the file is damaged."""
         path = self.folder(cell) / "result.json"
@@ -115,16 +146,28 @@ class Sweep:
             raise InputError(f"{path}: is no result of a cell; delete it to train the cell again") from error
 
 
-def run_sweep(sweep: Sweep, cells: Sequence[Cell], *, jobs: int, command: str, progress: Progress) -> list[Result]:
+def run_sweep(
+    sweep: Sweep,
+    cells: Sequence[Cell],
+    *,
+    jobs: int,
+    command: str,
+    progress: Progress,
+    labels: "Mapping[str, Labels] | None" = None,
+) -> list[Result]:
     """Train the cells that have no result yet, `jobs` at a time, and return all results, in the order of `cells`.
 
-    `command` is noted as one that made the results. KeyboardInterrupt, and the failure of a cell, let the running cells
-    take a snapshot before they end. Raises InputError if the data is missing, the folder belongs to a sweep with other
-    settings or another process is at work in it, or a cell fails.
+    `labels` are those that cells name, of all training images; the folder keeps them. `command` is noted as one that
+    made the results. KeyboardInterrupt, and the failure of a cell, let the running cells take a snapshot before they
+    end. Raises InputError if the data is missing, too many images are held out, the folder belongs to a sweep with
+    other settings or labels or another process is at work in it, or a cell fails.
     """
     settings = _settings(sweep)
+    _check_held_out(sweep, cells, settings["training_images"])
     with _locked(sweep.output) as lock:
         _check_settings(sweep.output, settings)
+        for name, values in (labels or {}).items():
+            _keep_labels(sweep, name, values)
         _note_command(sweep.output, command)
         todo = [cell for cell in cells if sweep.result(cell) is None]
         processes = _Processes(sweep, lock, progress)
@@ -200,6 +243,30 @@ def _check_settings(output: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{output}: holds a sweep with {was}, not {now}; give another --output")
 
 
+def _check_held_out(sweep: Sweep, cells: Sequence[Cell], training_images: int) -> None:
+    held_out = max((cell.held_out for cell in cells), default=0)
+    used = sweep.schedule.subset or 1
+    if held_out + used > training_images:
+        raise InputError(
+            f"{held_out} images held out: {sweep.data} has {training_images} training images, "
+            f"of which the first {used} are trained on"
+        )
+
+
+def _keep_labels(sweep: Sweep, name: str, labels: "Labels") -> None:
+    """Write the labels to the sweep's folder or, where it has some of the name, compare."""
+    import numpy as np
+
+    from imae.layers.data.label_noise import load_labels, save_labels
+
+    path = sweep.labels_file(name)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        save_labels(path, labels)
+    elif not np.array_equal(load_labels(path, len(labels), CLASSES), labels):
+        raise InputError(f'{sweep.output}: holds other labels of the name "{name}"; give another --output')
+
+
 def _note_command(output: Path, command: str) -> None:
     known = commands(output)
     if command not in known:
@@ -252,6 +319,7 @@ class _Processes:
             "schedule": asdict(sweep.schedule),
             "folder": str(sweep.folder(cell)),
             "data": str(sweep.data.resolve()),
+            "labels": str(sweep.labels_file(cell.labels).resolve()) if cell.labels else None,
             "device": sweep.device,
             "threads": sweep.threads,
         }
@@ -280,10 +348,7 @@ def main(job: dict[str, Any]) -> None:
     import torch
 
     from imae.experiments.training_accuracy import training_accuracy
-    from imae.layers.data.cifar10_data import load_cifar10
     from imae.nets.memory import keep_freed_memory
-    from imae.prototxt_like.schema import TRAIN
-    from imae.prototxt_like.text import read_net, read_solver
     from imae.solvers.log import read_metrics
     from imae.solvers.solver import Solver
 
@@ -313,25 +378,7 @@ def main(job: dict[str, Any]) -> None:
                 self.log.metrics(iteration=self.iteration, phase="training set", **asdict(training))
             return tested
 
-    test_images = len(load_cifar10(data, False)[1])
-    test_batch = math.gcd(test_images, schedule.test_batch)  # that whole batches make the whole test set
-    with as_file(files("imae.examples") / "cifar10") as examples:
-        param = read_solver(examples / cell.solver)
-        net = read_net(examples / param.net)
-    for layer in net.layer:
-        if layer.type == "Cifar10Data":
-            trains = any(rule.phase == TRAIN for rule in layer.include)
-            layer.cifar10_data_param.source = str(data)
-            layer.cifar10_data_param.batch_size = schedule.train_batch if trains else test_batch
-            layer.cifar10_data_param.subset = schedule.subset if trains else 0
-    param.ClearField("net")
-    param.net_param.CopyFrom(net)
-    param.max_iter, param.stepvalue[:] = schedule.iterations, schedule.steps
-    param.test_iter[:], param.test_interval = [test_images // test_batch], schedule.test_interval
-    param.snapshot = max(1, schedule.iterations // SNAPSHOTS)
-    param.display = schedule.test_interval
-    param.random_seed, param.snapshot_prefix = cell.seed, str(folder / "cell")
-    solver = CellSolver(param, device=job["device"])
+    solver = CellSolver(_solver_param(cell, schedule, folder, data, job["labels"]), device=job["device"])
     reported = 0.0
 
     def report(what: str, done: int, total: int) -> None:
@@ -352,6 +399,7 @@ def main(job: dict[str, Any]) -> None:
     records = read_metrics(solver.log.metrics_path)
     tests = [record for record in records if record["phase"] == "test"]
     training = [record for record in records if record["phase"] == "training set"][-1]
+    held_out = training_accuracy(solver, held_out=cell.held_out) if cell.held_out else None
     packages = {package: version(package) for package in ("imae", "torch", "numpy")}
     about = {
         "seconds": round(clock.seconds(), 1),
@@ -366,10 +414,47 @@ def main(job: dict[str, Any]) -> None:
         training["corrupted"],
         training["intact"],
         about,
+        held_out.corrupted if held_out else None,
+        held_out.intact if held_out else None,
     )
     write_atomically(folder / "result.json", json.dumps(asdict(result), indent=1).encode())
     for left in (*folder.glob("cell_iter_*.solverstate"), folder / "seconds.txt"):
         left.unlink(missing_ok=True)
+
+
+def _solver_param(cell: Cell, schedule: Schedule, folder: Path, data: Path, labels: str | None) -> "SolverParameter":
+    """The example solver of the cell, with the net inside and all that the job sets."""
+    from imae.layers.data.cifar10_data import load_cifar10
+    from imae.prototxt_like.schema import TRAIN, NoiseKind
+    from imae.prototxt_like.text import read_net, read_solver
+
+    train_images, test_images = (len(load_cifar10(data, train)[1]) for train in (True, False))
+    test_batch = math.gcd(test_images, schedule.test_batch)  # that whole batches make the whole test set
+    with as_file(files("imae.examples") / "cifar10") as examples:
+        param = read_solver(examples / cell.solver)
+        net = read_net(examples / param.net)
+    for layer in net.layer:
+        if layer.type == "Cifar10Data":
+            settings, trains = layer.cifar10_data_param, any(rule.phase == TRAIN for rule in layer.include)
+            settings.source = str(data)
+            settings.batch_size = schedule.train_batch if trains else test_batch
+            settings.subset = schedule.subset if trains else 0
+            if trains and cell.held_out and not schedule.subset:
+                settings.subset = train_images - cell.held_out
+            if trains and labels:
+                settings.noise_kind, settings.noise_file = NoiseKind.Value("FILE"), labels
+        if layer.type == "SoftmaxWithIMAELoss" and cell.T is not None:
+            layer.imae_param.T = cell.T
+        if layer.type == "SoftmaxWithGCELoss" and cell.q is not None:
+            layer.gce_param.q = cell.q
+    param.ClearField("net")
+    param.net_param.CopyFrom(net)
+    param.max_iter, param.stepvalue[:] = schedule.iterations, schedule.steps
+    param.test_iter[:], param.test_interval = [test_images // test_batch], schedule.test_interval
+    param.snapshot = max(1, schedule.iterations // SNAPSHOTS)
+    param.display = schedule.test_interval
+    param.random_seed, param.snapshot_prefix = cell.seed, str(folder / "cell")
+    return param
 
 
 class _Clock:

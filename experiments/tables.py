@@ -5,19 +5,19 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from imae.examples.write_examples import DEPTHS, NOISE, T_INTACT, T_NOISY
-from imae.experiments import plot_style
+from imae.examples.write_examples import DEPTHS, NOISE
+from imae.experiments.curves import draw_test_accuracy
 from imae.experiments.paper import LOSSES, TABLE_1, TABLE_2
-from imae.experiments.report import Code, Figure, Heading, Items, Part, Table, write_page
-from imae.experiments.sweep import Cell, Result, Sweep, commands
-from imae.prototxt_like.errors import InputError
+from imae.experiments.report import Figure, Heading, Items, Part, Table
+from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep_page import chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
 
-T = TypeVar("T")
 Number = Literal[1, 2]
 QUANTITIES = ("best", "final", "corrupted", "intact")
 COLUMNS = ("test, best", "test, final", "training, corrupted labels", "training, intact labels")
+HEADER = ("net", "noise, %", "loss", *COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Row:
     @property
     def group(self) -> str:
         """What is compared over losses."""
-        return _group(self.depth, self.noise)
+        return group_name(Cell(self.depth, self.noise, self.loss, 0))
 
     def mean(self, quantity: str) -> float:
         """The mean over the seeds."""
@@ -41,8 +41,7 @@ class Row:
 
     def text(self, quantity: str) -> str:
         """Mean, standard deviation (of a sample, from two seeds on), and the paper's value with the difference."""
-        values = self.values[quantity]
-        measured = f"{self.mean(quantity):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+        measured = mean_text(self.values[quantity])
         if quantity not in self.printed:
             return measured
         printed = self.printed[quantity]
@@ -56,30 +55,28 @@ def select_cells(
 
     Raises InputError for a net, noise or loss that the table does not have.
     """
-    depths = _chosen(number, "net", depths, DEPTHS if number == 1 else DEPTHS[:2])
-    noises = _chosen(number, "noise", noises, (0,) if number == 1 else [percent for percent in NOISE if percent])
-    losses = _chosen(number, "loss", [loss.upper() for loss in losses], LOSSES)
+    table = f"Table {number}"
+    depths = chosen(table, "--net", depths, DEPTHS if number == 1 else DEPTHS[:2])
+    noises = chosen(table, "--noise", noises, (0,) if number == 1 else [percent for percent in NOISE if percent])
+    losses = chosen(table, "--loss", [loss.upper() for loss in losses], LOSSES)
     seed_numbers = range(1, seeds + 1)
     return [Cell(*parts) for parts in itertools.product(depths, noises, losses, seed_numbers)]
 
 
-def _chosen(number: Number, name: str, asked: Sequence[T], has: Sequence[T]) -> list[T]:
-    for value in asked:
-        if value not in has:
-            expected = ", ".join(map(str, has))
-            raise InputError(f"--{name} {value}: Table {number} has no such cell, expected one of {expected}")
-    return [value for value in has if value in (asked or has)]
-
-
 def rows_of(results: Sequence[Result]) -> list[Row]:
     """Return a row for each net, noise and loss, in the order of the results."""
-    by_key: dict[tuple[int, int, str], list[Result]] = {}
-    for result in results:
-        by_key.setdefault((result.cell.depth, result.cell.noise, result.cell.loss), []).append(result)
-    return [
-        Row(*key, {name: [100 * getattr(result, name) for result in alike] for name in QUANTITIES}, _printed(*key))
-        for key, alike in by_key.items()
-    ]
+    rows = []
+    for alike in over_seeds(results):
+        cell = alike[0].cell
+        key = cell.depth, cell.noise, cell.loss
+        values = {name: [100 * getattr(result, name) for result in alike] for name in QUANTITIES}
+        rows.append(Row(*key, values, _printed(*key)))
+    return rows
+
+
+def text_of(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the rows of a table with `HEADER`."""
+    return [[f"ResNet-{row.depth}", str(row.noise), row.loss, *map(row.text, QUANTITIES)] for row in rows]
 
 
 def orderings(rows: Sequence[Row]) -> tuple[str, list[str]]:
@@ -108,78 +105,21 @@ def write_report(number: Number, sweep: Sweep, results: Sequence[Result], *, sch
     """Write `table1` or `table2`, .html and .md, with its figure, into the sweep's folder; return the pages' paths."""
     rows = rows_of(results)
     summary, order = orderings(rows)
-    stem = sweep.output / f"table{number}"
     figure = sweep.output / f"table{number}_test_accuracy"
-    _plot(results, figure)
-    seeds = len({result.cell.seed for result in results})
-    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    caption = f"Accuracy, %: {spread}; in brackets the paper's value and the difference to it."
+    draw_test_accuracy(results, figure, columns=len({row.noise for row in rows}))
+    caption = f"Accuracy, %: {spread(results)}; in brackets the paper's value and the difference to it."
     if number == 1:
         caption += " The paper's Table 1 has one test accuracy, which is compared with the final one."
     parts: list[Part] = [
         summary,
-        Table(
-            ["net", "noise, %", "loss", *COLUMNS],
-            [[f"ResNet-{row.depth}", str(row.noise), row.loss, *map(row.text, QUANTITIES)] for row in rows],
-            caption,
-        ),
+        Table(HEADER, text_of(rows), caption),
         Heading("Order of the losses by final test accuracy, %"),
         Items(order),
         Heading("Test accuracy against iteration"),
         Figure(figure, "Test accuracy, %, mean over the seeds."),
-        Heading("Settings"),
-        Items(_settings(sweep, results, schedule_name)),
-        Heading("Made by"),
-        Code(commands(sweep.output)),
     ]
-    labels = "intact labels" if number == 1 else "corrupted labels"
-    return write_page(stem, f"Table {number}: CIFAR-10, {labels}", parts)
-
-
-def _settings(sweep: Sweep, results: Sequence[Result], schedule_name: str) -> list[str]:
-    schedule, (first, second) = sweep.schedule, sweep.schedule.steps
-    about = [result.about for result in results]
-    versions = sorted({", ".join(f"{name} {number}" for name, number in each["versions"].items()) for each in about})
-    seconds = [each["seconds"] for each in about]
-    images = f"the first {schedule.subset:,} training images" if schedule.subset else "all training images"
-    seeds = sorted({result.cell.seed for result in results})
-    return [
-        f"Schedule: {schedule_name}: {schedule.iterations:,} iterations of {schedule.train_batch} images on {images}; "
-        f"learning rate 0.1, divided by 10 at {first:,} and {second:,}; momentum 0.9, weight decay 0.0001",
-        f"Tested every {schedule.test_interval} iterations and at the end, on the whole test set",
-        f"T of IMAE: {T_INTACT:g} on intact labels, {T_NOISY:g} on corrupted ones; GCE: q = 0.7",
-        f"Seeds: {', '.join(map(str, seeds))}: of initial weights, order and augmentation; "
-        "the wrong labels are the same for all losses and seeds",
-        f"Device: {'; '.join(sorted({each['device'] for each in about}))}; "
-        f"each cell is a process with {sweep.threads} CPU thread{'s' if sweep.threads > 1 else ''}, "
-        "however many run at a time",
-        f"Wall time: {sum(seconds) / 3600:.2f} hours over {len(seconds)} cells, "
-        f"the longest {max(seconds) / 3600:.2f} hours",
-        f"Versions: {'; '.join(versions)}",
-    ]
-
-
-def _plot(results: Sequence[Result], stem: Path) -> None:
-    """Draw test accuracy against iteration: a row of panels for each net, a column for each noise."""
-    depths = list(dict.fromkeys(result.cell.depth for result in results))
-    noises = list(dict.fromkeys(result.cell.noise for result in results))
-    figure, panels = plot_style.new_figure(
-        len(depths), len(noises), width=3.6, height=2.6, x="iteration", y="test accuracy, %"
-    )
-    for axes, (depth, noise) in zip(panels, [(d, n) for d in depths for n in noises], strict=True):
-        for loss in LOSSES:
-            alike = [r for r in results if (r.cell.depth, r.cell.noise, r.cell.loss) == (depth, noise, loss)]
-            if alike:
-                mean = [100 * statistics.fmean(values) for values in zip(*(r.test for r in alike), strict=True)]
-                axes.plot(alike[0].iterations, mean, label=loss, **plot_style.LOSS_STYLES[loss])
-        axes.set_ylim(0, 100)
-        axes.set_title(_group(depth, noise), size=plot_style.FONT_SIZE)
-    plot_style.legend(panels[0])
-    plot_style.save(figure, stem)
-
-
-def _group(depth: int, noise: int) -> str:
-    return f"ResNet-{depth}, {f'{noise} % noise' if noise else 'intact labels'}"
+    title = f"Table {number}: CIFAR-10, {'intact' if number == 1 else 'corrupted'} labels"
+    return write_sweep_page(f"table{number}", title, parts, sweep, results, schedule_name=schedule_name)
 
 
 def _printed(depth: int, noise: int, loss: str) -> dict[str, float]:

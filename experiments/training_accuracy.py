@@ -1,4 +1,4 @@
-"""How well a net fits its training set: on the labels it was trained on, and on the intact ones."""
+"""How well a net fits training images: by the labels it was trained on, or such as those, and by the intact ones."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,17 +26,19 @@ class TrainingAccuracy:
     """Against the labels as they were before the noise."""
 
 
-def training_accuracy(solver: Solver) -> TrainingAccuracy:
+def training_accuracy(solver: Solver, *, held_out: int = 0) -> TrainingAccuracy:
     """Return the accuracies over the training images, without augmentation, in the TEST phase (the paper's Table 2).
 
-    The net must read an image set (Cifar10Data, DigitsData) and end in a loss. Raises InputError otherwise.
+    With `held_out` they are over the last so many images of the training split instead, which must not be among the
+    `subset` trained on. The net must read an image set (Cifar10Data, DigitsData) and end in a loss. Raises InputError
+    otherwise.
     """
     data = next((step.layer for step in solver.net.steps if isinstance(step.layer, ImageSetData)), None)
     loss = next((step.layer for step in solver.net.steps if isinstance(step.layer, SampleLoss)), None)
     if data is None or loss is None or not solver.test_nets:
         raise InputError(f'net "{solver.net.name}": needs an image set, a loss and a test net')
     net = Net(
-        _evaluation_net(solver.test_nets[0].param, data),
+        _evaluation_net(solver.test_nets[0].param, data, whole=held_out > 0),
         TEST,
         device=solver.device,
         folder=solver.folder,
@@ -46,17 +48,22 @@ def training_accuracy(solver: Solver) -> TrainingAccuracy:
     net.keep_blobs = False
     net.share_weights(solver.net)
     scores, label = loss.param.bottom
+    evaluated = next(step.layer for step in net.steps if isinstance(step.layer, ImageSetData))
+    evaluated.keep_last(held_out or evaluated.num_images)
     correct = torch.zeros(2, dtype=torch.int64, device=solver.device)
-    for first in range(0, data.num_images, BATCH_SIZE):
+    for first in range(0, evaluated.num_images, BATCH_SIZE):
         values = net.forward()
         predicted = values[scores].flatten(1).argmax(1)
         wanted = torch.stack([values[label], values["intact"]])
-        correct += (predicted == wanted)[:, : data.num_images - first].sum(1)
-    return TrainingAccuracy(*(correct / data.num_images).tolist())
+        correct += (predicted == wanted)[:, : evaluated.num_images - first].sum(1)
+    return TrainingAccuracy(*(correct / evaluated.num_images).tolist())
 
 
-def _evaluation_net(test_net: NetParameter, train_data: ImageSetData) -> NetParameter:
-    """The test net on the training images, in order, with the intact labels as a top; without loss and accuracy."""
+def _evaluation_net(test_net: NetParameter, train_data: ImageSetData, *, whole: bool) -> NetParameter:
+    """The test net on the images trained on, or on the whole split, in order, with the intact labels as a top.
+
+    Without loss and accuracy.
+    """
     net = NetParameter()
     net.CopyFrom(test_net)
     net.ClearField("state")
@@ -70,6 +77,8 @@ def _evaluation_net(test_net: NetParameter, train_data: ImageSetData) -> NetPara
             replaced.top.append("intact")
             settings: Any = getattr(replaced, train_data.field)
             settings.split, settings.batch_size, settings.intact_labels = settings.TRAIN, BATCH_SIZE, True
+            if whole:
+                settings.subset = 0
         elif not set(layer.bottom) & {train_data.param.top[1]}:
             net.layer.add().CopyFrom(layer)
     return net

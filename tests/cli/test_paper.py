@@ -1,5 +1,6 @@
-"""`imae retrieval` and `imae reproduce`: what the paper evaluates and draws, from the shell."""
+"""`imae retrieval`, `imae reproduce` and `imae tune-t`: what the paper evaluates, draws and chooses, from the shell."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from imae.experiments.mars_info import read_query_index, read_tracks, write_miniature
 from imae.experiments.retrieval import average_features, evaluate
+from imae.experiments.sweep import Cell, Result
 
 Imae = Callable[..., Any]
 
@@ -63,3 +65,116 @@ def test_reproduce_weights_gives_table_4_and_the_figures(imae: Imae, tmp_path: P
     row = next(line.split() for line in outcome.out.splitlines() if "T = 8" in line)
     assert row[-3:] == ["4.546085", "4.546085", "4.546"]
     assert len(list((tmp_path / "weights").glob("*.png"))) == 2
+
+
+VERSIONS = {"python": "3", "imae": "1", "torch": "2", "numpy": "2"}
+
+
+@pytest.fixture
+def cifar10(tmp_path: Path) -> Path:
+    """Five images for training and one for testing, in the form of CIFAR-10's binary version."""
+    folder = tmp_path / "data" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        (folder / f"{name}.bin").write_bytes(bytes(1 + 3 * 32 * 32))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Instead of training, what was to be trained on: each cell that is asked for, and the labels."""
+    asked: list[Any] = []
+
+    def run_sweep(sweep: Any, cells: Any, *, command: str, labels: Any, **_: object) -> list[Result]:
+        asked.extend([*cells, labels])
+        sweep.output.mkdir(exist_ok=True)
+        (sweep.output / "commands.txt").write_text(command)
+        about = {"seconds": 60.0, "device": "device", "threads": 1, "versions": VERSIONS}
+        metrics = [
+            {"iteration": 4, "phase": "test", "accuracy": 0.5},
+            {"iteration": 4, "phase": "training set", "corrupted": 0.25, "intact": 0.75},
+        ]
+        for cell in cells:
+            sweep.folder(cell).mkdir(parents=True, exist_ok=True)
+            (sweep.folder(cell) / "cell.metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in metrics))
+        return [Result(cell, [4], [0.5], 0.25, 0.75, about, 0.25, 0.5) for cell in cells]
+
+    monkeypatch.setattr("imae.experiments.sweep.run_sweep", run_sweep)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("figure", "cells"),
+    [
+        ("figure3 --net 32 --noise 80 --loss imae", [Cell(32, 80, "IMAE", 1)]),
+        ("figure4 --net 20 --noise 20 --loss CCE", [Cell(20, 20, "CCE", 1)]),
+        ("figure6 --T 8", [Cell(20, 0, "IMAE", 1, T=8.0), Cell(20, 50, "IMAE", 1)]),
+        ("figure7 --T 0", [Cell(20, 0, "IMAE", 1, T=0.0), Cell(20, 50, "IMAE", 1, T=0.0)]),
+        ("figure8 --T 4", [Cell(20, 50, "IMAE", 1, T=4.0)]),
+    ],
+)
+def test_each_figure_is_a_command_that_ends_in_its_page(
+    imae: Imae, tmp_path: Path, trained: list[Any], figure: str, cells: list[Cell]
+) -> None:
+    outcome = imae("reproduce", *figure.split(), "--data", "data", "--output", tmp_path / "out", "--cpu")
+    assert outcome.status == 0, outcome.err
+    assert trained == [*cells, None]
+    name = figure.split()[0]
+    assert outcome.out.split() == [str(tmp_path / "out" / f"{name}.{suffix}") for suffix in ("html", "md")]
+    options = (
+        figure.removeprefix(name)
+        .strip()
+        .replace("--T 8", "--T 8.0")
+        .replace("--T 4", "--T 4.0")
+        .replace("--T 0", "--T 0.0")
+    )
+    command = f"imae reproduce {name} --data data --schedule paper --output {tmp_path / 'out'} --cpu {options}"
+    assert command in (tmp_path / "out" / f"{name}.md").read_text()
+
+
+def test_figure_2_needs_no_data(imae: Imae, tmp_path: Path) -> None:
+    outcome = imae("reproduce", "figure2", "--output", tmp_path)
+    assert outcome.status == 0 and (tmp_path / "figure2.svg").exists()
+
+
+def test_tune_t_trains_the_grid_and_says_what_it_picks(imae: Imae, tmp_path: Path, trained: list[Any]) -> None:
+    options = ["--noise", "0", "--held-out", "7", "--T", "4", "--T", "2", "--q", "0.5", "--cpu"]
+    outcome = imae("tune-t", "--data", "data", "--output", tmp_path / "out", *options)
+    assert outcome.status == 0, outcome.err
+    general = {"noise": 0, "depth": 20, "seed": 1, "held_out": 7}
+    grid = [Cell(loss="IMAE", T=T, **general) for T in (2.0, 4.0)] + [Cell(loss="GCE", q=0.5, **general)]
+    assert trained == [*grid, {}]
+    assert "By the noisy labels of the images held out: IMAE, T = 2, test accuracy 50.0 %" in outcome.out
+    assert str(tmp_path / "out" / "tuning.html") in outcome.out
+    text = (tmp_path / "out" / "tuning.md").read_text()
+    assert "imae tune-t --data data --schedule paper" in text and "--noise 0 --held-out 7 --T 4.0 --T 2.0" in text
+
+
+def test_tune_t_takes_labels_of_ones_own(imae: Imae, tmp_path: Path, cifar10: Path, trained: list[Any]) -> None:
+    (tmp_path / "my labels.txt").write_text("1\n2\n3\n4\n5\n")
+    options = ["--labels", tmp_path / "my labels.txt", "--T", "8", "--q", "0.7", "--held-out", "2", "--cpu"]
+    outcome = imae("tune-t", "--data", cifar10, "--output", tmp_path / "out", *options)
+    assert outcome.status == 0, outcome.err
+    *cells, labels = trained
+    assert {(cell.labels, cell.noise) for cell in cells} == {("my-labels.txt", 0)}
+    assert labels["my-labels.txt"].tolist() == [1, 2, 3, 4, 5]
+    (tmp_path / "my labels.txt").write_text("1\n2\n")
+    outcome = imae("tune-t", "--data", cifar10, "--output", tmp_path / "out", *options)
+    assert outcome.status == 1 and "expected 5 labels" in outcome.err and outcome.err.count("\n") == 1
+    assert imae("tune-t", "--data", cifar10, "--labels", "x", "--noise", "0").status == 2
+
+
+def test_reproduce_cifar10n_trains_on_each_label_set(
+    imae: Imae, tmp_path: Path, cifar10: Path, trained: list[Any]
+) -> None:
+    names = ["clean_label", "aggre_label", "random_label1", "random_label2", "random_label3", "worse_label"]
+    np.savez(tmp_path / "human.npz", **{name: np.arange(5) * (name == "worse_label") for name in names})
+    options = ["--labels", tmp_path / "human.npz", "--loss", "IMAE", "--output", tmp_path / "out", "--cpu"]
+    outcome = imae("reproduce", "cifar10n", "--data", cifar10, *options)
+    assert outcome.status == 0, outcome.err
+    *cells, labels = trained
+    assert cells == [Cell(20, 0, "IMAE", 1, T=8, labels=name) for name in names[1:]]
+    assert labels["worse_label"].tolist() == [0, 1, 2, 3, 4]
+    row = next(line.split() for line in outcome.out.splitlines() if "worse_label" in line)
+    assert row[:4] == ["ResNet-20", "worse_label", "80.0", "IMAE"]
+    assert (tmp_path / "out" / "cifar10n.html").exists()

@@ -107,7 +107,7 @@ def test_the_command_ends_with_the_page_of_the_cells_asked_for(
     assert (sweep.schedule.iterations, sweep.schedule.subset, sweep.schedule.test_interval) == (128, 5000, 2)
     text = (tmp_path / "out" / "table2.html").read_text()
     assert "80.0 ± 0.0 (paper 80.9, -0.9)" in text and "Schedule: short, changed" in text
-    assert "--net 20 --noise 50 --loss imae --iterations 128" in text
+    assert "--iterations 128 --net 20 --noise 50 --loss imae" in text
     assert str(tmp_path / "out" / "table2.md") in capsys.readouterr().out
 
 

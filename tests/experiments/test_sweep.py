@@ -10,15 +10,18 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from imae.experiments import sweep as sweep_module
 from imae.experiments.paper import SCHEDULES, Schedule
-from imae.experiments.sweep import Cell, Result, Sweep, commands, run_sweep
+from imae.experiments.sweep import Cell, Result, Sweep, _solver_param, commands, run_sweep
+from imae.experiments.training_accuracy import training_accuracy
 from imae.prototxt_like.errors import InputError
 from imae.solvers.log import read_metrics
+from imae.solvers.solver import Solver
 
 SCHEDULE = Schedule(iterations=24, subset=16, test_interval=5, train_batch=4, test_batch=10)
 CCE, IMAE = (Cell(20, 50, loss, 1) for loss in ("CCE", "IMAE"))
@@ -33,21 +36,18 @@ run_sweep(sweep, [eval(sys.argv[4])], jobs=1, command="sweep", progress=lambda *
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random images in the form of CIFAR-10's binary version: 5 x 4 for training, 15 for testing."""
-    root = tmp_path_factory.mktemp("data")
-    folder = root / "cifar-10-batches-bin"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name, count in {**{f"data_batch_{i}": 4 for i in range(1, 6)}, "test_batch": 15}.items():
-        records = rng.integers(0, 256, (count, 1 + 3 * 32 * 32), np.uint8)
-        records[:, 0] %= 10
-        (folder / f"{name}.bin").write_bytes(records.tobytes())
-    return root
+def data(random_cifar10: Path) -> Path:
+    """20 images for training, 15 for testing."""
+    return random_cifar10
 
 
-def run(sweep: Sweep, *cells: Cell, jobs: int = 1, command: str = "sweep") -> list[Result]:
-    return run_sweep(sweep, cells, jobs=jobs, command=command, progress=lambda *_: None)
+def run(sweep: Sweep, *cells: Cell, jobs: int = 1, command: str = "sweep", **labels: list[int]) -> list[Result]:
+    own = {name: np.array(values) for name, values in labels.items()}
+    return run_sweep(sweep, cells, jobs=jobs, command=command, progress=lambda *_: None, labels=own)
+
+
+def solver_param(sweep: Sweep, cell: Cell, labels: str | None = None) -> Any:
+    return _solver_param(cell, sweep.schedule, sweep.folder(cell), sweep.data, labels)
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +182,71 @@ def test_the_short_schedule_shows_each_image_as_often_as_the_papers() -> None:
     paper, short = SCHEDULES["paper"], SCHEDULES["short"]
     assert paper.iterations * 128 / 50000 == short.iterations * 128 / short.subset == pytest.approx(164, abs=0.2)
     assert paper.steps == (32000, 48000) and short.steps == (3200, 4800)
+
+
+def test_a_cell_is_trained_with_the_T_q_labels_and_images_it_names(data: Path, tmp_path: Path) -> None:
+    whole = Sweep(tmp_path, data, replace(SCHEDULE, subset=0))
+
+    def settings(cell: Cell, labels: str | None = None) -> tuple[Any, ...]:
+        net = Solver(solver_param(whole, cell, labels)).net
+        images, loss = net.steps[0].layer, net.steps[-1].layer.param
+        own = images.param.cifar10_data_param
+        return own.subset, own.noise_file, round(own.noise_rate, 6), loss.imae_param.T, round(loss.gce_param.q, 6)
+
+    (tmp_path / "labels.txt").write_text("3\n" * 20)
+    assert settings(IMAE) == (0, "", 0.5, 8, 0.7)
+    assert settings(replace(IMAE, noise=0)) == (0, "", 0, 0.5, 0.7)
+    assert settings(replace(IMAE, T=2.0, held_out=6)) == (14, "", 0.5, 2, 0.7)
+    assert settings(replace(IMAE, loss="GCE", q=0.3))[-1] == 0.3
+    own = str(tmp_path / "labels.txt")
+    assert settings(replace(IMAE, noise=0, T=4.0, labels="own"), own) == (0, own, 0, 4, 0.7)
+    assert (
+        Solver(solver_param(whole, replace(CCE, noise=0, labels="own"), own)).net.steps[0].layer.labels.tolist()
+        == [3] * 20
+    )
+
+
+def test_a_cells_folder_is_its_own() -> None:
+    assert CCE.name == "resnet20_noise50_cce_seed1", "a folder of cells from before these settings were there"
+    changed = [replace(IMAE, T=4.0), replace(IMAE, q=0.7), replace(IMAE, labels="noise50"), replace(IMAE, held_out=5)]
+    assert len({cell.name for cell in (CCE, IMAE, *changed)}) == 6
+
+
+def test_a_result_from_before_cells_had_more_settings_is_read(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, tmp_path, SCHEDULE)
+    sweep.folder(CCE).mkdir(parents=True)
+    cell = {"depth": 20, "noise": 50, "loss": "CCE", "seed": 1}
+    values = {"cell": cell, "iterations": [0], "test": [0.5], "corrupted": 0.1, "intact": 0.2, "about": {}}
+    (sweep.folder(CCE) / "result.json").write_text(json.dumps(values))
+    assert sweep.result(CCE) == Result(CCE, [0], [0.5], 0.1, 0.2, {})
+
+
+def test_images_held_out_are_those_after_the_ones_trained_on(data: Path, tmp_path: Path) -> None:
+    whole = Sweep(tmp_path, data, replace(SCHEDULE, subset=0))
+    solver = Solver(solver_param(whole, replace(CCE, held_out=6)))
+    rest, held_out = training_accuracy(solver), training_accuracy(solver, held_out=6)
+    both = training_accuracy(Solver(solver_param(whole, CCE)))
+    assert 14 * rest.corrupted + 6 * held_out.corrupted == pytest.approx(20 * both.corrupted)
+    assert 14 * rest.intact + 6 * held_out.intact == pytest.approx(20 * both.intact)
+
+
+def test_a_sweep_keeps_the_labels_its_cells_name_and_tests_on_images_held_out(data: Path, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, data, replace(SCHEDULE, iterations=4, subset=0))
+    cell = Cell(20, 0, "IMAE", 1, T=8.0, labels="own", held_out=8)
+    (result,) = run(sweep, cell, own=[1] * 20)
+    assert 12 * result.corrupted == pytest.approx(round(12 * result.corrupted))
+    for accuracy in (result.held_out_noisy, result.held_out_intact):
+        assert accuracy is not None and 8 * accuracy == pytest.approx(round(8 * accuracy))
+    assert np.load(sweep.labels_file("own")).tolist() == [1] * 20
+    assert run(sweep, cell, own=[1] * 20) == [result]
+    with pytest.raises(InputError, match='holds other labels of the name "own"; give another --output'):
+        run(sweep, cell, own=[1] * 19 + [2])
+
+
+def test_more_images_held_out_than_there_are_is_refused(data: Path, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, data, SCHEDULE)
+    message = "5 images held out: .* has 20 training images, of which the first 16 are trained on"
+    with pytest.raises(InputError, match=message):
+        run(sweep, replace(CCE, held_out=5))
+    with pytest.raises(InputError, match="20 images held out"):
+        run(replace(sweep, schedule=replace(SCHEDULE, subset=0)), replace(CCE, held_out=20))

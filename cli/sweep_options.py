@@ -1,0 +1,188 @@
+"""The options of every command that trains a sweep of cells, and what those commands do alike."""
+
+import functools
+import inspect
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from imae.cli.options import Cpu, Gpu, choose_device
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from imae.experiments.sweep import Cell, Result, Sweep
+    from imae.layers.data.label_noise import Labels
+
+Own = ParamSpec("Own")
+CELLS, _CHANGING = "Which cells (all, by default)", "What to change in the schedule"
+
+Net = Annotated[
+    list[int] | None, typer.Option("--net", metavar="DEPTH", help="A ResNet: 20, 32, ...", rich_help_panel=CELLS)
+]
+Noise = Annotated[
+    list[int] | None, typer.Option("--noise", metavar="PERCENT", help="20, 50, 80.", rich_help_panel=CELLS)
+]
+Loss = Annotated[
+    list[str] | None, typer.Option("--loss", metavar="LOSS", help="CCE, MAE, GCE, IMAE.", rich_help_panel=CELLS)
+]
+
+
+class ScheduleName(StrEnum):
+    """How long to train: as the paper, or a tenth of that on a tenth of the images."""
+
+    paper = "paper"
+    short = "short"
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What the options stand for; each field is one of them."""
+
+    context: typer.Context
+    data: Annotated[Path, typer.Option(metavar="ROOT", help="The folder with CIFAR-10.", show_default=False)]
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="64,000 iterations on all images, or 6,400 on the first 5,000.")
+    ] = ScheduleName.paper
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Train each cell with the seeds 1 to N.")] = 1
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="How many cells to train at a time.")] = 1
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=1, help="CPU threads of each cell; results depend on it in rounding.")
+    ] = 1
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where cells, figures and pages go; goes on with what is there.")
+    ] = Path("tables")
+    gpu: Gpu = None
+    cpu: Cpu = False
+    iterations: Annotated[
+        int | None, typer.Option(metavar="N", min=4, help="Stop at this iteration.", rich_help_panel=_CHANGING)
+    ] = None
+    subset: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Train on the first N images.", rich_help_panel=_CHANGING)
+    ] = None
+
+    @property
+    def schedule_name(self) -> str:
+        """The schedule, in words."""
+        return f"{self.schedule}, changed" if self.iterations or self.subset else str(self.schedule)
+
+    @property
+    def command(self) -> str:
+        """The command line that these options, and the command's own, stand for."""
+        words = self.context.command_path.split()
+        for option in self.context.command.params:
+            value = self.context.params.get(option.name or "")
+            unset = value is None or value is False or value in ([], ())
+            if unset or (value == option.default and option.name != "schedule"):
+                continue
+            for item in value if isinstance(value, list | tuple) else [value]:
+                words += [option.opts[0]] if item is True else [option.opts[0], str(item)]
+        return shlex.join(words)
+
+    def sweep(self) -> "Sweep":
+        """Return the sweep, whose cells are still to be named."""
+        from imae.experiments.paper import SCHEDULES
+        from imae.experiments.sweep import Sweep
+
+        schedule = SCHEDULES[self.schedule]
+        if self.iterations:
+            interval = max(1, self.iterations // 64)
+            schedule = replace(schedule, iterations=self.iterations, test_interval=interval)
+        if self.subset:
+            schedule = replace(schedule, subset=self.subset)
+        return Sweep(self.output, self.data, schedule, str(choose_device(self.gpu, self.cpu)), self.threads)
+
+    def run(
+        self, sweep: "Sweep", cells: "Sequence[Cell]", labels: "Mapping[str, Labels] | None" = None
+    ) -> "list[Result]":
+        """Train the cells that have no result yet, showing how far they are, and return all results.
+
+        Ctrl-C, or a batch system's SIGTERM, ends the command after a line that says how to go on.
+        """
+        from imae.experiments.sweep import run_sweep
+
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            finished = sum(sweep.result(cell) is not None for cell in cells)
+            with _Cells(len(cells), finished, sweep.schedule.iterations) as display:
+                return run_sweep(
+                    sweep, cells, jobs=self.jobs, command=self.command, progress=display.advance, labels=labels
+                )
+        except KeyboardInterrupt:
+            finished = sum(sweep.result(cell) is not None for cell in cells)
+            typer.echo(f"Stopped with {finished} of {len(cells)} cells done. Go on with: {self.command}")
+            raise typer.Exit(130) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def takes_sweep_options(command: Callable[Concatenate[SweepOptions, Own], None]) -> Callable[..., None]:
+    """Give a command, beside its own options, those of `SweepOptions`, which it gets as its first argument."""
+    names = [field.name for field in fields(SweepOptions)]
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        options = SweepOptions(**{name: values.pop(name) for name in names})
+        command(options, **values)  # type: ignore[call-arg]
+
+    shared = inspect.signature(SweepOptions).parameters.values()
+    own = list(inspect.signature(command).parameters.values())[1:]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*shared, *own)]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
+
+
+class _Cells:
+    """Shows how many cells are done and, on a terminal, how far those are that run. A context manager."""
+
+    def __init__(self, total: int, finished: int, iterations: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._total, self._done, self._iterations = total, finished, iterations
+        self._bars: dict[str, tuple[TaskID, int, float]] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._all = self._progress.add_task("cells", total=total, completed=finished, rate="")
+
+    def __enter__(self) -> "_Cells":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, cell: str, iteration: int, finished: bool) -> None:
+        """Show a cell's iteration, or that it has its result; called on any thread."""
+        now = time.monotonic()
+        if cell not in self._bars:
+            bar = self._progress.add_task(cell, total=self._iterations, completed=iteration, rate="")
+            self._bars[cell] = bar, iteration, now
+        bar, first, since = self._bars[cell]
+        speed = (iteration - first) / (now - since) if now > since else 0
+        self._progress.update(bar, completed=iteration, rate=f"{speed:.4g} it/s" if speed else "")
+        if finished:
+            self._progress.update(bar, visible=False)
+            self._progress.update(self._all, advance=1)
+            self._done += 1
+            if self._progress.disable:
+                print(f"{cell} is done, {self._done} of {self._total}", file=sys.stderr)

@@ -1,0 +1,73 @@
+"""`imae tune-t`: choose T of IMAE, and q of GCE, on training images held out."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imae.cli.sweep_options import CELLS, SweepOptions, takes_sweep_options
+from imae.cli.table import print_table
+
+
+@takes_sweep_options
+def tune_t(
+    options: SweepOptions,
+    noise: Annotated[
+        int | None, typer.Option(metavar="PERCENT", help="Draw so many labels anew: 0, 20, 50 (default) or 80.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:KEY]", help="Train on these labels: .npy, an array of an .npz, or text with one a line."
+        ),
+    ] = None,
+    net: Annotated[int, typer.Option(metavar="DEPTH", help="The ResNet: 20, 32 or 56.")] = 20,
+    held_out: Annotated[int, typer.Option(metavar="N", min=1, help="Hold the last N training images out.")] = 5000,
+    T: Annotated[
+        list[float] | None, typer.Option("--T", metavar="T", help="0, 0.5, 1, ..., 16.", rich_help_panel=CELLS)
+    ] = None,
+    q: Annotated[
+        list[float] | None, typer.Option("--q", metavar="Q", help="0.1, 0.3, ..., 0.9.", rich_help_panel=CELLS)
+    ] = None,
+) -> None:
+    """Choose T of IMAE, and q of GCE, by training with each value and comparing on training images held out.
+
+    The best is picked twice, by the intact labels of those images and, as who has noisy labels has no others, by labels
+    with the same noise; the report says what each pick costs in test accuracy. What is finished stays on disk: the same
+    command, given again, goes on where it was stopped or killed.
+
+    --labels takes one label for each training image. Own images can stand in for CIFAR-10's in the layout of its binary
+    version (cifar-10-batches-bin), with their labels as they are and --noise 0: both picks are one then.
+
+    [bold]imae tune-t --data DATA --schedule short --noise 50 --T 4 --T 8 --jobs 2[/]
+    """
+    from imae.experiments.paper import T_GRID
+    from imae.experiments.sweep import CLASSES
+    from imae.experiments.tuning import COLUMNS, Q_GRID, candidates_of, picks, rows_of, tuning_cells, write_tuning
+    from imae.layers.data.cifar10_data import load_cifar10
+    from imae.layers.data.label_noise import load_labels
+
+    if labels and noise is not None:
+        raise typer.BadParameter("give --noise or --labels, not both")
+    name = re.sub(r"[^\w.-]", "-", Path(labels).name) if labels else ""
+    cells = tuning_cells(
+        depth=net,
+        noise=0 if labels else 50 if noise is None else noise,
+        labels=name,
+        held_out=held_out,
+        seeds=options.seeds,
+        T=T or T_GRID,
+        q=q or Q_GRID,
+    )
+    sweep = options.sweep()
+    own = {}
+    if labels:
+        own[name] = load_labels(labels, len(load_cifar10(options.data, True)[1]), CLASSES)
+    results = options.run(sweep, cells, own)
+    candidates = candidates_of(results)
+    print_table(["loss", *COLUMNS], rows_of(candidates), right=[1, 2, 3])
+    for pick in picks(candidates):
+        typer.echo(pick.text)
+    for path in write_tuning(sweep, results, schedule_name=options.schedule_name):
+        typer.echo(path)

@@ -1,0 +1,136 @@
+"""Accuracy against iteration: the paper's Figures 3, 4, 6, 7 and 8, from the metrics files of a sweep."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imae.examples.write_examples import T_INTACT, T_NOISY
+from imae.experiments import plot_style
+from imae.experiments.paper import FIGURE_6_NOISE, FIGURE_8_T, T_GRID
+from imae.experiments.report import Figure, Part, Table
+from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep_page import chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
+from imae.prototxt_like.errors import InputError
+from imae.solvers.log import read_metrics
+
+Number = Literal[3, 4, 6, 7, 8]
+Quantity = Literal["accuracy", "corrupted", "intact"]
+"""As the metrics files call it; `accuracy` is that of the test phase."""
+
+FIGURES: dict[Number, tuple[Quantity, str]] = {
+    3: ("corrupted", "Accuracy on the corrupted training set against iteration"),
+    4: ("accuracy", "Accuracy on the intact test set against iteration, labels corrupted"),
+    6: ("accuracy", "Accuracy on the test set against iteration, for each T of IMAE"),
+    7: ("corrupted", "Accuracy on the training set, by the labels trained on, against iteration, for each T of IMAE"),
+    8: ("intact", "Accuracy on the training set by its intact labels against iteration, labels corrupted"),
+}
+"""What each figure shows, and its title."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a panel: percentages by iteration, and how it is drawn."""
+
+    label: str
+    iterations: Sequence[int]
+    percent: Sequence[float]
+    style: dict[str, Any]
+
+
+def cells_by_T(number: Literal[6, 7, 8], seeds: int, values: Sequence[float] = ()) -> list[Cell]:
+    """Return the cells of Figure 6, 7 or 8 for seeds 1 .. `seeds` and some values of T (none: all).
+
+    A cell with the T of the paper's tables is the tables' own. Raises InputError for a T that the figure lacks.
+    """
+    values = chosen(f"Figure {number}", "--T", values, FIGURE_8_T if number == 8 else T_GRID)
+    cells = []
+    for noise in FIGURE_6_NOISE[1:] if number == 8 else FIGURE_6_NOISE:
+        of_tables = T_NOISY if noise else T_INTACT
+        for T in values:
+            for seed in range(1, seeds + 1):
+                cells.append(Cell(20, noise, "IMAE", seed, T=None if of_tables == T else T))
+    return cells
+
+
+def read_curve(sweep: Sweep, cell: Cell, quantity: Quantity) -> tuple[list[int], list[float]]:
+    """Return the iterations at which a trained cell's `quantity` was measured, and its values, as percentages.
+
+    Raises InputError if the cell's metrics file is missing, damaged or without such records.
+    """
+    path = sweep.folder(cell) / "cell.metrics.jsonl"
+    phase = "test" if quantity == "accuracy" else "training set"
+    try:
+        records = [record for record in read_metrics(path) if record["phase"] == phase]
+        points = {int(record["iteration"]): 100 * float(record[quantity]) for record in records}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as the metrics of a cell: {error}") from error
+    if not points:
+        raise InputError(f'{path}: has no record of the phase "{phase}"')
+    return list(points), list(points.values())
+
+
+def draw_panels(panels: Mapping[str, Sequence[Curve]], stem: Path, *, columns: int, y: str, legend: str = "") -> None:
+    """Draw titled panels, `columns` in a row, into `stem`.png and .svg; a legend with a title stands beside them."""
+    rows = -(-len(panels) // columns)
+    figure, all_axes = plot_style.new_figure(rows, columns, width=3.6, height=2.6, x="iteration", y=y)
+    for axes, (title, curves) in zip(all_axes, panels.items(), strict=False):
+        for curve in curves:
+            axes.plot(curve.iterations, curve.percent, label=curve.label, **curve.style)
+        axes.set_ylim(0, 100)
+        axes.set_title(title, size=plot_style.FONT_SIZE)
+    for axes in all_axes[len(panels) :]:
+        axes.set_axis_off()
+    if legend:
+        plot_style.legend(all_axes[columns - 1], legend, outside=True)
+    else:
+        plot_style.legend(all_axes[0])
+    plot_style.save(figure, stem)
+
+
+def draw_test_accuracy(results: Sequence[Result], stem: Path, *, columns: int) -> None:
+    """Draw the mean test accuracy of each loss, in a panel for each net and labels, into `stem`.png and .svg."""
+    panels: dict[str, list[Curve]] = {}
+    for alike in over_seeds(results):
+        cell = alike[0].cell
+        mean = [100 * statistics.fmean(values) for values in zip(*(result.test for result in alike), strict=True)]
+        curve = Curve(cell.loss, alike[0].iterations, mean, plot_style.LOSS_STYLES[cell.loss])
+        panels.setdefault(group_name(cell), []).append(curve)
+    draw_panels(panels, stem, columns=min(columns, len(panels)), y="test accuracy, %")
+
+
+def write_figure(number: Number, sweep: Sweep, results: Sequence[Result], *, schedule_name: str) -> list[Path]:
+    """Write `figureN`, .html, .md, .png and .svg, into the sweep's folder; return the paths of the pages.
+
+    Raises InputError if a cell's metrics file cannot be read.
+    """
+    quantity, title = FIGURES[number]
+    of_T = number in (6, 7, 8)
+    panels: dict[str, list[Curve]] = {}
+    rows = []
+    for alike in over_seeds(results):
+        cell, T = alike[0].cell, _T(alike[0].cell)
+        label, style = (f"{T:g}", _T_style(T)) if of_T else (cell.loss, plot_style.LOSS_STYLES[cell.loss])
+        curves = [read_curve(sweep, result.cell, quantity) for result in alike]
+        percent = [statistics.fmean(values) for values in zip(*(curve[1] for curve in curves), strict=True)]
+        panels.setdefault(group_name(cell), []).append(Curve(label, curves[0][0], percent, style))
+        ends = [mean_text([at(curve[1]) for curve in curves]) for at in (max, lambda values: values[-1])]
+        rows.append([group_name(cell), f"IMAE, T = {label}" if of_T else label, *ends])
+    columns = len({(result.cell.noise, result.cell.labels) for result in results})
+    stem, y = sweep.output / f"figure{number}", "test accuracy, %" if quantity == "accuracy" else "training accuracy, %"
+    draw_panels(panels, stem, columns=columns, y=y, legend="IMAE, $T$" if of_T else "")
+    parts: list[Part] = [
+        Figure(stem, f"{title}: %, mean over the seeds."),
+        Table(["net and labels", "loss", "highest", "at the end"], rows, f"The same, %: {spread(results)}."),
+    ]
+    return write_sweep_page(stem.name, f"Figure {number}: {title}", parts, sweep, results, schedule_name=schedule_name)
+
+
+def _T(cell: Cell) -> float:
+    return (T_NOISY if cell.noise else T_INTACT) if cell.T is None else cell.T
+
+
+def _T_style(T: float) -> dict[str, Any]:
+    """The same T has the same colour in each figure."""
+    return {"color": plot_style.sequence(len(T_GRID))[T_GRID.index(T)]}

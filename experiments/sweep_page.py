@@ -1,0 +1,88 @@
+"""What the pages of all sweeps say alike: figures of several seeds, the settings, and the commands that made them."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from imae.examples.write_examples import T_INTACT, T_NOISY
+from imae.experiments.report import Code, Heading, Items, Part, write_page
+from imae.experiments.sweep import Cell, Result, Sweep, commands
+from imae.prototxt_like.errors import InputError
+
+Value = TypeVar("Value")
+
+
+def chosen(what: str, option: str, asked: Sequence[Value], has: Sequence[Value]) -> list[Value]:
+    """Return those of `has` that are asked for (none: all). Raises InputError, naming the option, for any other."""
+    for value in asked:
+        if value not in has:
+            expected = ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in has)
+            raise InputError(f"{option} {value}: {what} has no such cell, expected one of {expected}")
+    return [value for value in has if value in (asked or has)]
+
+
+def over_seeds(results: Sequence[Result]) -> list[list[Result]]:
+    """Return the results in groups that differ in the seed alone, in the order of each group's first."""
+    groups: dict[Cell, list[Result]] = {}
+    for result in results:
+        groups.setdefault(replace(result.cell, seed=0), []).append(result)
+    return list(groups.values())
+
+
+def group_name(cell: Cell) -> str:
+    """Return the net and the labels it is trained on, in words."""
+    noise = cell.labels or (f"{cell.noise} % noise" if cell.noise else "intact labels")
+    return f"ResNet-{cell.depth}, {noise}"
+
+
+def mean_text(values: Sequence[float]) -> str:
+    """Return the mean and, from two values on, the standard deviation of a sample, as text with one decimal."""
+    mean = f"{statistics.fmean(values):.1f}"
+    return mean + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def spread(results: Sequence[Result]) -> str:
+    """Return what a number on the page is, over the seeds."""
+    seeds = len({result.cell.seed for result in results})
+    return f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+
+
+def write_sweep_page(
+    name: str, title: str, parts: Sequence[Part], sweep: Sweep, results: Sequence[Result], *, schedule_name: str
+) -> list[Path]:
+    """Write `name`.html and .md into the sweep's folder: `parts`, settings, commands; return the pages' paths."""
+    end: list[Part] = [
+        Heading("Settings"),
+        Items(_settings(sweep, results, schedule_name)),
+        Heading("Made by"),
+        Code(commands(sweep.output)),
+    ]
+    return write_page(sweep.output / name, title, [*parts, *end])
+
+
+def _settings(sweep: Sweep, results: Sequence[Result], schedule_name: str) -> list[str]:
+    schedule, (first, second) = sweep.schedule, sweep.schedule.steps
+    about = [result.about for result in results]
+    versions = sorted({", ".join(f"{name} {number}" for name, number in each["versions"].items()) for each in about})
+    seconds = [each["seconds"] for each in about]
+    images = f"the first {schedule.subset:,} training images" if schedule.subset else "all training images"
+    held_out = max(result.cell.held_out for result in results)
+    if held_out and not schedule.subset:
+        images += f" but the last {held_out:,}"
+    seeds = sorted({result.cell.seed for result in results})
+    return [
+        f"Schedule: {schedule_name}: {schedule.iterations:,} iterations of {schedule.train_batch} images on {images}; "
+        f"learning rate 0.1, divided by 10 at {first:,} and {second:,}; momentum 0.9, weight decay 0.0001",
+        f"Tested every {schedule.test_interval} iterations and at the end, on the whole test set",
+        f"Where nothing else is said: T of IMAE {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE 0.7",
+        f"Seeds: {', '.join(map(str, seeds))}: of initial weights, order and augmentation; "
+        "the wrong labels are the same for all losses and seeds",
+        f"Device: {'; '.join(sorted({each['device'] for each in about}))}; "
+        f"each cell is a process with {sweep.threads} CPU thread{'s' if sweep.threads > 1 else ''}, "
+        "however many run at a time",
+        f"Wall time: {sum(seconds) / 3600:.2f} hours over {len(seconds)} cells, "
+        f"the longest {max(seconds) / 3600:.2f} hours",
+        f"Versions: {'; '.join(versions)}",
+    ]

@@ -1,0 +1,157 @@
+"""Choosing T of IMAE, and q of GCE, on training images held out, by their intact labels and by noisy ones."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from imae.examples.write_examples import DEPTHS, NOISE
+from imae.experiments import plot_style
+from imae.experiments.paper import T_GRID
+from imae.experiments.report import Figure, Heading, Items, Part, Table
+from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep_page import chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
+from imae.prototxt_like.errors import InputError
+
+Q_GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""The q of GCE, from near CCE (0) to near MAE (1)."""
+COLUMNS = ("held out, noisy labels", "held out, intact labels", "test, final")
+NOISY, INTACT = "noisy labels", "intact labels"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A value of T or q: final accuracies over the seeds, in %."""
+
+    parameter: str
+    """T or q."""
+    value: float
+    noisy: list[float]
+    """On the images held out, by labels with the noise of those trained on."""
+    intact: list[float]
+    """On the same by their intact labels."""
+    test: list[float]
+
+    @property
+    def name(self) -> str:
+        """The loss with its value."""
+        return f"{'IMAE' if self.parameter == 'T' else 'GCE'}, {self.parameter} = {self.value:g}"
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The candidate that is best on the images held out by some labels."""
+
+    candidate: Candidate
+    labels: str
+    cost: float
+    """By how many percentage points the test accuracy of the best candidate is higher."""
+
+    @property
+    def text(self) -> str:
+        """What was picked, by what, and what it costs, in a sentence."""
+        measured = f"test accuracy {statistics.fmean(self.candidate.test):.1f} %"
+        cost = f"{self.cost:.1f} points below the best of the grid" if self.cost else "the best of the grid"
+        return f"By the {self.labels} of the images held out: {self.candidate.name}, {measured}, {cost}"
+
+
+def tuning_cells(
+    *,
+    depth: int,
+    noise: int,
+    labels: str,
+    held_out: int,
+    seeds: int,
+    T: Sequence[float] = T_GRID,
+    q: Sequence[float] = Q_GRID,
+) -> list[Cell]:
+    """Return the cells of IMAE with each of `T` and of GCE with each of `q`, for seeds 1 .. `seeds`.
+
+    Trained on labels of which `noise` percent are drawn anew, or on those with the name `labels`. Raises InputError for
+    a depth or noise that the examples lack, or a T or q that its loss does not take.
+    """
+    chosen("tune-t", "--net", [depth], DEPTHS)
+    chosen("tune-t", "--noise", [noise], NOISE)
+    for value in T:
+        if not 0 <= value < math.inf:
+            raise InputError(f"--T {value:g}: expected a finite number of at least 0")
+    for value in q:
+        if not 0 < value <= 1:
+            raise InputError(f"--q {value:g}: expected 0 < q <= 1")
+    general = Cell(depth, noise, "IMAE", 1, labels=labels, held_out=held_out)
+    grid = [replace(general, T=value) for value in sorted({*T})]
+    grid += [replace(general, loss="GCE", q=value) for value in sorted({*q})]
+    return [replace(cell, seed=seed) for cell in grid for seed in range(1, seeds + 1)]
+
+
+def candidates_of(results: Sequence[Result]) -> list[Candidate]:
+    """Return a candidate for each T and q, in the order of the results."""
+    return [_candidate(alike) for alike in over_seeds(results)]
+
+
+def _candidate(alike: Sequence[Result]) -> Candidate:
+    parameter, value = ("q", alike[0].cell.q) if alike[0].cell.T is None else ("T", alike[0].cell.T)
+    assert value is not None, "each cell has its T or q"
+    noisy, intact = ([100 * float(getattr(r, f"held_out_{labels}")) for r in alike] for labels in ("noisy", "intact"))
+    return Candidate(parameter, value, noisy, intact, [100 * result.final for result in alike])
+
+
+def picks(candidates: Sequence[Candidate]) -> list[Pick]:
+    """Return, for T and for q, what noisy and what intact labels pick by the mean over seeds: of equals the first."""
+    found = []
+    for parameter in dict.fromkeys(candidate.parameter for candidate in candidates):
+        grid = [candidate for candidate in candidates if candidate.parameter == parameter]
+        best = max(statistics.fmean(candidate.test) for candidate in grid)
+        by: dict[str, Callable[[Candidate], float]] = {
+            NOISY: lambda candidate: statistics.fmean(candidate.noisy),
+            INTACT: lambda candidate: statistics.fmean(candidate.intact),
+        }
+        for labels, accuracy in by.items():
+            pick = max(grid, key=accuracy)
+            found.append(Pick(pick, labels, best - statistics.fmean(pick.test)))
+    return found
+
+
+def rows_of(candidates: Sequence[Candidate]) -> list[list[str]]:
+    """Return the rows of a table with the loss and `COLUMNS`."""
+    return [[c.name, *map(mean_text, (c.noisy, c.intact, c.test))] for c in candidates]
+
+
+def write_tuning(sweep: Sweep, results: Sequence[Result], *, schedule_name: str) -> list[Path]:
+    """Write `tuning`, .html, .md, .png and .svg, into the sweep's folder; return the paths of the pages."""
+    candidates, cell = candidates_of(results), results[0].cell
+    figure = sweep.output / "tuning"
+    _plot(candidates, figure)
+    deviation = 50 / cell.held_out**0.5
+    parts: list[Part] = [
+        f"{group_name(cell)}; the last {cell.held_out:,} training images are held out.",
+        Items([pick.text for pick in picks(candidates)]),
+        Table(["loss", *COLUMNS], rows_of(candidates), f"Final accuracy, %: {spread(results)}."),
+        f"Picked by the mean over seeds. An accuracy on {cell.held_out:,} images has a standard error of up to "
+        f"{deviation:.1f} points, so that candidates closer than that are as good as equal.",
+        Heading("Accuracy against the parameter"),
+        Figure(figure, "Final accuracy, %, mean over the seeds, of each T of IMAE and each q of GCE."),
+    ]
+    return write_sweep_page(
+        "tuning", "Choosing T and q on images held out", parts, sweep, results, schedule_name=schedule_name
+    )
+
+
+def _plot(candidates: Sequence[Candidate], stem: Path) -> None:
+    parameters = list(dict.fromkeys(candidate.parameter for candidate in candidates))
+    figure, panels = plot_style.new_figure(1, len(parameters), width=3.6, height=2.6, y="final accuracy, %")
+    for axes, parameter in zip(panels, parameters, strict=True):
+        grid = [candidate for candidate in candidates if candidate.parameter == parameter]
+        places = range(len(grid))
+        for label, marker, values in (
+            ("test", "o", [c.test for c in grid]),
+            (f"held out, {INTACT}", "s", [c.intact for c in grid]),
+            (f"held out, {NOISY}", "^", [c.noisy for c in grid]),
+        ):
+            axes.plot(places, [statistics.fmean(each) for each in values], marker=marker, markersize=4, label=label)
+        axes.set_xticks(places, [f"{candidate.value:g}" for candidate in grid])
+        axes.set_xlabel("$T$ of IMAE" if parameter == "T" else "$q$ of GCE")
+        axes.set_ylim(0, 100)
+    plot_style.legend(panels[-1], outside=True)
+    plot_style.save(figure, stem)
