@@ -12,6 +12,7 @@ from imae.cli.check_gradients import check_gradients
 from imae.cli.convert import convert
 from imae.cli.demo import demo
 from imae.cli.devices import devices
+from imae.cli.digits_retrieval import digits_retrieval
 from imae.cli.export import export
 from imae.cli.messages import error_line, log_warnings
 from imae.cli.reproduce import reproduce
@@ -31,6 +32,7 @@ app = typer.Typer(
 for command in (demo, train, test, export, time, check_gradients, retrieval, tune_t, devices):
     app.command()(command)
 app.add_typer(convert, name="convert")
+reproduce.command("digits-retrieval")(digits_retrieval)
 app.add_typer(reproduce, name="reproduce")
 app.command("device_query", hidden=True)(devices)
 
