@@ -14,6 +14,7 @@ from imae.cli.demo import demo
 from imae.cli.devices import devices
 from imae.cli.digits_retrieval import digits_retrieval
 from imae.cli.export import export
+from imae.cli.features import features
 from imae.cli.messages import error_line, log_warnings
 from imae.cli.reproduce import reproduce
 from imae.cli.retrieval import retrieval
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, test, export, time, check_gradients, retrieval, tune_t, devices):
+for command in (demo, train, test, export, time, check_gradients, features, retrieval, tune_t, devices):
     app.command()(command)
 app.add_typer(convert, name="convert")
 reproduce.command("digits-retrieval")(digits_retrieval)

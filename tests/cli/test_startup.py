@@ -34,7 +34,8 @@ def test_help_takes_less_than_half_a_second() -> None:
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize(
-    "command", ["train", "test", "export", "time", "check-gradients", "devices", "demo", "retrieval"]
+    "command",
+    ["train", "test", "export", "time", "check-gradients", "devices", "demo", "features", "retrieval", "tune-t"],
 )
 def test_each_command_has_help_with_an_example(imae: Callable[..., Any], command: str, flag: str) -> None:
     outcome = imae(command, flag)

@@ -1,0 +1,162 @@
+"""Runs a net over all images of its data layer and keeps one blob of each: the features that retrieval compares."""
+
+import hashlib
+import io
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from imae.layers.data.data_layer import DataLayer
+from imae.layers.layer import Shape, describe
+from imae.nets.net import Net
+from imae.nets.state import filter_layers
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes
+from imae.prototxt_like.schema import TEST, NetParameter
+from imae.prototxt_like.text import did_you_mean, read_net
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """What `extract_features` wrote: the shape of the table, and how many rows an earlier run had left."""
+
+    rows: int
+    features: int
+    found: int
+
+
+def extract_features(
+    model: Path,
+    weights: Path,
+    blob: str,
+    output: Path,
+    *,
+    data: Path | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    tf32: bool = False,
+    plan: str = "fused",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureReport:
+    """Write `blob` of every image of the net's data, in phase TEST, to `output`: .npy, float32 (images, features).
+
+    The images come once each, in the data layer's order, which is read from the folder or database `data` in place of
+    the prototxt's where it is given. `on_progress` is called after each batch: how many images are done, of how many.
+    Until the table is whole it grows under `output`'s name with an ending of its own; the same call, made again after
+    an interruption, goes on from there.
+
+    Raises InputError for a blob that the net lacks, layers without weights, and data that cannot be read.
+    """
+    param = _up_to(blob, _reading(data, read_net(model), model), model)
+    net = Net(
+        param,
+        TEST,
+        folder=model.parent,
+        device=device or torch.device("cpu"),
+        dtype=dtype,
+        tf32=tf32,
+        backward=False,
+        plan=plan,
+    )
+    net.keep_blobs = False
+    if kept := net.copy_weights(weights).kept:
+        raise InputError(f"{weights}: lacks weights of the layers {', '.join(kept)} of {model}")
+    (batch, *_), total = _data(net, model)
+    shape = net.shapes[net.newest[blob]]
+    if shape[:1] != (batch,):
+        raise InputError(f'{model}: "{blob}" is {describe(shape)}, expected a row for each of {batch} images')
+    features = math.prod(shape[1:])
+    table = _Table(output, (total, features), _fingerprint(param, weights, dtype, tf32, total), batch)
+    report = FeatureReport(total, features, found=table.rows)
+    net.context.forwards = table.rows // batch
+    while table.rows < total:
+        values = net.forward()[blob].float().reshape(batch, features)
+        table.append(values.cpu().numpy()[: total - table.rows])
+        on_progress(table.rows, total)
+    table.finish()
+    return report
+
+
+class _Table:
+    """A .npy file of float32 rows that grows under a name of its own until it is whole.
+
+    The name has a fingerprint of all that the rows depend on, so that nobody goes on from rows of something else.
+    """
+
+    def __init__(self, output: Path, shape: tuple[int, int], fingerprint: str, batch: int) -> None:
+        """Open the file, with the whole batches that an earlier run left in it."""
+        self._output = output
+        self._path = output.with_name(f"{output.name}.{fingerprint}.partial")
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        start, row = len(header.getvalue()), 4 * shape[1]
+        try:
+            self._file = self._path.open("a+b")
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+        size = self._file.seek(0, os.SEEK_END)
+        self.rows = max(size - start, 0) // row // batch * batch
+        self._file.truncate(start + self.rows * row if size >= start else 0)
+        if size < start:
+            self._file.write(header.getvalue())
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write more rows."""
+        self._file.write(np.ascontiguousarray(rows, "<f4").tobytes())
+        self._file.flush()
+        self.rows += len(rows)
+
+    def finish(self) -> None:
+        """Give the file the name of the output."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._path.replace(self._output)
+
+
+def _reading(data: Path | None, param: NetParameter, model: Path) -> NetParameter:
+    """`param` with the `source` of its data layers replaced by `data`, if given."""
+    if data is None:
+        return param
+    sources = [
+        settings
+        for layer in param.layer
+        for field, settings in layer.ListFields()
+        if field.name.endswith("data_param") and "source" in settings.DESCRIPTOR.fields_by_name
+    ]
+    if not sources:
+        raise InputError(f"{model}: has no data layer with a source that {data} could replace")
+    for settings in sources:
+        settings.source = str(data)
+    return param
+
+
+def _up_to(blob: str, param: NetParameter, model: Path) -> NetParameter:
+    """The layers of the TEST phase up to the last that makes `blob`."""
+    param.state.phase = TEST
+    param = filter_layers(param)
+    makers = [i for i, layer in enumerate(param.layer) if blob in layer.top]
+    if not makers:
+        blobs = [top for layer in param.layer for top in layer.top]
+        raise InputError(f'{model}: no layer of its TEST phase has the top "{blob}"{did_you_mean(blob, blobs)}')
+    del param.layer[makers[-1] + 1 :]
+    return param
+
+
+def _data(net: Net, model: Path) -> tuple[Shape, int]:
+    """The shape of a batch of the net's data layer, and how many images it has."""
+    steps = [step for step in net.steps if isinstance(step.layer, DataLayer) and hasattr(step.layer, "num_images")]
+    if len(steps) != 1:
+        raise InputError(f"{model}: has {len(steps)} data layers that know how many images they have, expected one")
+    return net.shapes[steps[0].tops[0]], steps[0].layer.num_images  # type: ignore[attr-defined]
+
+
+def _fingerprint(param: NetParameter, weights: Path, *others: object) -> str:
+    digest = hashlib.blake2b(param.SerializeToString(deterministic=True), digest_size=8)
+    digest.update(read_bytes(weights))
+    digest.update(repr(others).encode())
+    return digest.hexdigest()
