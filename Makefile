@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := cli examples experiments layers nets prototxt_like solvers
 
-.PHONY: demo test check install test-slow format clean
+.PHONY: demo test check install test-slow bench format clean
 
 demo: install
 	$(BIN)/imae demo
@@ -16,10 +16,15 @@ test: install check
 test-slow: install
 	$(BIN)/python -m pytest -m slow -s $(PYTEST_FLAGS)
 
+# On a machine with nothing else to do: writes benchmarks/README.md's figures.
+bench: install
+	$(BIN)/python -m benchmarks
+
 check: install build/typing/imae
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(foreach package,$(PACKAGES),-p imae.$(package))
+	$(BIN)/mypy benchmarks
 
 format: install
 	$(BIN)/ruff check --fix .

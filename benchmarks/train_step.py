@@ -1,160 +1,100 @@
-"""Time and memory of a training iteration on the CPU: imae's plan against PyTorch eager, side by side.
+"""Time and memory of a training iteration on the CPU: imae's plans against PyTorch, side by side.
 
-    python -m benchmarks.train_step [--depth 20 32 56] [--batch 128] [--rounds 7] [--output train_step.json]
+    python -m benchmarks.train_step [--depth 20 32 56] [--batch 128] [--rounds 5] [--against eager compiled plain bf16]
 
-Each side is a process of its own (ours keeps freed memory, as `imae train` does), and they take turns, one iteration
-each, so that a noisy machine disturbs both alike. Reported are medians, the median of the ratios of a turn, and each
-process's peak memory beyond what it held before the first iteration.
+Each side is a process of its own, and they take turns, one iteration each. All have the same net, batch and SGD, and
+the C library keep freed memory (`imae.nets.memory`), which PyTorch on its own does not. Reported are medians, the
+median of the ratios of a turn, and peak memory: what a process holds at most beyond what it held after an iteration at
+batch 2, so weights, momenta, activations and workspaces, but no code.
 """
 
 import argparse
-import json
-import multiprocessing
-import resource
-import statistics
-import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
-WARM_UP = 3
+import torch
 
+from benchmarks import floor, imae_resnet
+from benchmarks.measuring import Benchmark, Row, Side, median_ratio, positive, ratio, take_turns
+from benchmarks.pytorch_resnet import compiled, eager
 
-def ours(depth: int, batch: int) -> Callable[[], None]:
-    """Return one iteration of the fused plan: forward, backward and update."""
-    import torch
-
-    from imae.nets.memory import keep_freed_memory
-    from imae.nets.resnet_cifar import resnet_cifar
-    from imae.prototxt_like.net_spec import L, NetSpec
-    from imae.prototxt_like.schema import SolverParameter
-    from imae.solvers.solver import Solver
-
-    keep_freed_memory()
-    net = resnet_cifar(depth, "cce")
-    body = [layer for layer in net.layer if layer.type not in ("Cifar10Data", "Accuracy")]
-    n = NetSpec()
-    n.data = L.Input(shape={"dim": [batch, 3, 32, 32]})
-    n.label = L.Input(shape={"dim": [batch]})
-    fed = n.to_proto(net.name)
-    fed.layer.extend(body)
-    param = SolverParameter(base_lr=0.1, momentum=0.9, weight_decay=1e-4, lr_policy="fixed", net_param=fed)
-    solver = Solver(param)
-    data, label = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
-
-    def iterate() -> None:
-        solver.net.clear_diffs()
-        solver.net.forward(data=data, label=label)
-        solver.net.backward()
-        solver.update.apply(0.1)
-
-    return iterate
+SMALL_BATCH = 2
+SIDES: dict[str, tuple[Callable[..., Callable[[], None]], tuple[Any, ...]]] = {
+    "ours": (imae_resnet.training, ()),
+    "plain": (imae_resnet.training, ("plain",)),
+    "bf16": (imae_resnet.training, ("fused", torch.bfloat16)),
+    "eager": (eager, ()),
+    "compiled": (compiled, ()),
+}
+"""What builds an iteration of (depth, batch, ...), and with what besides."""
 
 
-def pytorch(depth: int, batch: int) -> Callable[[], None]:
-    """Return one iteration of the usual nn.Module ResNet: autograd, channels_last, torch.optim.SGD."""
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F
-
-    class Block(nn.Module):
-        def __init__(self, before: int, width: int, stride: int) -> None:
-            super().__init__()
-            self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(width)
-            self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(width)
-            self.stride, self.zeros = stride, width - before
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-            y = self.bn2(self.conv2(y))
-            if self.stride > 1:
-                x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.zeros))
-            return F.relu(y + x, inplace=True)
-
-    blocks: list[nn.Module] = []
-    before = 16
-    for stage, width in enumerate((16, 32, 64)):
-        for i in range((depth - 2) // 6):
-            blocks.append(Block(before, width, 2 if stage and not i else 1))
-            before = width
-    head = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
-    tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
-    model = nn.Sequential(*head, *blocks, *tail).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    data = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    label = torch.randint(10, (batch,))
-
-    def iterate() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(model(data), label).backward()
-        optimiser.step()
-
-    return iterate
+def compare(depth: int, batch: int, rounds: int, against: Sequence[str] = ("eager",)) -> tuple[Row, list[str]]:
+    """Return the row of one net and batch size, and what has to be said about it."""
+    name = f"ResNet-{depth}, batch {batch}"
+    sides = {}
+    for side in ("ours", *against):
+        build, more = SIDES[side]
+        small = None if side == "compiled" else (depth, SMALL_BATCH, *more)  # its compiler would count as memory
+        sides[side] = Side(build, (depth, batch, *more), process=True, small=small)
+    solver = imae_resnet.solver(depth, batch)
+    size = floor.largest_value(solver.net)
+    turns = take_turns(sides | floor.yardsticks(size), rounds, label=name)
+    rates = floor.rates(turns, size)
+    row: Row = {"net": f"ResNet-{depth}", "depth": depth, "batch": batch}
+    row["floor_ms"] = 1e3 * floor.iteration_seconds(solver, rates)
+    for side in sides:
+        row |= {f"{side}_ms": turns[side].ms, f"{side}_mib": turns[side].mib}
+    for side in {"eager", "compiled"} & set(sides):
+        row[f"{side}_ratio"] = median_ratio(turns["ours"], turns[side])
+    if "bf16" in sides:
+        row["bf16_ratio"] = median_ratio(turns["bf16"], turns["ours"])
+    row["memory_ratio"] = ratio(row["ours_mib"], row.get("eager_mib"))
+    missing = [f"{name}: {turns[side].missing}." for side in sides if turns[side].missing]
+    return row, [f"{name}: {floor.describe_rates(rates)}", *missing]
 
 
-def serve(build: Callable[[int, int], Callable[[], None]], depth: int, batch: int, pipe: Connection) -> None:
-    """Run an iteration for each message, answering with its seconds and the process's peak growth in bytes."""
-    iterate = build(depth, batch)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    while pipe.recv():
-        start = time.perf_counter()
-        iterate()
-        seconds = time.perf_counter() - start
-        pipe.send((seconds, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which nets, how often, and against what."""
+    others = [side for side in SIDES if side != "ours"]
+    parser.add_argument("--depth", type=positive, nargs="+", default=[20, 32, 56])
+    parser.add_argument("--batch", type=positive, default=128)
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--against", nargs="+", choices=others, default=others, help="compiled takes minutes.")
 
 
-def measure(depth: int, batch: int, rounds: int) -> dict[str, float]:
-    """Return the medians of `rounds` turns of both sides."""
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    processes = []
-    for name, build in (("ours", ours), ("pytorch", pytorch)):
-        pipes[name], theirs = context.Pipe()
-        processes.append(context.Process(target=serve, args=(build, depth, batch, theirs), daemon=True))
-        processes[-1].start()
-    turns: dict[str, list[tuple[float, int]]] = {name: [] for name in pipes}
-    for _ in range(WARM_UP + rounds):
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            turns[name].append(pipe.recv())
-    for pipe, process in zip(pipes.values(), processes, strict=True):
-        pipe.send(False)
-        process.join()
-    seconds = {name: [turn[0] for turn in turns[name][WARM_UP:]] for name in turns}
-    memory = {name: turns[name][-1][1] for name in turns}
-    ratios = [a / b for a, b in zip(seconds["ours"], seconds["pytorch"], strict=True)]
-    return {
-        "depth": depth,
-        "batch": batch,
-        "ours_ms": 1e3 * statistics.median(seconds["ours"]),
-        "pytorch_ms": 1e3 * statistics.median(seconds["pytorch"]),
-        "time_ratio": statistics.median(ratios),
-        "ours_peak_mib": memory["ours"] / 2**20,
-        "pytorch_peak_mib": memory["pytorch"] / 2**20,
-        "memory_ratio": memory["ours"] / memory["pytorch"],
-    }
+def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """A row for each net."""
+    rows, notes = [], []
+    for depth in options.depth:
+        row, said = compare(depth, options.batch, options.rounds, options.against)
+        rows.append(row)
+        notes += said
+    return rows, notes
 
 
-def main() -> None:
-    """Print a table, and write it as JSON by option."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--depth", type=int, nargs="+", default=[20])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
-    rows = [measure(depth, options.batch, options.rounds) for depth in options.depth]
-    print("net        batch   ours ms  PyTorch ms  ratio   ours MiB  PyTorch MiB  ratio")
-    for row in rows:
-        print(
-            "ResNet-{depth:<3.0f} {batch:6.0f} {ours_ms:9.1f} {pytorch_ms:11.1f} {time_ratio:6.2f} "
-            "{ours_peak_mib:10.0f} {pytorch_peak_mib:12.0f} {memory_ratio:6.2f}".format(**row)
-        )
-    if options.output:
-        options.output.write_text(json.dumps(rows, indent=1) + "\n")
-
+BENCHMARK = Benchmark(
+    "train_step",
+    "A training iteration against PyTorch",
+    {
+        "net": "net",
+        "batch": "batch",
+        "floor_ms": "floor ms",
+        "ours_ms": "ours ms",
+        "plain_ms": "plain plan ms",
+        "bf16_ms": "bf16 ms",
+        "eager_ms": "eager ms",
+        "compiled_ms": "compiled ms",
+        "eager_ratio": "ours / eager",
+        "compiled_ratio": "ours / compiled",
+        "bf16_ratio": "bf16 / ours",
+        "ours_mib": "ours MiB",
+        "eager_mib": "eager MiB",
+        "memory_ratio": "ours / eager, memory",
+    },
+    add_options,
+    measure,
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main(__doc__)
