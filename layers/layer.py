@@ -91,6 +91,8 @@ class Layer:
     """Bottoms by which the layer has no derivative, such as labels."""
     no_gradient_from: ClassVar[frozenset[int]] = frozenset()
     """Tops whose gradient `backward` leaves out, such as the indices of maxima."""
+    remakes: ClassVar[bool] = False
+    """Whether a net makes its tops again for backward, by `remake`, instead of keeping them."""
     capturable: ClassVar[bool] = False
     """Whether a pass can be captured in a CUDA graph and replayed.
 
@@ -119,8 +121,8 @@ class Layer:
         """Return the derivative of the loss by each bottom that `needs` it, and add to each blob's `diff`."""
         raise NotImplementedError
 
-    def remake(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-        """Return `forward`'s tops once more, in the pass that `saved` is of, for a plan that did not keep them.
+    def remake(self, saved: Saved) -> list[Tensor]:
+        """Return `forward`'s tops once more, from what it saved; only of layers with `remakes`.
 
         Changes nothing: no running statistic moves on, nothing random is drawn anew.
         """

@@ -14,7 +14,7 @@ import imae.layers  # noqa: F401  registers the layers
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.input import Input
 from imae.layers.layer import TEST, Blob, Context, Layer, Saved, Shape, create_layer, describe
-from imae.nets.plan import Remade, fused_plan, remade_values
+from imae.nets.plan import Remade, fused_plan
 from imae.nets.precision import set_gpu_arithmetic
 from imae.nets.state import filter_layers
 from imae.nets.storage import Storage
@@ -118,7 +118,6 @@ class Net:
         if backward:
             self._plan_backward()
         self.plan = fused_plan(self.steps) if plan == "fused" else self.steps
-        self._remade = remade_values(self.plan)
         read = {bottom for step in self.steps for bottom in step.bottoms}
         self.inputs = [name for step in self.steps if isinstance(step.layer, Input) for name in step.layer.param.top]
         self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
@@ -155,9 +154,8 @@ class Net:
                     term = weight * top.sum()
                     loss = term if loss is None else loss + term
             if step.backward:
-                if step.tops[0] in self._remade:
-                    sources = zip(step.bottoms, bottoms, strict=True)
-                    remade[step.tops[0]] = Remade(step, [remade.get(number, value) for number, value in sources])
+                if step.layer.remakes:
+                    remade[step.tops[0]] = Remade(step)
                 step.saved = _without(remade, values, step)
                 step.saved["tops"] = [(top.shape, top.dtype) for top in tops]
             else:

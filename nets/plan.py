@@ -130,39 +130,17 @@ def _fused_loss(softmax: Softmax, loss: OnProbabilities) -> tuple[list[Layer], i
 
 
 class Remade:
-    """A value that is not kept for backward, but made again from others when the first step needs it."""
+    """A value that is not kept for backward, but made again when the first step needs it."""
 
-    def __init__(self, step: "Step", bottoms: "list[Tensor | Remade]") -> None:
-        self._step, self._bottoms = step, bottoms
+    def __init__(self, step: "Step") -> None:
+        self._step = step
         self._value: Tensor | None = None
 
     def value(self) -> Tensor:
         """Return the value."""
         if self._value is None:
-            bottoms = [bottom.value() if isinstance(bottom, Remade) else bottom for bottom in self._bottoms]
-            (self._value,) = self._step.layer.remake(bottoms, self._step.saved)
-            self._bottoms = []
+            (self._value,) = self._step.layer.remake(self._step.saved)
         return self._value
-
-
-def remade_values(plan: "list[Step]") -> set[int]:
-    """Return the values to make again for backward: cheap ones, from values that are kept for another reason.
-
-    A Normalise's top is made from its bottom, which its own backward needs. A SumReLU's top is made from bottoms that
-    are remade or that a convolution keeps, but not on top of another one that is remade so: making one value makes at
-    most three. Of a residual net's four values a block, three or two are kept.
-    """
-    kept = {bottom for step in plan if step.backward and isinstance(step.layer, _KEEPING) for bottom in step.bottoms}
-    depth: dict[int, int] = {}
-    for step in plan:
-        if not step.backward or not isinstance(step.layer, (Normalise, SumReLU)):
-            continue
-        if isinstance(step.layer, SumReLU) and not all(b in depth or b in kept for b in step.bottoms):
-            continue
-        deepest = 1 + max(depth.get(bottom, 0) for bottom in step.bottoms)
-        if deepest <= _DEEPEST:
-            depth[step.tops[0]] = deepest
-    return set(depth)
 
 
 class FusedLayer(Layer):
@@ -191,14 +169,14 @@ class BiaslessConvolution(FusedLayer):
         return self.convolution.backward(top_diffs, saved, needs, bias=False)
 
 
-_KEEPING, _DEEPEST = (Convolution, BiaslessConvolution), 2
-
-
 class Normalise(FusedLayer):
     """BatchNorm by the batch's statistics, then Scale and ReLU where there are any.
 
-    `bias` is that of the convolution before, which was left out: it belongs in the running mean.
+    `bias` is that of the convolution before, which was left out: it belongs in the running mean. The top is made again
+    for backward: it costs little, and its bottom is kept anyway.
     """
+
+    remakes = True
 
     def __init__(self, norm: BatchNorm, scale: Scale | None, relu: ReLU | None, bias: Blob | None) -> None:
         super().__init__(norm, scale, relu)
@@ -217,11 +195,11 @@ class Normalise(FusedLayer):
             saved["y"] = top
         return [top]
 
-    def remake(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def remake(self, saved: Saved) -> list[Tensor]:
         """y, by the mean and 1 / sqrt(var + eps) that were saved."""
         x, var = saved["x"], saved["inverse_std"] ** -2
         y = aten.native_batch_norm(x, *self._affine(), saved["mean"], var, False, 0.0, 0.0)[0]
-        return [(y.relu_() if self.relu else y).view_as(bottoms[0])]
+        return [(y.relu_() if self.relu else y).view(saved["tops"][0][0])]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """As BatchNorm, Scale and ReLU, one after the other."""
@@ -305,10 +283,6 @@ class SumReLU(FusedLayer):
         """y = max(0, sum of coeff_i x_i)."""
         saved["y"] = y = self.eltwise.forward(bottoms, saved)[0].relu_()
         return [y]
-
-    def remake(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-        """y."""
-        return self.forward(bottoms, {})
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """dx_i = coeff_i dy where y > 0."""
