@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from imae.experiments import plot_style
+from imae.experiments.best_and_final import BestAndFinal
 from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy
 from imae.layers.data.image_set import ImageSetData
 from imae.nets.memory import keep_freed_memory
@@ -27,23 +28,13 @@ COLUMNS = ("loss", "test, best", "test, final", "training, corrupted labels", "t
 
 
 @dataclass
-class Result:
+class Result(BestAndFinal):
     """One loss's accuracies, as fractions: on the test set by iteration, and on the training set at the end."""
 
     loss: str
     iterations: list[int]
     test: list[float]
     training: TrainingAccuracy
-
-    @property
-    def best(self) -> float:
-        """The best test accuracy."""
-        return max(self.test)
-
-    @property
-    def final(self) -> float:
-        """The test accuracy at the end."""
-        return self.test[-1]
 
 
 def run(output: Path, seed: int, console: Console) -> list[Result]:

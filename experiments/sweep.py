@@ -25,6 +25,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from imae.experiments.best_and_final import BestAndFinal
 from imae.experiments.paper import Schedule
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
@@ -86,7 +87,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(BestAndFinal):
     """What a cell came to: accuracies as fractions, on the test set by iteration, on the training set at the end."""
 
     cell: Cell
@@ -100,16 +101,6 @@ class Result:
     """Accuracy on the images held out, by labels with the same noise as those trained on."""
     held_out_intact: float | None = None
     """The same by the intact labels."""
-
-    @property
-    def best(self) -> float:
-        """The best test accuracy."""
-        return max(self.test)
-
-    @property
-    def final(self) -> float:
-        """The test accuracy at the end."""
-        return self.test[-1]
 
 
 @dataclass(frozen=True)
