@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import pytest
@@ -19,17 +20,19 @@ def test_importing_the_command_loads_no_heavy_library() -> None:
     assert printed == "[]\n"
 
 
-def test_help_takes_less_than_half_a_second() -> None:
-    """Of processor time: what else the machine does is no matter of the command's."""
-    command = [sys.executable, "-m", "imae.cli", "--help"]
-    seconds = []
-    for _ in range(3):
+def test_help_takes_little_more_than_a_command_without_options() -> None:
+    """Processor time over the least that the library asks for; `python -m benchmarks.startup` gives the seconds."""
+
+    def seconds(code: str) -> float:
         before = os.times()
-        assert "train" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         after = os.times()
-        user, system = after.children_user - before.children_user, after.children_system - before.children_system
-        seconds.append(user + system)
-    assert min(seconds) < 0.5
+        assert "--help" in run.stdout
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    ours = "import imae.cli; imae.cli.main(['--help'])"
+    bare = "import typer; app = typer.Typer(); app.command()(lambda: None); app(['--help'])"
+    assert median(seconds(ours) / seconds(bare) for _ in range(5)) < 1.5  # 1.2; with numpy, 1.8
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
