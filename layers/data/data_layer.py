@@ -23,7 +23,7 @@ class DataLayer(Layer):
         super().__init__(param, context)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"prefetch {self.name}")
         threads = torch.get_num_threads()
-        self._worker.submit(torch.set_num_threads, 1).result()  # or it takes as many again, from the net's own
+        self._worker.submit(_use_one_thread).result()
         torch.set_num_threads(threads)
         self._ahead: dict[tuple[int, int], Future[list[Tensor]]] = {}
 
@@ -42,3 +42,13 @@ class DataLayer(Layer):
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """Data has no bottoms to give a gradient to."""
         return []
+
+
+def _use_one_thread() -> int:
+    """Have torch compute on the calling thread alone.
+
+    With a team of its own there would be more threads than processors, and OpenMP would then put the net's threads to
+    sleep after every operation. A thread takes the number of the process at its first use of it: the second call.
+    """
+    torch.set_num_threads(1)
+    return torch.get_num_threads()

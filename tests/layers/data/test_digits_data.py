@@ -33,6 +33,18 @@ def test_the_split_never_changes_and_has_all_classes() -> None:
     assert test.bincount(minlength=10).min() > 35
 
 
+def test_batches_are_prepared_on_one_thread_whatever_the_net_has(make: Make) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        layer, _ = make('type: "DigitsData" top: "data" top: "label" digits_data_param { batch_size: 500 }')
+        layer.batch = lambda number: [torch.get_num_threads()]
+        assert layer.forward([], {}) == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_layer_gives_8_by_8_images_with_the_mean_removed(make: Make) -> None:
     prototxt = 'type: "DigitsData" top: "data" top: "label" digits_data_param { batch_size: 500 }'
     layer, shapes = make(prototxt, TEST)
