@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import Level, Stage, stages
+from imae.cli.options import Level, Stage, load_torch, stages
 from imae.cli.table import print_table
 
 
@@ -35,6 +35,7 @@ def check_gradients(
 
     [bold]imae check-gradients net.prototxt[/]
     """
+    load_torch()
     import torch
 
     from imae.layers.gradient_check import check_net

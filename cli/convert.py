@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from imae.cli.options import load_torch
 from imae.cli.progress import Display
 
 convert = typer.Typer(help="Convert a data set to what Caffe reads.", no_args_is_help=True)
@@ -31,6 +32,7 @@ def cifar10(
 
     [bold]imae convert cifar10 data data/lmdb --pad 4[/]
     """
+    load_torch()
     from imae.layers.data.convert import convert_cifar10
 
     with Display() as display:

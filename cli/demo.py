@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from imae.cli.options import load_torch
+
 
 def demo(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where logs, snapshots and results go.")] = Path(
@@ -16,6 +18,7 @@ def demo(
 
     [bold]imae demo --output digits-demo[/]
     """
+    load_torch()
     from rich.console import Console
 
     from imae.experiments.demo import run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imae.cli.options import Model, Weights
+from imae.cli.options import Model, Weights, load_torch
 
 if TYPE_CHECKING:
     from imae.nets.onnx_export import OnnxReport
@@ -45,6 +45,7 @@ def export(
         raise typer.BadParameter(f'--shape takes CxHxW, such as 3x32x32, not "{shape}"')
     sizes = [int(size) for size in re.split("[x,]", shape) if size]
     blobs = [blob for blob in outputs.split(",") if blob]
+    load_torch()
     from imae.nets.onnx_export import export_onnx
 
     report = export_onnx(

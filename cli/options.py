@@ -1,5 +1,7 @@
 """The options that several commands share, and what they stand for."""
 
+import gc
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,6 +67,18 @@ PlanOption = Annotated[
 ]
 
 
+def load_torch() -> None:
+    """Import torch, whose many objects all live on, without a search for garbage among them, then or at exit."""
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    try:
+        import torch  # noqa: F401
+    finally:
+        gc.enable()
+    gc.freeze()
+
+
 def stages(option: str) -> list[str]:
     """Return the stages that --stage names."""
     return [stage for stage in option.split(",") if stage]
@@ -76,6 +90,7 @@ def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0, local_ran
     Process `local_rank` of several on this machine gets the GPU of that place among those asked for, by default all.
     Raises InputError if the GPU asked for does not exist, or one process is to use more than one.
     """
+    load_torch()
     import torch
 
     if cpu and gpu is not None:

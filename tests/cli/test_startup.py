@@ -35,6 +35,15 @@ def test_help_takes_little_more_than_a_command_without_options() -> None:
     assert median(seconds(ours) / seconds(bare) for _ in range(5)) < 1.5  # 1.2; with numpy, 1.8
 
 
+def test_torch_is_loaded_without_a_search_for_garbage_then_or_at_exit() -> None:
+    code = (
+        "import gc; from imae.cli.options import load_torch; load_torch(); print(gc.isenabled(), gc.get_freeze_count())"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert printed[0] == "True"
+    assert int(printed[1]) > 100_000
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize(
     "command",
