@@ -184,9 +184,10 @@ def cifar10n(
 
     cells = human_cells(options.seeds, depths=net or (), sets=label_set or (), losses=loss or ())
     sweep, sets = options.sweep(), read_label_sets(labels, options.data)
-    results = options.run(sweep, cells, {cell.labels: sets[cell.labels] for cell in cells})
-    print_table(HEADER, rows_of(sets, results, sweep.schedule.subset), right=[2])
-    for path in write_human_noise(sweep, sets, results, schedule_name=options.schedule_name):
+    write_pages = partial(write_human_noise, sets)
+    outcome = options.run(sweep, cells, write_pages, {cell.labels: sets[cell.labels] for cell in cells})
+    print_table(HEADER, rows_of(sets, outcome.results, sweep.schedule.subset), right=[2])
+    for path in write_pages(outcome):
         typer.echo(path)
 
 
@@ -200,12 +201,12 @@ def _table(
     from imae.experiments.tables import HEADER, orderings, rows_of, select_cells, text_of, write_report
 
     cells = select_cells(number, options.seeds, depths=nets or (), noises=noises or (), losses=losses or ())
-    sweep = options.sweep()
-    results = options.run(sweep, cells)
-    rows = rows_of(results)
+    write_pages = partial(write_report, number)
+    outcome = options.run(options.sweep(), cells, write_pages)
+    rows = rows_of(outcome.results)
     print_table(HEADER, text_of(rows), right=[1])
     typer.echo(orderings(rows)[0])
-    for path in write_report(number, sweep, results, schedule_name=options.schedule_name):
+    for path in write_pages(outcome):
         typer.echo(path)
 
 
@@ -231,7 +232,6 @@ def _curves_of_T(number: Literal[6, 7, 8], options: SweepOptions, values: list[f
 def _curves(number: Literal[3, 4, 6, 7, 8], options: SweepOptions, cells: "list[Cell]") -> None:
     from imae.experiments.curves import write_figure
 
-    sweep = options.sweep()
-    results = options.run(sweep, cells)
-    for path in write_figure(number, sweep, results, schedule_name=options.schedule_name):
+    write_pages = partial(write_figure, number)
+    for path in write_pages(options.run(options.sweep(), cells, write_pages)):
         typer.echo(path)

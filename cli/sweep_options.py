@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from imae.experiments.sweep import Cell, Result, Sweep
+    from imae.experiments.sweep_page import Outcome
     from imae.layers.data.label_noise import Labels
 
 Own = ParamSpec("Own")
@@ -102,21 +103,37 @@ class SweepOptions:
         return Sweep(self.output, self.data, schedule, str(choose_device(self.gpu, self.cpu)), self.threads)
 
     def run(
-        self, sweep: "Sweep", cells: "Sequence[Cell]", labels: "Mapping[str, Labels] | None" = None
-    ) -> "list[Result]":
+        self,
+        sweep: "Sweep",
+        cells: "Sequence[Cell]",
+        write_pages: "Callable[[Outcome], list[Path]]",
+        labels: "Mapping[str, Labels] | None" = None,
+    ) -> "Outcome":
         """Train the cells that have no result yet, showing how far they are, and return all results.
 
-        Ctrl-C, or a batch system's SIGTERM, ends the command after a line that says how to go on.
+        Whenever a cell is done and others are not, the pages are written with the results so far. Ctrl-C, or a batch
+        system's SIGTERM, ends the command after a line that says how to go on.
         """
         from imae.experiments.sweep import run_sweep
+        from imae.experiments.sweep_page import Outcome
+
+        def outcome(results: "list[Result]") -> Outcome:
+            return Outcome(sweep, self.schedule_name, results, len(cells))
 
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             finished = sum(sweep.result(cell) is not None for cell in cells)
             with _Cells(len(cells), finished, sweep.schedule.iterations) as display:
-                return run_sweep(
-                    sweep, cells, jobs=self.jobs, command=self.command, progress=display.advance, labels=labels
+                results = run_sweep(
+                    sweep,
+                    cells,
+                    jobs=self.jobs,
+                    command=self.command,
+                    progress=display.advance,
+                    so_far=lambda results: write_pages(outcome(results)),
+                    labels=labels,
                 )
+                return outcome(results)
         except KeyboardInterrupt:
             finished = sum(sweep.result(cell) is not None for cell in cells)
             typer.echo(f"Stopped with {finished} of {len(cells)} cells done. Go on with: {self.command}")

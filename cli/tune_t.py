@@ -64,10 +64,10 @@ def tune_t(
     own = {}
     if labels:
         own[name] = load_labels(labels, len(load_cifar10(options.data, True)[1]), CLASSES)
-    results = options.run(sweep, cells, own)
-    candidates = candidates_of(results)
+    outcome = options.run(sweep, cells, write_tuning, own)
+    candidates = candidates_of(outcome.results)
     print_table(["loss", *COLUMNS], rows_of(candidates), right=[1, 2, 3])
     for pick in picks(candidates):
         typer.echo(pick.text)
-    for path in write_tuning(sweep, results, schedule_name=options.schedule_name):
+    for path in write_tuning(outcome):
         typer.echo(path)

@@ -11,7 +11,7 @@ from imae.experiments import plot_style
 from imae.experiments.paper import FIGURE_6_NOISE, FIGURE_8_T, T_GRID
 from imae.experiments.report import Figure, Part, Table
 from imae.experiments.sweep import Cell, Result, Sweep
-from imae.experiments.sweep_page import chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Outcome, chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
 from imae.prototxt_like.errors import InputError
 from imae.solvers.log import read_metrics
 
@@ -100,11 +100,12 @@ def draw_test_accuracy(results: Sequence[Result], stem: Path, *, columns: int) -
     draw_panels(panels, stem, columns=min(columns, len(panels)), y="test accuracy, %")
 
 
-def write_figure(number: Number, sweep: Sweep, results: Sequence[Result], *, schedule_name: str) -> list[Path]:
+def write_figure(number: Number, outcome: Outcome) -> list[Path]:
     """Write `figureN`, .html, .md, .png and .svg, into the sweep's folder; return the paths of the pages.
 
     Raises InputError if a cell's metrics file cannot be read.
     """
+    sweep, results = outcome.sweep, outcome.results
     quantity, title = FIGURES[number]
     of_T = number in (6, 7, 8)
     panels: dict[str, list[Curve]] = {}
@@ -124,7 +125,7 @@ def write_figure(number: Number, sweep: Sweep, results: Sequence[Result], *, sch
         Figure(stem, f"{title}: %, mean over the seeds."),
         Table(["net and labels", "loss", "highest", "at the end"], rows, f"The same, %: {spread(results)}."),
     ]
-    return write_sweep_page(stem.name, f"Figure {number}: {title}", parts, sweep, results, schedule_name=schedule_name)
+    return write_sweep_page(stem.name, f"Figure {number}: {title}", parts, outcome)
 
 
 def _T(cell: Cell) -> float:

@@ -10,8 +10,8 @@ from imae.examples.write_examples import DEPTHS, T_NOISY
 from imae.experiments.curves import draw_test_accuracy
 from imae.experiments.paper import LOSSES
 from imae.experiments.report import Figure, Heading, Part, Table
-from imae.experiments.sweep import CLASSES, Cell, Result, Sweep
-from imae.experiments.sweep_page import chosen, mean_text, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep import CLASSES, Cell, Result
+from imae.experiments.sweep_page import Outcome, chosen, mean_text, over_seeds, spread, write_sweep_page
 from imae.experiments.tables import COLUMNS, QUANTITIES
 from imae.layers.data.cifar10_data import load_cifar10
 from imae.layers.data.label_noise import Labels, load_labels
@@ -70,10 +70,9 @@ def rows_of(sets: Mapping[str, Labels], results: Sequence[Result], subset: int) 
     return rows
 
 
-def write_human_noise(
-    sweep: Sweep, sets: Mapping[str, Labels], results: Sequence[Result], *, schedule_name: str
-) -> list[Path]:
+def write_human_noise(sets: Mapping[str, Labels], outcome: Outcome) -> list[Path]:
     """Write `cifar10n`, .html, .md, .png and .svg, into the sweep's folder; return the paths of the pages."""
+    sweep, results = outcome.sweep, outcome.results
     figure = sweep.output / "cifar10n"
     draw_test_accuracy(results, figure, columns=3)
     rates = ", ".join(f"{name} {noise_percent(sets, name):.1f}" for name in LABEL_SETS)
@@ -88,6 +87,4 @@ def write_human_noise(
         Heading("Test accuracy against iteration"),
         Figure(figure, "Test accuracy, %, mean over the seeds."),
     ]
-    return write_sweep_page(
-        "cifar10n", "CIFAR-10N: human label noise", parts, sweep, results, schedule_name=schedule_name
-    )
+    return write_sweep_page("cifar10n", "CIFAR-10N: human label noise", parts, outcome)

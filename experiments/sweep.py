@@ -70,8 +70,7 @@ class Cell:
     def name(self) -> str:
         """The cell's folder."""
         parts = [
-            f"resnet{self.depth}",
-            f"labels-{self.labels}" if self.labels else f"noise{self.noise}",
+            self.task,
             self.loss.lower(),
             "" if self.T is None else f"T{self.T:.15g}",
             "" if self.q is None else f"q{self.q:.15g}",
@@ -79,6 +78,11 @@ class Cell:
             f"seed{self.seed}",
         ]
         return "_".join(filter(None, parts))
+
+    @property
+    def task(self) -> str:
+        """The net and the labels it is trained on."""
+        return f"resnet{self.depth}_" + (f"labels-{self.labels}" if self.labels else f"noise{self.noise}")
 
     @property
     def solver(self) -> str:
@@ -144,12 +148,14 @@ def run_sweep(
     jobs: int,
     command: str,
     progress: Progress,
+    so_far: Callable[[list[Result]], object] = lambda _: None,
     labels: "Mapping[str, Labels] | None" = None,
 ) -> list[Result]:
     """Train the cells that have no result yet, `jobs` at a time, and return all results, in the order of `cells`.
 
-    `labels` are those that cells name, of all training images; the folder keeps them. `command` is noted as one that
-    made the results. KeyboardInterrupt, and the failure of a cell, let the running cells take a snapshot before they
+    `so_far` is called with the results that there are whenever a cell is done and others are not. `labels` are those
+    that cells name, of all training images; the folder keeps them. `command` is noted as one that made the results.
+    KeyboardInterrupt, and the failure of a cell, let the running cells take a snapshot before they
     end. Raises InputError if the data is missing, too many images are held out, the folder belongs to a sweep with
     other settings or labels or another process is at work in it, or a cell fails.
     """
@@ -167,12 +173,14 @@ def run_sweep(
             try:
                 for future in as_completed(futures):
                     future.result()
+                    results = _results(sweep, cells)
+                    if len(results) < len(cells):
+                        so_far(results)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 processes.stop()
                 raise
-    results = [sweep.result(cell) for cell in cells]
-    return [result for result in results if result]
+    return _results(sweep, cells)
 
 
 def commands(output: Path) -> list[str]:
@@ -200,6 +208,10 @@ def _locked(output: Path) -> Iterator[int]:
                     raise InputError(f"{output}: another process works in this folder") from error
                 time.sleep(0.1)
         yield file.fileno()
+
+
+def _results(sweep: Sweep, cells: Sequence[Cell]) -> list[Result]:
+    return [result for result in map(sweep.result, cells) if result]
 
 
 def _settings(sweep: Sweep) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,17 @@ from imae.experiments.sweep import Cell, Result, Sweep, commands
 from imae.prototxt_like.errors import InputError
 
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a page is about: a sweep, the name of its schedule, and the results that there are."""
+
+    sweep: Sweep
+    schedule_name: str
+    results: Sequence[Result]
+    cells: int
+    """How many cells were asked for; those without a result are still to be trained."""
 
 
 def chosen(what: str, option: str, asked: Sequence[Value], has: Sequence[Value]) -> list[Value]:
@@ -49,20 +60,21 @@ def spread(results: Sequence[Result]) -> str:
     return f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
 
 
-def write_sweep_page(
-    name: str, title: str, parts: Sequence[Part], sweep: Sweep, results: Sequence[Result], *, schedule_name: str
-) -> list[Path]:
+def write_sweep_page(name: str, title: str, parts: Sequence[Part], outcome: Outcome) -> list[Path]:
     """Write `name`.html and .md into the sweep's folder: `parts`, settings, commands; return the pages' paths."""
+    done, folder = len(outcome.results), outcome.sweep.output
+    begin = [f"Not finished: this page tells of {done} of {outcome.cells} cells."] if done < outcome.cells else []
     end: list[Part] = [
         Heading("Settings"),
-        Items(_settings(sweep, results, schedule_name)),
+        Items(_settings(outcome)),
         Heading("Made by"),
-        Code(commands(sweep.output)),
+        Code(commands(folder)),
     ]
-    return write_page(sweep.output / name, title, [*parts, *end])
+    return write_page(folder / name, title, [*begin, *parts, *end])
 
 
-def _settings(sweep: Sweep, results: Sequence[Result], schedule_name: str) -> list[str]:
+def _settings(outcome: Outcome) -> list[str]:
+    sweep, results = outcome.sweep, outcome.results
     schedule, (first, second) = sweep.schedule, sweep.schedule.steps
     about = [result.about for result in results]
     versions = sorted({", ".join(f"{name} {number}" for name, number in each["versions"].items()) for each in about})
@@ -73,8 +85,8 @@ def _settings(sweep: Sweep, results: Sequence[Result], schedule_name: str) -> li
         images += f" but the last {held_out:,}"
     seeds = sorted({result.cell.seed for result in results})
     return [
-        f"Schedule: {schedule_name}: {schedule.iterations:,} iterations of {schedule.train_batch} images on {images}; "
-        f"learning rate 0.1, divided by 10 at {first:,} and {second:,}; momentum 0.9, weight decay 0.0001",
+        f"Schedule: {outcome.schedule_name}: {schedule.iterations:,} iterations of {schedule.train_batch} images on "
+        f"{images}; learning rate 0.1, divided by 10 at {first:,} and {second:,}; momentum 0.9, weight decay 0.0001",
         f"Tested every {schedule.test_interval} iterations and at the end, on the whole test set",
         f"Where nothing else is said: T of IMAE {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE 0.7",
         f"Seeds: {', '.join(map(str, seeds))}: of initial weights, order and augmentation; "

@@ -11,8 +11,8 @@ from imae.examples.write_examples import DEPTHS, NOISE
 from imae.experiments.curves import draw_test_accuracy
 from imae.experiments.paper import LOSSES, TABLE_1, TABLE_2
 from imae.experiments.report import Figure, Heading, Items, Part, Table
-from imae.experiments.sweep import Cell, Result, Sweep
-from imae.experiments.sweep_page import chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep import Cell, Result
+from imae.experiments.sweep_page import Outcome, chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
 
 Number = Literal[1, 2]
 QUANTITIES = ("best", "final", "corrupted", "intact")
@@ -101,13 +101,13 @@ def orderings(rows: Sequence[Row]) -> tuple[str, list[str]]:
     return f"By final test accuracy the losses are in the paper's order in {same} of {compared} cases.", lines
 
 
-def write_report(number: Number, sweep: Sweep, results: Sequence[Result], *, schedule_name: str) -> list[Path]:
+def write_report(number: Number, outcome: Outcome) -> list[Path]:
     """Write `table1` or `table2`, .html and .md, with its figure, into the sweep's folder; return the pages' paths."""
-    rows = rows_of(results)
+    rows = rows_of(outcome.results)
     summary, order = orderings(rows)
-    figure = sweep.output / f"table{number}_test_accuracy"
-    draw_test_accuracy(results, figure, columns=len({row.noise for row in rows}))
-    caption = f"Accuracy, %: {spread(results)}; in brackets the paper's value and the difference to it."
+    figure = outcome.sweep.output / f"table{number}_test_accuracy"
+    draw_test_accuracy(outcome.results, figure, columns=len({row.noise for row in rows}))
+    caption = f"Accuracy, %: {spread(outcome.results)}; in brackets the paper's value and the difference to it."
     if number == 1:
         caption += " The paper's Table 1 has one test accuracy, which is compared with the final one."
     parts: list[Part] = [
@@ -119,7 +119,7 @@ def write_report(number: Number, sweep: Sweep, results: Sequence[Result], *, sch
         Figure(figure, "Test accuracy, %, mean over the seeds."),
     ]
     title = f"Table {number}: CIFAR-10, {'intact' if number == 1 else 'corrupted'} labels"
-    return write_sweep_page(f"table{number}", title, parts, sweep, results, schedule_name=schedule_name)
+    return write_sweep_page(f"table{number}", title, parts, outcome)
 
 
 def _printed(depth: int, noise: int, loss: str) -> dict[str, float]:

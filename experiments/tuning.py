@@ -10,8 +10,8 @@ from imae.examples.write_examples import DEPTHS, NOISE
 from imae.experiments import plot_style
 from imae.experiments.paper import T_GRID
 from imae.experiments.report import Figure, Heading, Items, Part, Table
-from imae.experiments.sweep import Cell, Result, Sweep
-from imae.experiments.sweep_page import chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep import Cell, Result
+from imae.experiments.sweep_page import Outcome, chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
 from imae.prototxt_like.errors import InputError
 
 Q_GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -118,24 +118,22 @@ def rows_of(candidates: Sequence[Candidate]) -> list[list[str]]:
     return [[c.name, *map(mean_text, (c.noisy, c.intact, c.test))] for c in candidates]
 
 
-def write_tuning(sweep: Sweep, results: Sequence[Result], *, schedule_name: str) -> list[Path]:
-    """Write `tuning`, .html, .md, .png and .svg, into the sweep's folder; return the paths of the pages."""
-    candidates, cell = candidates_of(results), results[0].cell
-    figure = sweep.output / "tuning"
-    _plot(candidates, figure)
+def write_tuning(outcome: Outcome) -> list[Path]:
+    """Write a page and its figure, named after the net and the labels, into the sweep's folder; return both pages."""
+    candidates, cell = candidates_of(outcome.results), outcome.results[0].cell
+    stem = outcome.sweep.output / f"tuning_{cell.task}"
+    _plot(candidates, stem)
     deviation = 50 / cell.held_out**0.5
     parts: list[Part] = [
         f"{group_name(cell)}; the last {cell.held_out:,} training images are held out.",
         Items([pick.text for pick in picks(candidates)]),
-        Table(["loss", *COLUMNS], rows_of(candidates), f"Final accuracy, %: {spread(results)}."),
+        Table(["loss", *COLUMNS], rows_of(candidates), f"Final accuracy, %: {spread(outcome.results)}."),
         f"Picked by the mean over seeds. An accuracy on {cell.held_out:,} images has a standard error of up to "
         f"{deviation:.1f} points, so that candidates closer than that are as good as equal.",
         Heading("Accuracy against the parameter"),
-        Figure(figure, "Final accuracy, %, mean over the seeds, of each T of IMAE and each q of GCE."),
+        Figure(stem, "Final accuracy, %, mean over the seeds, of each T of IMAE and each q of GCE."),
     ]
-    return write_sweep_page(
-        "tuning", "Choosing T and q on images held out", parts, sweep, results, schedule_name=schedule_name
-    )
+    return write_sweep_page(stem.name, "Choosing T and q on images held out", parts, outcome)
 
 
 def _plot(candidates: Sequence[Candidate], stem: Path) -> None:

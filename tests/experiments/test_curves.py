@@ -8,6 +8,7 @@ import pytest
 from imae.experiments.curves import FIGURES, Number, cells_by_T, read_curve, write_figure
 from imae.experiments.paper import SCHEDULES
 from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep_page import Outcome
 from imae.experiments.tables import select_cells
 from imae.prototxt_like.errors import InputError
 
@@ -72,7 +73,7 @@ def test_a_figure_ends_in_a_page_with_what_it_shows(sweep: Sweep, number: Number
     else:
         cells = cells_by_T(number, 2)  # type: ignore[arg-type]
     results = [trained(sweep, cell, 0.4 if cell.seed == 1 else 0.6) for cell in cells]
-    page, markdown = write_figure(number, sweep, results, schedule_name="short")
+    page, markdown = write_figure(number, Outcome(sweep, "short", results, len(cells)))
     share = {"accuracy": 1, "corrupted": 1 / 2, "intact": 1 / 4}[FIGURES[number][0]]
     row = f"| {50 * share:.1f} ± {14.14213562 * share:.1f} |"
     text = markdown.read_text()
@@ -89,7 +90,7 @@ def test_curves_of_several_seeds_are_drawn_as_their_mean(sweep: Sweep, monkeypat
     monkeypatch.setattr("imae.experiments.curves.draw_panels", lambda panels, *_, **__: drawn.update(panels))
     monkeypatch.setattr("imae.experiments.curves.write_sweep_page", lambda *_, **__: [])
     results = [trained(sweep, Cell(32, 80, "MAE", seed), final) for seed, final in ((1, 0.4), (2, 0.6))]
-    write_figure(4, sweep, results, schedule_name="short")
+    write_figure(4, Outcome(sweep, "short", results, 2))
     ((title, (curve,)),) = drawn.items()
     assert (title, curve.label) == ("ResNet-32, 80 % noise", "MAE")
     assert curve.iterations == [0, 10, 20] and curve.percent == pytest.approx([10, 50, 50])

@@ -14,6 +14,7 @@ from imae.experiments.human_noise import (
 )
 from imae.experiments.paper import SCHEDULES
 from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep_page import Outcome
 from imae.layers.data.cifar10_data import load_cifar10
 from imae.prototxt_like.errors import InputError
 
@@ -75,7 +76,7 @@ def test_the_page_has_the_noise_beside_each_label_set(tmp_path: Path, files: tup
         for cell in human_cells(1, sets=["random_label1", "worse_label"], losses=["CCE", "IMAE"])
     ]
     sweep = Sweep(tmp_path, tmp_path, SCHEDULES["paper"])
-    page, markdown = write_human_noise(sweep, read_label_sets(*files), results, schedule_name="paper")
+    page, markdown = write_human_noise(read_label_sets(*files), Outcome(sweep, "paper", results, 4))
     text = markdown.read_text()
     assert "| ResNet-20 | worse_label | 20.0 | IMAE | 70.0 | 60.0 | 50.0 | 40.0 |" in text
     assert "aggre_label 0.0, random_label1 5.0" in text and "data:image/svg+xml;" in page.read_text()

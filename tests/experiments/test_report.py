@@ -9,6 +9,7 @@ import pytest
 from imae.experiments.paper import LOSSES, SCHEDULES, TABLE_1, TABLE_2
 from imae.experiments.report import Table, write_page
 from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep_page import Outcome
 from imae.experiments.tables import orderings, rows_of, select_cells, write_report
 from imae.prototxt_like.errors import InputError
 
@@ -62,7 +63,7 @@ def test_the_page_needs_no_other_file_and_says_how_it_was_made(tmp_path: Path) -
     sweep = Sweep(tmp_path, tmp_path, SCHEDULES["short"])
     (tmp_path / "commands.txt").write_text("imae reproduce table2 --data a&b\n")
     results = [result(50, loss, final, seed) for loss, final in (("CCE", 0.7), ("IMAE", 0.8)) for seed in (1, 2)]
-    page, markdown = write_report(2, sweep, results, schedule_name="short")
+    page, markdown = write_report(2, Outcome(sweep, "short", results, 4))
     text = page.read_text()
     assert re.findall(r'(?:src|href)="(.{19})', text) == ["data:image/svg+xml;"]
     assert "imae reproduce table2 --data a&amp;b" in text and "a &lt;device&gt;" in text
@@ -77,7 +78,16 @@ def test_the_page_needs_no_other_file_and_says_how_it_was_made(tmp_path: Path) -
         "1 of 1 cases",
     ):
         assert expected in text and expected in markdown.read_text()
+    assert "Not finished" not in text
     assert "![Test accuracy" in markdown.read_text() and (tmp_path / "table2_test_accuracy.png").exists()
+
+
+def test_a_page_of_a_sweep_that_goes_on_says_so(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, tmp_path, SCHEDULES["short"])
+    pages = write_report(2, Outcome(sweep, "short", [result(50, "CCE", 0.7)], 4))
+    for page in pages:
+        text = page.read_text()
+        assert "Not finished: this page tells of 1 of 4 cells." in text and "Too few losses were trained" in text
 
 
 def test_markdown_tables_keep_their_columns(tmp_path: Path) -> None:
@@ -111,12 +121,13 @@ def test_the_command_ends_with_the_page_of_the_cells_asked_for(
     assert str(tmp_path / "out" / "table2.md") in capsys.readouterr().out
 
 
-def test_a_stopped_command_says_how_to_go_on(
+def test_a_stopped_command_leaves_the_page_of_what_is_done_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from imae.cli import main
 
-    def interrupted(*_: object, **__: object) -> Callable[[], None]:
+    def interrupted(*_: object, so_far: Callable[[list[Result]], object], **__: object) -> None:
+        so_far([result(0, "CCE", 0.7)])
         raise KeyboardInterrupt
 
     monkeypatch.setattr("imae.experiments.sweep.run_sweep", interrupted)
@@ -125,3 +136,4 @@ def test_a_stopped_command_says_how_to_go_on(
     assert ended.value.code == 130
     command = f"imae reproduce table1 --data data --schedule paper --output {tmp_path} --cpu --loss CCE"
     assert capsys.readouterr().out == f"Stopped with 0 of 3 cells done. Go on with: {command}\n"
+    assert "this page tells of 1 of 3 cells" in (tmp_path / "table1.md").read_text()

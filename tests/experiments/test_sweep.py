@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,25 @@ def test_a_finished_cell_is_not_trained_again(
     monkeypatch.setattr("imae.experiments.sweep.subprocess.Popen", start)
     assert run(sweep, IMAE, CCE, command="again") == results[::-1]
     assert commands(sweep.output) == ["sweep", "again"]
+
+
+def test_results_are_told_while_others_are_to_come(
+    undisturbed: tuple[Sweep, list[Result]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, results = undisturbed
+    told: list[list[Result]] = []
+
+    def copy(processes: sweep_module._Processes, cell: Cell) -> None:
+        if cell == IMAE:
+            while not told:
+                time.sleep(0.01)
+        shutil.copytree(reference.folder(cell), processes._sweep.folder(cell))
+
+    monkeypatch.setattr(sweep_module._Processes, "run", copy)
+    sweep = replace(reference, output=tmp_path)
+    options: dict[str, Any] = {"jobs": 2, "command": "sweep", "progress": lambda *_: None}
+    assert run_sweep(sweep, [IMAE, CCE], so_far=told.append, **options) == results[::-1]
+    assert told == [results[:1]]
 
 
 def test_an_interrupt_leaves_a_snapshot_to_go_on_from(data: Path, tmp_path: Path) -> None:

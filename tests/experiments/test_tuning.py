@@ -7,6 +7,7 @@ import pytest
 
 from imae.experiments.paper import SCHEDULES, T_GRID
 from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep_page import Outcome
 from imae.experiments.tuning import Q_GRID, candidates_of, picks, tuning_cells, write_tuning
 from imae.prototxt_like.errors import InputError
 
@@ -73,7 +74,7 @@ def test_a_grid_that_cannot_be_trained_is_refused(changed: dict[str, object], me
 
 def test_the_page_tells_picks_costs_and_how_sure_they_are(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, tmp_path, SCHEDULES["paper"])
-    page, markdown = write_tuning(sweep, grid(), schedule_name="paper")
+    page, markdown = write_tuning(Outcome(sweep, "paper", grid(), 5))
     text = markdown.read_text()
     for expected in (
         "By the noisy labels of the images held out: IMAE, T = 4, test accuracy 69.0 %, 10.0 points below the best",
@@ -85,4 +86,6 @@ def test_the_page_tells_picks_costs_and_how_sure_they_are(tmp_path: Path) -> Non
     ):
         assert expected in text
         assert expected in page.read_text() or "|" in expected
-    assert (tmp_path / "tuning.png").exists() and (tmp_path / "tuning.svg").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"tuning_resnet20_noise50.{suffix}" for suffix in ("html", "md", "png", "svg")
+    }
