@@ -47,12 +47,19 @@ def resnet(depth: int) -> nn.Module:
 
 
 def eager(depth: int, batch: int) -> Callable[[], None]:
+    """Return one training iteration, run by PyTorch as it is written, but keeping freed memory as imae does."""
+    keep_freed_memory()
+    return as_it_comes(depth, batch)
+
+
+def as_it_comes(depth: int, batch: int) -> Callable[[], None]:
     """Return one training iteration, run by PyTorch as it is written."""
     return _iteration(depth, batch, lambda function: function)
 
 
 def compiled(depth: int, batch: int) -> Callable[[], None]:
     """Return the same with net and loss under torch.compile; raises Unavailable where that fails."""
+    keep_freed_memory()
     try:
         iterate = _iteration(depth, batch, torch.compile)
         iterate()
@@ -63,7 +70,6 @@ def compiled(depth: int, batch: int) -> Callable[[], None]:
 
 def _iteration(depth: int, batch: int, prepare: Callable[[Objective], Objective]) -> Callable[[], None]:
     """Forward and backward of what `prepare` makes of the loss as a function, then the update."""
-    keep_freed_memory()
     model = resnet(depth)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     data = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
