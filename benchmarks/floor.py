@@ -187,7 +187,11 @@ def _row(part: str, work: Work, ours_ms: float | None) -> Row:
 
 
 def _watch(solver: Solver, spent: dict[str, float]) -> None:
-    """Have the seconds that the steps of the plan and the update take added to `spent`, by type of layer."""
+    """Have the seconds that the steps of the plan and the update take added to `spent`, by type of layer.
+
+    The batch is not taken in parts then, in which each layer has no time of its own.
+    """
+    solver.net.keep_blobs = True
     maker = {number: step for step in solver.net.steps for number in step.tops}
     for step in solver.net.plan:
         first = maker[step.tops[0]]  # of the layers that the step stands for

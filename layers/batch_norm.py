@@ -27,6 +27,7 @@ class BatchNorm(Layer):
         param, shape = self.param.batch_norm_param, bottoms[0]
         given = param.HasField("use_global_stats")
         self.use_global = param.use_global_stats if given else not self.context.training
+        self.by_image = self.use_global
         self.fraction, self.eps = param.moving_average_fraction, param.eps
         if any(spec.lr_mult for spec in self.param.param):
             raise self.error("its statistics cannot be learned: each param must have lr_mult 0")
@@ -45,7 +46,7 @@ class BatchNorm(Layer):
         batch_mean, batch_var = (torch.zeros_like(blob.data) for blob in self.blobs[:2])
         folded = x if x.dim() > 1 else x[:, None]
         y, mean, inverse_std = aten.native_batch_norm(folded, None, None, batch_mean, batch_var, True, 1.0, self.eps)
-        self.move_on(batch_mean, batch_var, folded)
+        self.move_on(batch_mean, batch_var, folded.numel() // folded.shape[1])
         saved.update(x=folded, mean=mean, inverse_std=inverse_std)
         if folded.numel() == folded.shape[1]:  # x - mean is 0, where PyTorch leaves its rounding over sqrt(eps)
             y = torch.zeros_like(y)
@@ -76,9 +77,9 @@ class BatchNorm(Layer):
         factor = torch.where(weight == 0, 0.0, 1 / weight)
         return mean * factor, var * factor
 
-    def move_on(self, batch_mean: Tensor, batch_var: Tensor, x: Tensor) -> None:
-        """Add a batch's statistics to the decayed sums; `batch_var` comes with the factor m / (m - 1) of m samples."""
-        if x.numel() == x.shape[1]:  # one sample a channel: its variance is 0, where m / (m - 1) gives 0 / 0
+    def move_on(self, batch_mean: Tensor, batch_var: Tensor, samples: int) -> None:
+        """Add a batch's statistics, over `samples` m a channel, to the sums; `batch_var` has the factor m / (m - 1)."""
+        if samples == 1:  # the variance is 0, where m / (m - 1) gives 0 / 0
             batch_var = torch.zeros_like(batch_var)
         mean, var, weight = (blob.data.mul_(self.fraction) for blob in self.blobs)
         mean.add_(batch_mean)

@@ -21,6 +21,7 @@ class Concat(Layer):
         if param.HasField("axis") and param.HasField("concat_dim"):
             raise self.error("concat_param has both axis and concat_dim, it takes one of them")
         self.along = self.axis(param.concat_dim if param.HasField("concat_dim") else param.axis, bottoms[0])
+        self.by_image = self.along != 0
         first, last = bottoms[0][: self.along], bottoms[0][self.along + 1 :]
         if any(bottom != (*first, *bottom[self.along : self.along + 1], *last) for bottom in bottoms):
             raise self.error(f"its bottoms differ in more than axis {self.along}: {', '.join(map(describe, bottoms))}")

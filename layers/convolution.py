@@ -21,6 +21,7 @@ class Convolution(Layer):
     bottoms = (1, None)
     tops = (1, None)
     capturable = True
+    by_image = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Read the geometry, create weight and bias, return one top shape a bottom."""

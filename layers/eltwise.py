@@ -19,6 +19,7 @@ class Eltwise(Layer):
     type = "Eltwise"
     bottoms = (2, None)
     capturable = True
+    by_image = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """All bottoms and the top have one shape."""

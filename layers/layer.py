@@ -93,6 +93,8 @@ class Layer:
     """Tops whose gradient `backward` leaves out, such as the indices of maxima."""
     remakes: ClassVar[bool] = False
     """Whether a net makes its tops again for backward, by `remake`, instead of keeping them."""
+    by_image: bool = False
+    """Whether each index along the first axis goes through the layer alone: a batch can be cut along it."""
     capturable: ClassVar[bool] = False
     """Whether a pass can be captured in a CUDA graph and replayed.
 

@@ -35,6 +35,7 @@ class Pooling(Layer):
         """Read the geometry and return the top's shape, twice where the indices are asked for."""
         param, shape = self.param.pooling_param, bottoms[0]
         self.method = param.PoolMethod.Name(param.pool)
+        self.by_image = self.method != "STOCHASTIC"  # which draws for the whole batch
         if len(shape) != 4:
             raise self.error(f"needs a bottom of 4 axes, found {describe(shape)}")
         if len(self.param.top) == 2 and self.method != "MAX":

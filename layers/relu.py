@@ -15,6 +15,7 @@ class ReLU(Layer):
 
     type = "ReLU"
     capturable = True
+    by_image = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's."""

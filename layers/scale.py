@@ -22,6 +22,7 @@ class Scale(Layer):
         """Create the scale, unless it is a bottom, and the bias."""
         param, shape = self.param.scale_param, bottoms[0]
         self.first = first = 0 if bottoms[1:] == [()] else self.axis(param.axis, shape)
+        self.by_image = first > 0
         scale_shape = bottoms[1] if len(bottoms) == 2 else self._span(first, shape)
         if shape[first : first + len(scale_shape)] != scale_shape:
             raise self.error(

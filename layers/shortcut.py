@@ -16,6 +16,7 @@ class Shortcut(Layer):
 
     type = "Shortcut"
     capturable = True
+    by_image = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Check num_output and stride against the bottom."""

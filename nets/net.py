@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import imae.layers  # noqa: F401  registers the layers
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.input import Input
 from imae.layers.layer import TEST, Blob, Context, Layer, Saved, Shape, create_layer, describe
-from imae.nets.plan import Remade, fused_plan
+from imae.nets.parts import InParts, in_parts
+from imae.nets.plan import fused_plan
 from imae.nets.precision import set_gpu_arithmetic
+from imae.nets.remade import Remade, with_values, without
 from imae.nets.state import filter_layers
 from imae.nets.storage import Storage
 from imae.prototxt_like.binary import array_to_blob, blob_to_array, read_caffemodel
@@ -104,7 +107,6 @@ class Net:
         )
         if self.context.device.type == "cuda":
             set_gpu_arithmetic(tf32=tf32)
-        self.keep_blobs = True
         self.names: list[str] = []
         self.shapes: list[Shape] = []
         self.newest: dict[str, int] = {}
@@ -117,17 +119,38 @@ class Net:
             blob.lr_mult, blob.decay_mult = owner.lr_mult, owner.decay_mult
         if backward:
             self._plan_backward()
-        self.plan = fused_plan(self.steps) if plan == "fused" else self.steps
+        self._fused = plan == "fused"
+        self._whole_plan = fused_plan(self.steps) if self._fused else self.steps
         read = {bottom for step in self.steps for bottom in step.bottoms}
         self.inputs = [name for step in self.steps if isinstance(step.layer, Input) for name in step.layer.param.top]
         self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
-        self._plan_release()
-        self.loss = torch.zeros(())
-        self.blobs: dict[str, Tensor] = {}
-        self.diffs: dict[str, Tensor] = {}
         self.after_backward: Callable[[Step], None] = lambda step: None
         """Called after each step of a backward pass, which will not change the gradients of the step's blobs again
         unless a step before it has the same blobs."""
+        self.keep_blobs = True
+        self.loss = torch.zeros(())
+        self.blobs: dict[str, Tensor] = {}
+        self.diffs: dict[str, Tensor] = {}
+
+    @property
+    def keep_blobs(self) -> bool:
+        """Whether a pass leaves values in `blobs` and `diffs`.
+
+        Without, the fused plan takes a batch in parts on a CPU (`imae.nets.parts`).
+        """
+        return self._keep_blobs
+
+    @keep_blobs.setter
+    def keep_blobs(self, keep: bool) -> None:
+        self._keep_blobs = keep
+        self.plan = self._whole_plan
+        # What is in bfloat16 is normalised in float32, which only the whole layer does.
+        if self._fused and not keep and self.context.device.type == "cpu" and self.context.dtype != torch.bfloat16:
+            self.plan = in_parts(self._whole_plan, self.shapes, {self.newest[name] for name in self.outputs})
+            for step in self.plan:
+                if isinstance(step.layer, InParts):
+                    step.layer.after_backward = lambda inner: self.after_backward(inner)
+        self._plan_release()
 
     # Running
 
@@ -155,8 +178,9 @@ class Net:
                     loss = term if loss is None else loss + term
             if step.backward:
                 if step.layer.remakes:
-                    remade[step.tops[0]] = Remade(step)
-                step.saved = _without(remade, values, step)
+                    remade[step.tops[0]] = Remade(partial(_remake, step))
+                numbered = [*zip(step.tops, tops, strict=True), *zip(step.bottoms, bottoms, strict=False)]
+                step.saved = without(step.saved, numbered, remade)  # what an Input is fed has no number
                 step.saved["tops"] = [(top.shape, top.dtype) for top in tops]
             else:
                 step.saved = {}
@@ -189,7 +213,7 @@ class Net:
                     self._constant(0.0, like) if diff is None else diff
                     for diff, like in zip(arrived, step.saved["tops"], strict=True)
                 ]
-                bottom_diffs = step.layer.backward(complete, _with_values(step.saved), step.needs)
+                bottom_diffs = step.layer.backward(complete, with_values(step.saved), step.needs)
                 for bottom, bottom_diff, need in zip(step.bottoms, bottom_diffs, step.needs, strict=False):
                     if need:
                         diffs[bottom] = _sum(diffs[bottom], bottom_diff)
@@ -355,6 +379,8 @@ class Net:
 
     def _plan_release(self) -> None:
         """Note at each step which values are read there for the last time."""
+        for step in self.plan:
+            step.finished = []
         last: dict[int, Step] = {}
         for step in self.plan:
             last.update(dict.fromkeys([*step.tops, *step.bottoms], step))
@@ -402,20 +428,9 @@ def _copy(message: Any) -> Any:
     return copy
 
 
-def _without(remade: Mapping[int, Remade], values: Sequence[Tensor | None], step: Step) -> Saved:
-    """What a step saved, with the tensors that are to be made again replaced by what makes them."""
-    makers = {id(values[number]): remade[number] for number in [*step.bottoms, *step.tops] if number in remade}
-    return _mapped(step.saved, lambda saved: makers.get(id(saved), saved)) if makers else step.saved
-
-
-def _with_values(saved: Saved) -> Saved:
-    """The inverse of `_without`: every tensor, made again where it has to be."""
-    return _mapped(saved, lambda element: element.value() if isinstance(element, Remade) else element)
-
-
-def _mapped(saved: Saved, function: Callable[[Any], Any]) -> Saved:
-    """`function` of all that is saved, by itself or in a list."""
-    return {name: [*map(function, kept)] if isinstance(kept, list) else function(kept) for name, kept in saved.items()}
+def _remake(step: Step) -> Tensor:
+    (top,) = step.layer.remake(step.saved)
+    return top
 
 
 def _present(value: Tensor | None) -> Tensor:

@@ -129,20 +129,6 @@ def _fused_loss(softmax: Softmax, loss: OnProbabilities) -> tuple[list[Layer], i
     return [layer], 2
 
 
-class Remade:
-    """A value that is not kept for backward, but made again when the first step needs it."""
-
-    def __init__(self, step: "Step") -> None:
-        self._step = step
-        self._value: Tensor | None = None
-
-    def value(self) -> Tensor:
-        """Return the value."""
-        if self._value is None:
-            (self._value,) = self._step.layer.remake(self._step.saved)
-        return self._value
-
-
 class FusedLayer(Layer):
     """Several layers run as one; named after the last, whose top it makes."""
 
@@ -154,6 +140,8 @@ class FusedLayer(Layer):
 
 class BiaslessConvolution(FusedLayer):
     """A Convolution before a BatchNorm, without its bias: the BatchNorm takes it out again."""
+
+    by_image = True
 
     def __init__(self, convolution: Convolution) -> None:
         super().__init__(convolution)
@@ -186,9 +174,9 @@ class Normalise(FusedLayer):
         """y = max(0, gamma (x - mean) / sqrt(var + eps) + beta)."""
         x = bottoms[0] if bottoms[0].dim() > 1 else bottoms[0][:, None]
         mean, var = (torch.zeros_like(blob.data) for blob in self.norm.blobs[:2])
-        gamma, beta = self._affine()
+        gamma, beta = self.affine()
         y, batch_mean, inverse_std = aten.native_batch_norm(x, gamma, beta, mean, var, True, 1.0, self.norm.eps)
-        self.norm.move_on(mean if self.bias is None else mean.add_(self.bias.data), var, x)
+        self.norm.move_on(mean if self.bias is None else mean.add_(self.bias.data), var, x.numel() // x.shape[1])
         top = (y.relu_() if self.relu else y).view_as(bottoms[0])
         saved.update(x=x, mean=batch_mean, inverse_std=inverse_std)
         if self.relu:
@@ -198,7 +186,7 @@ class Normalise(FusedLayer):
     def remake(self, saved: Saved) -> list[Tensor]:
         """y, by the mean and 1 / sqrt(var + eps) that were saved."""
         x, var = saved["x"], saved["inverse_std"] ** -2
-        y = aten.native_batch_norm(x, *self._affine(), saved["mean"], var, False, 0.0, 0.0)[0]
+        y = aten.native_batch_norm(x, *self.affine(), saved["mean"], var, False, 0.0, 0.0)[0]
         return [(y.relu_() if self.relu else y).view(saved["tops"][0][0])]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
@@ -206,7 +194,7 @@ class Normalise(FusedLayer):
         dy = top_diffs[0].view_as(saved["x"])
         if self.relu:
             dy = aten.threshold_backward(dy, saved["y"].view_as(dy), 0)
-        gamma, _ = self._affine()
+        gamma, _ = self.affine()
         learned = gamma is not None
         dx, dgamma, dbeta = aten.native_batch_norm_backward(
             dy,
@@ -226,7 +214,8 @@ class Normalise(FusedLayer):
                     blob.diff += diff
         return [dx.view_as(top_diffs[0]) if needs[0] else None]
 
-    def _affine(self) -> tuple[Tensor | None, Tensor | None]:
+    def affine(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return gamma and beta, None without a Scale."""
         if not self.scale:
             return None, None
         gamma, *beta = (blob.data for blob in self.scale.blobs)
@@ -235,6 +224,8 @@ class Normalise(FusedLayer):
 
 class FoldedConvolution(FusedLayer):
     """Convolution, BatchNorm by the global statistics, Scale and ReLU: one convolution with other weights."""
+
+    by_image = True
 
     def __init__(self, convolution: Convolution, norm: BatchNorm, scale: Scale | None, relu: ReLU | None) -> None:
         super().__init__(convolution, norm, scale, relu)
@@ -274,6 +265,8 @@ class FoldedConvolution(FusedLayer):
 
 class SumReLU(FusedLayer):
     """Eltwise SUM, then ReLU on the sum in place."""
+
+    by_image = True
 
     def __init__(self, eltwise: Eltwise) -> None:
         super().__init__(eltwise)

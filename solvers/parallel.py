@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from imae.nets.net import Net, Step
+from imae.nets.parts import InParts
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
 from imae.solvers.log import Log
@@ -298,19 +299,20 @@ def buckets(net: Net, elements: int) -> dict[int, list[Tensor]]:
     Together they hold each learned blob that backward reaches once.
     """
     last_to_write: dict[int, int] = {}  # by where a blob begins: the place in the plan of the step
-    for place, step in reversed(list(enumerate(net.plan))):
+    steps = [inner for step in net.plan for inner in (step.layer.steps if isinstance(step.layer, InParts) else [step])]
+    for place, step in reversed(list(enumerate(steps))):
         if step.backward:
             last_to_write.update((int(blob.diff.storage_offset()), place) for blob in step.layer.blobs)
     complete: dict[int, list[Tensor]] = {}
     for group in net.storage.groups:
-        stop, last = group.span.stop, len(net.plan)
+        stop, last = group.span.stop, len(steps)
         for start in sorted((span.start for span in net.storage.spans.values()), reverse=True):
             if not group.lr_mult or not group.span.start <= start < stop:
                 continue
             last = min(last, last_to_write.get(start, last))
             if stop - start < elements and start > group.span.start:
                 continue
-            if last < len(net.plan):
-                complete.setdefault(id(net.plan[last]), []).append(net.storage.diff[start:stop])
-            stop, last = start, len(net.plan)
+            if last < len(steps):
+                complete.setdefault(id(steps[last]), []).append(net.storage.diff[start:stop])
+            stop, last = start, len(steps)
     return complete

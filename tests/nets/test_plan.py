@@ -9,7 +9,8 @@ from imae import examples
 from imae.layers.batch_norm import BatchNorm
 from imae.layers.layer import TEST, TRAIN
 from imae.nets.net import Net
-from imae.nets.plan import BiaslessConvolution, FoldedConvolution, Normalise, Remade, SumReLU
+from imae.nets.plan import BiaslessConvolution, FoldedConvolution, Normalise, SumReLU
+from imae.nets.remade import Remade
 from imae.nets.state import filter_layers
 from imae.prototxt_like.schema import NetParameter, NetState
 from imae.prototxt_like.text import parse_net, read_net
