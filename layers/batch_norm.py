@@ -46,9 +46,10 @@ class BatchNorm(Layer):
         batch_mean, batch_var = (torch.zeros_like(blob.data) for blob in self.blobs[:2])
         folded = x if x.dim() > 1 else x[:, None]
         y, mean, inverse_std = aten.native_batch_norm(folded, None, None, batch_mean, batch_var, True, 1.0, self.eps)
-        self.move_on(batch_mean, batch_var, folded.numel() // folded.shape[1])
+        samples = folded.numel() // folded.shape[1]
+        self.move_on(batch_mean, batch_var, samples)
         saved.update(x=folded, mean=mean, inverse_std=inverse_std)
-        if folded.numel() == folded.shape[1]:  # x - mean is 0, where PyTorch leaves its rounding over sqrt(eps)
+        if samples == 1:  # x - mean is 0, where PyTorch leaves its rounding over sqrt(eps)
             y = torch.zeros_like(y)
         return [y.view_as(x)]
 

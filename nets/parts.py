@@ -272,10 +272,7 @@ class PartwiseNormalise:
         if not self._diffs:
             return
         dgamma, dbeta = (torch.stack(diffs).sum(0) for diffs in zip(*self._diffs, strict=True))
-        if self._layer.scale:
-            for blob, diff in zip(self._layer.scale.blobs, (dgamma, dbeta), strict=False):
-                if blob.lr_mult:
-                    blob.diff += diff
+        self._layer.add_diffs(dgamma, dbeta)
         by_x = -self._scale * self._inverse_std * dgamma / self._samples
         constant = -self._scale * dbeta / self._samples - by_x * self._mean
         self._backward = self._rows_of(self._scale), self._rows_of(by_x), self._rows_of(constant)

@@ -208,11 +208,14 @@ class Normalise(FusedLayer):
             self.norm.eps,
             [needs[0], learned, learned],
         )
-        if self.scale:
-            for blob, diff in zip(self.scale.blobs, (dgamma, dbeta), strict=False):
-                if blob.lr_mult:
-                    blob.diff += diff
+        self.add_diffs(dgamma, dbeta)
         return [dx.view_as(top_diffs[0]) if needs[0] else None]
+
+    def add_diffs(self, dgamma: Tensor, dbeta: Tensor) -> None:
+        """Add to the gradients of gamma and beta, as far as they are there and learned."""
+        for blob, diff in zip(self.scale.blobs if self.scale else (), (dgamma, dbeta), strict=False):
+            if blob.lr_mult:
+                blob.diff += diff
 
     def affine(self) -> tuple[Tensor | None, Tensor | None]:
         """Return gamma and beta, None without a Scale."""
