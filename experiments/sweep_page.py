@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -97,4 +98,5 @@ def _settings(outcome: Outcome) -> list[str]:
         f"Wall time: {sum(seconds) / 3600:.2f} hours over {len(seconds)} cells, "
         f"the longest {max(seconds) / 3600:.2f} hours",
         f"Versions: {'; '.join(versions)}",
+        f"Written on {datetime.now(UTC):%Y-%m-%d}",
     ]

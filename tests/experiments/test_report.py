@@ -79,6 +79,7 @@ def test_the_page_needs_no_other_file_and_says_how_it_was_made(tmp_path: Path) -
     ):
         assert expected in text and expected in markdown.read_text()
     assert "Not finished" not in text
+    assert re.search(r"<li>Written on 20\d\d-\d\d-\d\d</li>", text)
     assert "![Test accuracy" in markdown.read_text() and (tmp_path / "table2_test_accuracy.png").exists()
 
 
