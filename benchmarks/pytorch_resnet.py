@@ -68,6 +68,28 @@ def compiled(depth: int, batch: int) -> Callable[[], None]:
     return iterate
 
 
+def convolutions(depth: int, batch: int) -> Callable[[], None]:
+    """Return the convolutions of one training iteration and nothing else: what both sides leave to the same kernels."""
+    keep_freed_memory()
+    calls: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
+    model = resnet(depth)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda layer, inputs, y: calls.append((layer, inputs[0], torch.randn_like(y))))
+    with torch.no_grad():
+        model(torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last))
+
+    @torch.no_grad()
+    def iterate() -> None:
+        for layer, x, dy in calls:
+            geometry = layer.stride, (1, 1), (1, 1), False, (0, 0), 1
+            torch.convolution(x, layer.weight, None, *geometry)
+            needs = [layer is not calls[0][0], True, False]  # the image gets no gradient
+            torch.ops.aten.convolution_backward(dy, x, layer.weight, None, *geometry, needs)
+
+    return iterate
+
+
 def _iteration(depth: int, batch: int, prepare: Callable[[Objective], Objective]) -> Callable[[], None]:
     """Forward and backward of what `prepare` makes of the loss as a function, then the update."""
     model = resnet(depth)

@@ -1,11 +1,12 @@
 """Time and memory of a training iteration on the CPU: imae's plans against PyTorch, side by side.
 
-    python -m benchmarks.train_step [--depth 20 32 56] [--rounds 5] [--against eager as_it_comes compiled plain bf16]
+    python -m benchmarks.train_step [--depth 20 32 56] [--rounds 5] [--against eager as_it_comes plain bf16 ...]
 
 Each side is a process of its own, and they take turns, one iteration each. All have the same net, batch and SGD, and
 all but PyTorch as it comes have the C library keep freed memory (`imae.nets.memory`). Reported are medians, the median
 of the ratios of a turn, and peak memory: what a process holds at most beyond what it held after an iteration at batch
-2, so weights, momenta, activations and workspaces, but no code.
+2, so weights, momenta, activations and workspaces, but no code. `convolutions` are those of the iteration alone: both
+sides call the same kernels for them, so neither can be faster.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 
 from benchmarks import floor, imae_resnet
 from benchmarks.measuring import Benchmark, Row, Side, median_ratio, positive, ratio, take_turns
-from benchmarks.pytorch_resnet import as_it_comes, compiled, eager
+from benchmarks.pytorch_resnet import as_it_comes, compiled, convolutions, eager
 
 SMALL_BATCH = 2
 SIDES: dict[str, tuple[Callable[..., Callable[[], None]], tuple[Any, ...]]] = {
@@ -26,6 +27,7 @@ SIDES: dict[str, tuple[Callable[..., Callable[[], None]], tuple[Any, ...]]] = {
     "eager": (eager, ()),
     "as_it_comes": (as_it_comes, ()),
     "compiled": (compiled, ()),
+    "convolutions": (convolutions, ()),
 }
 """What builds an iteration of (depth, batch, ...), and with what besides."""
 
@@ -36,7 +38,8 @@ def compare(depth: int, batch: int, rounds: int, against: Sequence[str] = ("eage
     sides = {}
     for side in ("ours", *against):
         build, more = SIDES[side]
-        small = None if side == "compiled" else (depth, SMALL_BATCH, *more)  # its compiler would count as memory
+        unmeasured = side in ("compiled", "convolutions")  # the compiler would count, and a part says nothing
+        small = None if unmeasured else (depth, SMALL_BATCH, *more)
         sides[side] = Side(build, (depth, batch, *more), process=True, small=small)
     solver = imae_resnet.solver(depth, batch)
     size = floor.largest_value(solver.net)
@@ -48,6 +51,8 @@ def compare(depth: int, batch: int, rounds: int, against: Sequence[str] = ("eage
         row |= {f"{side}_ms": turns[side].ms, f"{side}_mib": turns[side].mib}
     for side in {"eager", "as_it_comes", "compiled"} & set(sides):
         row[f"{side}_ratio"] = median_ratio(turns["ours"], turns[side])
+    if {"eager", "convolutions"} <= set(sides):
+        row["convolutions_ratio"] = median_ratio(turns["convolutions"], turns["eager"])
     if "bf16" in sides:
         row["bf16_ratio"] = median_ratio(turns["bf16"], turns["ours"])
     row["memory_ratio"] = ratio(row["ours_mib"], row.get("eager_mib"))
@@ -87,9 +92,11 @@ BENCHMARK = Benchmark(
         "eager_ms": "eager ms",
         "as_it_comes_ms": "eager as it comes ms",
         "compiled_ms": "compiled ms",
+        "convolutions_ms": "convolutions alone ms",
         "eager_ratio": "ours / eager",
         "as_it_comes_ratio": "ours / eager as it comes",
         "compiled_ratio": "ours / compiled",
+        "convolutions_ratio": "convolutions alone / eager",
         "bf16_ratio": "bf16 / ours",
         "ours_mib": "ours MiB",
         "eager_mib": "eager MiB",

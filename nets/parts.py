@@ -6,6 +6,7 @@ batch's statistics needs all images at a time, and that for the statistics alone
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -219,6 +220,7 @@ class PartwiseNormalise:
         self._moments: list[tuple[int, Tensor, Tensor]] = []
         """The number of samples a channel, their mean and variance, of each part."""
         self._diffs: list[tuple[Tensor, Tensor]] = []
+        """The gradients by gamma and beta, of each part."""
 
     def measure(self, x: Tensor) -> None:
         """Take a part into account."""
@@ -230,17 +232,17 @@ class PartwiseNormalise:
         counts, *moments = zip(*self._moments, strict=True)
         means, variances = map(torch.stack, moments)
         self._samples = sum(counts)
-        weight = torch.tensor(counts, dtype=means.dtype)[:, None] / self._samples
-        self._mean = mean = (weight * means).sum(0)
-        self._var = var = (weight * (variances + (means - mean) ** 2)).sum(0)
+        weight = torch.tensor([count / self._samples for count in counts], dtype=means.dtype)
+        self._mean = mean = weight @ means
+        self._var = var = weight @ (variances + (means - mean).square_())
         norm, bias = self._layer.norm, self._layer.bias
         unbiased = var * (self._samples / max(self._samples - 1, 1))
         norm.move_on(mean if bias is None else mean + bias.data, unbiased, self._samples)
         gamma, beta = self._layer.affine()
-        self._inverse_std = (var + norm.eps).rsqrt()
+        self._inverse_std = (var + norm.eps).rsqrt_()
         self._scale = self._inverse_std if gamma is None else gamma * self._inverse_std
         shift = -mean * self._scale
-        self._forward = self._rows_of(self._scale), self._rows_of(shift if beta is None else shift + beta)
+        self._rows_of_scale, self._rows_of_shift = self._in_rows(self._scale, shift if beta is None else shift + beta)
 
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """y = max(0, scale x + shift) with scale = gamma / sqrt(var + eps), shift = beta - scale mean."""
@@ -252,7 +254,7 @@ class PartwiseNormalise:
 
     def remake(self, x: Tensor) -> Tensor:
         """y once more."""
-        scale, shift = self._forward
+        scale, shift = self._rows_of_scale, self._rows_of_shift
         y = torch.addcmul(shift, _rows(x, shift), scale)
         return self._images(y.relu_() if self._layer.relu else y)
 
@@ -271,22 +273,24 @@ class PartwiseNormalise:
         """Combine the parts' gradients, and add to those of gamma and beta."""
         if not self._diffs:
             return
-        dgamma, dbeta = (torch.stack(diffs).sum(0) for diffs in zip(*self._diffs, strict=True))
+        dgamma, dbeta = (reduce(torch.add, diffs) for diffs in zip(*self._diffs, strict=True))
         self._layer.add_diffs(dgamma, dbeta)
-        by_x = -self._scale * self._inverse_std * dgamma / self._samples
-        constant = -self._scale * dbeta / self._samples - by_x * self._mean
-        self._backward = self._rows_of(self._scale), self._rows_of(by_x), self._rows_of(constant)
+        by_mean = self._scale * (-1 / self._samples)
+        by_x = by_mean * dgamma * self._inverse_std
+        self._rows_of_by_x, self._rows_of_constant = self._in_rows(by_x, by_mean * dbeta - by_x * self._mean)
 
     def backward(self, dy: Tensor, saved: Saved) -> Tensor:
         """dx = scale (dy - mean(dy) - xhat mean(dy xhat)) with xhat = (x - mean) / sqrt(var + eps)."""
-        by_dy, by_x, constant = self._backward
-        dx = torch.addcmul(constant, _rows(saved["x"], constant), by_x)
+        by_dy, by_x, constant = self._rows_of_scale, self._rows_of_by_x, self._rows_of_constant
+        x = _rows(saved["x"], constant)
+        dx = torch.addcmul(constant, x, by_x, out=x if self._layer.owns_bottom else None)
         return self._images(dx.addcmul_(_rows(dy, constant), by_dy))
 
-    def _rows_of(self, coefficients: Tensor) -> Tensor:
-        """A coefficient for each channel, repeated for as many positions of an image as go into a row."""
+    def _in_rows(self, *coefficients: Tensor) -> tuple[Tensor, ...]:
+        """Coefficients for each channel, repeated for as many positions of an image as go into a row."""
         channels, height, width = self._image
-        return coefficients.repeat(next(k for k in range(max(1, _ROW // channels), 0, -1) if height * width % k == 0))
+        repeats = next(k for k in range(max(1, _ROW // channels), 0, -1) if height * width % k == 0)
+        return tuple(torch.stack(coefficients)[:, None].expand(-1, repeats, -1).flatten(1))
 
     def _images(self, rows: Tensor) -> Tensor:
         channels, height, width = self._image

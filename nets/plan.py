@@ -10,7 +10,7 @@ from torch import Tensor
 from imae.layers.batch_norm import BatchNorm
 from imae.layers.convolution import Convolution
 from imae.layers.eltwise import Eltwise
-from imae.layers.layer import Blob, Layer, Saved
+from imae.layers.layer import Layer, Saved
 from imae.layers.loss.cross_entropy import MultinomialLogisticLoss, SoftmaxWithLoss
 from imae.layers.loss.gce import GCELoss, SoftmaxWithGCELoss
 from imae.layers.loss.imae import IMAELoss, SoftmaxWithIMAELoss
@@ -88,8 +88,7 @@ def _fuse(chain: list[Layer], backward: bool) -> tuple[list[Layer], int]:
         length = len(chain) - len(rest)
         if norm.use_global:
             return ([FoldedConvolution(convolution, norm, scale, relu)], length) if convolution else ([], 1)
-        bias = convolution.blobs[1] if convolution and convolution.bias_term else None
-        normalise = Normalise(norm, scale, relu, bias)
+        normalise = Normalise(norm, scale, relu, convolution)
         return [*([BiaslessConvolution(convolution)] if convolution else []), normalise], length
     rest = list(chain)
     if (eltwise := _take(rest, Eltwise, lambda layer: layer.operation == "SUM")) and _take(rest, ReLU, _is_plain):
@@ -160,15 +159,20 @@ class BiaslessConvolution(FusedLayer):
 class Normalise(FusedLayer):
     """BatchNorm by the batch's statistics, then Scale and ReLU where there are any.
 
-    `bias` is that of the convolution before, which was left out: it belongs in the running mean. The top is made again
-    for backward: it costs little, and its bottom is kept anyway.
+    The bias of the `convolution` before was left out: it belongs in the running mean. The top is made again for
+    backward: it costs little, and its bottom is kept anyway.
     """
 
     remakes = True
 
-    def __init__(self, norm: BatchNorm, scale: Scale | None, relu: ReLU | None, bias: Blob | None) -> None:
+    def __init__(
+        self, norm: BatchNorm, scale: Scale | None, relu: ReLU | None, convolution: Convolution | None
+    ) -> None:
         super().__init__(norm, scale, relu)
-        self.norm, self.scale, self.relu, self.bias = norm, scale, relu, bias
+        self.norm, self.scale, self.relu = norm, scale, relu
+        self.bias = convolution.blobs[1] if convolution and convolution.bias_term else None
+        self.owns_bottom = convolution is not None
+        """Whether no other layer reads or keeps the bottom: its memory is free for the gradient by it."""
 
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """y = max(0, gamma (x - mean) / sqrt(var + eps) + beta)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import imae_resnet, loading, measuring, plan_building, pytorch_resnet
 from benchmarks.__main__ import NAMES, ON_A_GPU
@@ -84,6 +85,7 @@ def test_training_is_compared_in_processes_whose_memory_is_measured(tmp_path: Pa
     assert row["plain_ms"] > 0 and row["bf16_ratio"] == pytest.approx(row["bf16_ms"] / row["ours_ms"])
     assert row["memory_ratio"] == pytest.approx(row["ours_mib"] / row["eager_mib"])
     assert row["ours_mib"] > 1  # batch 4 of ResNet-8 keeps 2 MB of activations
+    assert row["convolutions_ratio"] < 1
     assert (row["compiled_ms"] is None) == any("torch.compile" in note for note in record["notes"])
 
 
@@ -100,6 +102,14 @@ def test_both_sides_of_the_comparison_are_the_same_net() -> None:
     solver = imae_resnet.solver(20, 2)
     ours = sum(blob.data.numel() for blob in solver.net.learnable if blob.lr_mult)
     assert sum(parameter.numel() for parameter in model.parameters()) == ours == 269_722
+
+
+def test_the_convolutions_alone_are_those_of_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    iterate = pytorch_resnet.convolutions(8, 2)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        iterate()
+    names = [event.name for event in profiled.events()]
+    assert names.count("aten::convolution") == names.count("aten::convolution_backward") == 7
 
 
 def test_torch_compile_that_fails_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
