@@ -70,6 +70,7 @@ def test(
         log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")
         for batch in range(iterations):
             outputs = net.forward()
+            net.check()
             losses += float(net.loss)
             for name, output in outputs.items():
                 values = output.flatten().tolist()

@@ -66,17 +66,17 @@ def time(
     )
     net.keep_blobs = False
     shapes = {name: net.shapes[net.newest[name]] for name in net.inputs}
-    inputs = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    inputs = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
     on_gpu = device.type == "cuda"
 
     def measured(run: Callable[[], Any]) -> float:
         """Milliseconds of `run`."""
         if on_gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         since = clock.perf_counter()
         run()
         if on_gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         return 1000 * (clock.perf_counter() - since)
 
     def forward() -> None:
@@ -85,6 +85,7 @@ def time(
 
     forward()
     net.backward()
+    net.check()
     with Display() as display:
         passes = []
         for done in range(iterations):

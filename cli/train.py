@@ -176,6 +176,7 @@ def train(
                 raise typer.Exit(1) from lost
             if trainer.stop_requested and not (param.snapshot_after_train and done):
                 trainer.snapshot()
+        trainer.finish()
         seconds = time.perf_counter() - since
     if processes:
         processes.leave()

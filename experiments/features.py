@@ -76,6 +76,7 @@ def extract_features(
     net.context.forwards = table.rows // batch
     while table.rows < total:
         values = net.forward()[blob].float().reshape(batch, features)
+        net.check()
         table.append(values.cpu().numpy()[: total - table.rows])
         on_progress(table.rows, total)
     table.finish()

@@ -44,6 +44,7 @@ def training_accuracy(solver: Solver, *, held_out: int = 0) -> TrainingAccuracy:
         folder=solver.folder,
         backward=False,
         plan="fused",
+        tf32=None,
     )
     net.keep_blobs = False
     net.share_weights(solver.net)

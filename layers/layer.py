@@ -56,7 +56,8 @@ class Context:
     number: Tensor | None = None
     """`forwards` as an int64 scalar on the device, while a pass runs that is to be replayed: it must be read there."""
     checks: list[Callable[[], None]] = field(default_factory=list)
-    """Each raises InputError for what passes with a `number`, which look at no values, have noted on the device."""
+    """Each raises InputError for what passes that look at no values have noted on the device: those with a `number`,
+    and all on a GPU."""
 
     @property
     def training(self) -> bool:

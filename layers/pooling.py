@@ -89,10 +89,10 @@ class Pooling(Layer):
         padded, kernel, stride, pad, ceil_mode = self._padded(x)
         if self.method == "AVE":
             dy, divisor = (dy, None) if padded is x else (dy / self._window_sizes(x.device), 1)
-            dx = aten.avg_pool2d_backward(dy.contiguous(), padded, kernel, stride, pad, ceil_mode, True, divisor)
+            dx = aten.avg_pool2d_backward(dy, padded, kernel, stride, pad, ceil_mode, True, divisor)
         else:
             dx = aten.max_pool2d_with_indices_backward(
-                dy.contiguous(), padded, kernel, stride, pad, [1, 1], ceil_mode, saved["index"]
+                dy, padded, kernel, stride, pad, [1, 1], ceil_mode, saved["index"]
             )
         return [dx if padded is x else dx[:, :, self.pad[0] :, self.pad[1] :][:, :, : x.shape[2], : x.shape[3]]]
 

@@ -78,15 +78,15 @@ class Net:
         folder: Path | None = None,
         backward: bool = True,
         plan: str = "plain",
-        tf32: bool = False,
+        tf32: bool | None = False,
     ) -> None:
         """Build the net that a prototxt (read, or its path) describes in `phase`, at `level` and `stages`.
 
         Relative paths in it are looked up in the working directory, then in `folder` (a file's own, by default).
         `seed` determines the initial weights and everything random in the passes. Without `backward` nothing is kept
         for one. The plan "fused" runs chains of layers as one (`imae.nets.plan`), whose inner values `blobs` then
-        lacks. `tf32` lets a GPU round the factors of float32 products, from then on in the whole process. Raises
-        InputError for what is wrong in the prototxt, naming the layer.
+        lacks. `tf32` lets a GPU round the factors of float32 products, from then on in the whole process; with None
+        that stays as it is. Raises InputError for what is wrong in the prototxt, naming the layer.
         """
         if not isinstance(param, NetParameter):
             folder = folder or Path(param).parent
@@ -105,7 +105,7 @@ class Net:
             folders=(Path(), folder) if folder else (Path(),),
             generator=torch.Generator().manual_seed(seed),
         )
-        if self.context.device.type == "cuda":
+        if self.context.device.type == "cuda" and tf32 is not None:
             set_gpu_arithmetic(tf32=tf32)
         self.names: list[str] = []
         self.shapes: list[Shape] = []
@@ -147,9 +147,6 @@ class Net:
         # What is in bfloat16 is normalised in float32, which only the whole layer does.
         if self._fused and not keep and self.context.device.type == "cpu" and self.context.dtype != torch.bfloat16:
             self.plan = in_parts(self._whole_plan, self.shapes, {self.newest[name] for name in self.outputs})
-            for step in self.plan:
-                if isinstance(step.layer, InParts):
-                    step.layer.after_backward = lambda inner: self.after_backward(inner)
         self._plan_release()
 
     # Running
@@ -213,6 +210,8 @@ class Net:
                     self._constant(0.0, like) if diff is None else diff
                     for diff, like in zip(arrived, step.saved["tops"], strict=True)
                 ]
+                if isinstance(step.layer, InParts):
+                    step.layer.after_backward = self.after_backward
                 bottom_diffs = step.layer.backward(complete, with_values(step.saved), step.needs)
                 for bottom, bottom_diff, need in zip(step.bottoms, bottom_diffs, step.needs, strict=False):
                     if need:
@@ -224,6 +223,11 @@ class Net:
             self.after_backward(step)
         if self.keep_blobs:
             self.diffs = {name: diff for name, diff in zip(self.names, diffs, strict=True) if diff is not None}
+
+    def check(self) -> None:
+        """Raise InputError for what passes have noted on a GPU instead of raising, such as a label that is no class."""
+        for look in self.context.checks:
+            look()
 
     def clear_diffs(self) -> None:
         """Set the `diff` of every learnable blob to zero."""

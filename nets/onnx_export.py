@@ -113,7 +113,8 @@ def _predictor(
     """The deployed net with its weights."""
     param = deploy(source, shape=shape, outputs=outputs, folder=folder)
     if isinstance(source, Net):
-        predictor = Net(param, TEST, device=source.context.device, dtype=source.context.dtype, backward=False)
+        context = source.context
+        predictor = Net(param, TEST, device=context.device, dtype=context.dtype, backward=False, tf32=None)
         predictor.share_weights(source)
     else:
         predictor = Net(param, TEST, backward=False)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from imae.layers.layer import Blob
 
+ALIGNMENT = 64
+"""Elements that a blob begins at a multiple of: a GPU's kernels want addresses of whole vectors, at least 16 bytes."""
+
 
 @dataclass
 class Group:
@@ -24,23 +27,24 @@ class Group:
 class Storage:
     """Moves blobs into one flat `data` and one flat `diff` tensor, which they become views of.
 
-    Blobs with equal multipliers lie side by side, in `groups`. Blobs of 4 axes (convolution weights) are laid out
-    channels last, except those in `plain`.
+    Blobs with equal multipliers lie side by side, in `groups`, with zeros between them up to the `ALIGNMENT`. Blobs of
+    4 axes (convolution weights) are laid out channels last, except those in `plain`.
     """
 
     def __init__(self, blobs: Sequence[Blob], plain: Sequence[Blob] = ()) -> None:
         self._plain = {id(blob) for blob in plain}
         ordered = sorted(blobs, key=_multipliers)  # stable: blobs keep their order within a group
-        total = sum(blob.data.numel() for blob in ordered)
-        like = ordered[0].data if ordered else torch.empty(0)
-        self.data, self.diff = like.new_empty(total), like.new_zeros(total)
         self.spans: dict[int, slice] = {}
-        start = 0
+        stop = 0
         for blob in ordered:
-            span = self.spans[id(blob)] = slice(start, start + blob.data.numel())
+            start = -(-stop // ALIGNMENT) * ALIGNMENT
+            stop = start + blob.data.numel()
+            self.spans[id(blob)] = slice(start, stop)
+        like = ordered[0].data if ordered else torch.empty(0)
+        self.data, self.diff = like.new_zeros(stop), like.new_zeros(stop)
+        for blob in ordered:
             self.view(self.data, blob).copy_(blob.data)
             blob.data, blob.diff = self.view(self.data, blob), self.view(self.diff, blob)
-            start = span.stop
         self.groups: list[Group] = []
         for (lr_mult, decay_mult), members in groupby(ordered, _multipliers):
             spans = [self.spans[id(blob)] for blob in members]

@@ -38,6 +38,7 @@ class CudaGraphs:
         if device.index is not None:
             torch.cuda.set_device(device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._newest: torch.cuda.CUDAGraph | None = None  # kept, as the pool would end with its last graph
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._launched = 0
         self._events: deque[torch.cuda.Event] = deque()
@@ -48,9 +49,15 @@ class CudaGraphs:
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 function()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
+            first = _first_of(error)
+            if isinstance(first, torch.OutOfMemoryError):
+                raise first from None
+            reason = str(first).partition("\n")[0]
             raise InputError(f"cannot be captured as a CUDA graph, try --no-capture: {reason}") from error
+        self._newest = graph
         return graph.replay
 
     def pace(self) -> None:
@@ -62,6 +69,13 @@ class CudaGraphs:
             self._events.append(event)
             if len(self._events) > 2:
                 self._events.popleft().synchronize()
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """What went wrong first: ending a capture in which something failed fails in turn."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 class KernelByKernel:
@@ -192,9 +206,3 @@ def obstacles(net: Net) -> list[str]:
     """Return what keeps passes of `net` from being captured: the layers that are not capturable."""
     layers = (step.layer for step in net.steps if not step.layer.capturable)
     return [f'layer "{layer.name}" ({layer.param.type}) needs the host in each pass' for layer in layers]
-
-
-def check(net: Net) -> None:
-    """Raise InputError for what recorded passes of `net` have noted on the device, such as a label that is no class."""
-    for look in net.context.checks:
-        look()

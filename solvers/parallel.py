@@ -246,7 +246,8 @@ class ParallelSolver(Solver):
 
     def _mean_loss(self, loss: Tensor) -> Tensor:
         total = loss.clone()
-        self.processes.finish(self.processes.begin_sum(total))
+        self._sums.append(self.processes.begin_sum(total))
+        self.processes.finish(self._sums[-1])
         return total.div_(self.processes.count)
 
     # Testing
@@ -277,7 +278,7 @@ class ParallelSolver(Solver):
         return super().snapshot() if self.processes.rank == 0 else self.state_path
 
     def _update_is_whole(self, patience: float = 5.0) -> bool:
-        """Whether the last update got its gradients: a GPU may wait for them in vain; `patience` in seconds."""
+        """Whether the last update got its sums: a GPU may wait for them in vain; `patience` in seconds."""
         until = time.monotonic() + patience
         while not all(work.is_completed() for work in self._applied):
             if time.monotonic() > until:

@@ -22,7 +22,7 @@ from imae.prototxt_like.binary import (
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_net, read_solver
-from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, check, obstacles
+from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, obstacles
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
 from imae.solvers.update import create_update
@@ -161,6 +161,11 @@ class Solver:
             if self.stop_requested:
                 break
 
+    def finish(self) -> None:
+        """Wait until a GPU has done what it was given, which it may lag behind with."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def forward_backward(self) -> Tensor:
         """Run `iter_size` passes, leaving the summed gradients in the blobs; return the mean loss, a scalar."""
         self.net.clear_diffs()
@@ -194,7 +199,7 @@ class Solver:
             net.context.forwards = first
             self.log.line("Test interrupted.", "solver.cpp:388")
             return {}
-        check(net)
+        net.check()
         means = {name: total / batches for name, total in sums.items()}
         if self.param.test_compute_loss:
             self.log.line(f"Test loss: {float(losses) / batches:g}", "solver.cpp:393")
@@ -234,7 +239,7 @@ class Solver:
 
     def snapshot(self) -> Path:
         """Write `PREFIX_iter_N.caffemodel` and `.solverstate`, and return the latter's path."""
-        check(self.net)
+        self.net.check()
         state_path = self.state_path
         model = state_path.with_suffix(".caffemodel")
         self.log.line(f"Snapshotting to binary proto file {model}", "solver.cpp:464")
@@ -350,7 +355,7 @@ class Solver:
         return bool(interval) and self.iteration % interval == 0
 
     def _display(self, rate: float, iterations: int, seconds: float) -> None:
-        check(self.net)
+        self.net.check()
         loss, every = self.smoothed_loss(), self.param.display
         speed = f"{iterations / seconds:g} iter/s, {seconds:g}s/{every} iters"
         self.log.line(f"Iteration {self.iteration} ({speed}), loss = {loss:g}", "solver.cpp:239")

@@ -1,5 +1,7 @@
 """What a data layer does to its images on their way into a batch: mean, scale, padding, crop and mirror."""
 
+import weakref
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad as zero_pad
@@ -24,7 +26,9 @@ class Transform:
         self, layer: Layer, *, random_crop: bool, mirror: bool, pad: int = 0, default_mean: Tensor | None = None
     ) -> None:
         param = layer.param.transform_param
-        self._layer, self._pad, self._mirror = layer, pad, mirror
+        # The layer has this Transform: without a cycle its images are freed as soon as nobody needs it.
+        self._layer: Layer = weakref.proxy(layer)
+        self._pad, self._mirror = pad, mirror
         self._crop, self._random_crop = param.crop_size, random_crop
         self._scale = param.scale
         self._dtype = torch.float64 if layer.context.dtype == torch.float64 else torch.float32

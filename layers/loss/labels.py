@@ -39,8 +39,8 @@ class Labels:
     def indices(self, label: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return the labels as indices along `axis` of `scores`, and which of them count (both of size 1 there).
 
-        An ignored label becomes class 0. Raises InputError for a label that is no class; in a pass that is to be
-        replayed it is noted for `check_noted`, and the nearest class taken.
+        An ignored label becomes class 0. Raises InputError for a label that is no class; on a GPU, which the host does
+        not wait for, and in a pass that is to be replayed it is noted for `check_noted`, and the nearest class taken.
         """
         shape = list(scores.shape)
         shape[self.axis] = 1
@@ -49,7 +49,7 @@ class Labels:
         if self.ignore_label is not None:
             valid = index != self.ignore_label
             index = index * valid
-        if self.layer.context.number is not None:
+        if self.layer.context.number is not None or index.device.type != "cpu":
             self._lowest.copy_(torch.minimum(self._lowest, index.amin()))
             self._highest.copy_(torch.maximum(self._highest, index.amax()))
             return index.clamp(0, self.classes - 1), valid
@@ -59,7 +59,7 @@ class Labels:
         return index, valid
 
     def check_noted(self) -> None:
-        """Raise InputError if a pass that was to be replayed met a label that is no class."""
+        """Raise InputError if a label that is no class was noted."""
         for label in (int(self._lowest), int(self._highest)):
             if not 0 <= label < self.classes:
                 raise self._out_of_range(label)

@@ -1,5 +1,8 @@
 """A batch in parts comes to what it does as a whole: outputs, gradients, running statistics."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from test_plan import BLOCK, END, EXAMPLES, example
@@ -142,6 +145,21 @@ def test_small_values_blobs_to_keep_and_the_plain_plan_are_left_whole(monkeypatc
     assert cut(fused) and not cut(plain)
     fused.keep_blobs = True
     assert not cut(fused)
+
+
+def test_a_net_is_freed_with_the_last_reference_to_it(images_a_part: int) -> None:
+    """As sweeps make many, not at some time later."""
+    _, net = block(TRAIN)
+    net.keep_blobs = False
+    net.forward(**batch(IMAGES))
+    net.backward()
+    left = weakref.ref(net)
+    gc.disable()
+    try:
+        del net
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_parts_are_alike_in_size(monkeypatch: pytest.MonkeyPatch) -> None:

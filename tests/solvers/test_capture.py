@@ -354,12 +354,16 @@ def test_on_a_gpu_nothing_passes_between_host_and_device(tmp_path: Path, which: 
         pretend_on_gpu(solver, {})
         for net in (solver.net, *solver.test_nets):
             net.context.device = torch.device("cuda")
+            net.keep_blobs = False  # plans anew, for a GPU
             net.context.number = torch.zeros((), dtype=torch.int64, device="cuda")
         with Watch() as watch:
             solver.captured._iterate()
             for test in solver.captured_tests.values():
                 test._add()
-    assert watch.operations > 400
+            captured = watch.operations
+            solver.net.context.number = None
+            solver.forward_backward()
+    assert captured > 400 and watch.operations - captured > 400
 
 
 def test_a_number_that_the_host_counts_up_shows_as_a_difference(tmp_path: Path) -> None:
@@ -441,7 +445,7 @@ def test_a_label_that_is_no_class_is_told_at_the_next_display() -> None:
 class PretendedCuda:
     """Stands for `torch.cuda` where there is none: notes what is asked of it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: str = "") -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
         self.waited: list[int] = []
         self.events = 0
         self.failure = failure
@@ -464,7 +468,10 @@ class PretendedCuda:
         assert (pool, stream, capture_error_mode) == ("pool", "stream", "thread_local")
         yield
         if self.failure:
-            raise RuntimeError(self.failure)
+            try:
+                raise self.failure
+            finally:  # as ending a capture does then
+                raise RuntimeError("operation failed due to a previous error during capture")
 
     def Event(self, *, blocking: bool) -> Any:
         number, self.events = self.events, self.events + 1
@@ -482,10 +489,16 @@ def test_the_host_does_not_run_far_ahead_of_the_gpu(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_cannot_be_captured_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    PretendedCuda(monkeypatch, "CUDA error: operation not permitted when stream is capturing\nmore\n")
+    PretendedCuda(monkeypatch, RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore\n"))
     with pytest.raises(InputError, match="CUDA graph, try --no-capture: CUDA error: operation not permitted") as caught:
         CudaGraphs(torch.device("cuda", 0)).record(lambda: None)
     assert "\n" not in str(caught.value)
+
+
+def test_memory_that_runs_out_while_capturing_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    PretendedCuda(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        CudaGraphs(torch.device("cuda", 0)).record(lambda: None)
 
 
 def test_only_a_gpu_captures(tmp_path: Path) -> None:

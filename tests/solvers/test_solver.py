@@ -123,6 +123,21 @@ def test_clipping_scales_the_gradient_to_the_norm(tmp_path: Path) -> None:
     torch.testing.assert_close(first.data, weights[first.span] - first.lr_mult * gradient[first.span])
 
 
+def test_blobs_begin_at_whole_vectors_and_between_them_is_nothing(tmp_path: Path) -> None:
+    """A GPU's kernels read 16 bytes at a time where addresses allow it."""
+    solver, *_ = one_update(tmp_path, "weight_decay: 0.01 clip_gradients: 0.01")
+    storage = solver.net.storage
+    assert len(storage.spans) > 3
+    assert all(span.start * storage.data.element_size() % 16 == 0 for span in storage.spans.values())
+    between = torch.ones_like(storage.data, dtype=torch.bool)
+    for span in storage.spans.values():
+        between[span] = False
+    assert between.any()
+    solver.step(2)
+    for flat in (storage.data, storage.diff, *solver.update.histories):
+        assert flat.any() and not flat[between].any()
+
+
 def test_iter_size_averages_passes(tmp_path: Path) -> None:
     single = create_solver(tmp_path, "")
     total = torch.zeros_like(single.net.storage.diff)
