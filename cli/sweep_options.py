@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from imae.cli.options import Cpu, Gpu, choose_device
+from imae.cli.options import Cpu, Gpu, Precision, PrecisionOption, choose_device
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -64,6 +64,7 @@ class SweepOptions:
     ] = Path("tables")
     gpu: Gpu = None
     cpu: Cpu = False
+    precision: PrecisionOption = Precision.fp32
     iterations: Annotated[
         int | None, typer.Option(metavar="N", min=4, help="Stop at this iteration.", rich_help_panel=_CHANGING)
     ] = None
@@ -100,7 +101,10 @@ class SweepOptions:
             schedule = replace(schedule, iterations=self.iterations, test_interval=interval)
         if self.subset:
             schedule = replace(schedule, subset=self.subset)
-        return Sweep(self.output, self.data, schedule, str(choose_device(self.gpu, self.cpu)), self.threads)
+        device = str(choose_device(self.gpu, self.cpu))
+        dtype = str(self.precision.dtype).removeprefix("torch.")
+        tf32 = self.precision is Precision.tf32
+        return Sweep(self.output, self.data, schedule, device, self.threads, dtype, tf32)
 
     def run(
         self,

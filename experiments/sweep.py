@@ -40,6 +40,8 @@ TRAINING_TESTS = 32
 """Tests on the training set in a cell's training, at most."""
 CLASSES = 10
 """Of CIFAR-10."""
+_FIRST_ARITHMETIC = {"dtype": "float32", "tf32": False}
+"""Of the sweeps whose settings do not say."""
 _REPORT_EVERY = 0.25
 """Seconds between two messages of a cell's process on how far it is."""
 _LOCK_PATIENCE = 10.0
@@ -120,6 +122,10 @@ class Sweep:
     schedule: Schedule
     device: str = "cpu"
     threads: int = 1
+    dtype: str = "float32"
+    """Of the values in the nets, by torch's name."""
+    tf32: bool = False
+    """Whether a GPU may form float32 products from rounded factors."""
 
     def folder(self, cell: Cell) -> Path:
         """Where the cell's files are."""
@@ -225,6 +231,8 @@ def _settings(sweep: Sweep) -> dict[str, Any]:
         **asdict(sweep.schedule),
         "device": sweep.device.partition(":")[0],
         "threads": sweep.threads,
+        "dtype": sweep.dtype,
+        "tf32": sweep.tf32,
         "training_images": len(train),
         "test_images": len(test),
         "labels_crc32": zlib.crc32(train.numpy().tobytes() + test.numpy().tobytes()),
@@ -238,7 +246,7 @@ def _check_settings(output: Path, settings: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(settings, indent=1).encode())
         return
     try:
-        written = dict(json.loads(read_bytes(path)))
+        written = {**_FIRST_ARITHMETIC, **json.loads(read_bytes(path))}
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: does not hold the settings of a sweep: {error}") from error
     if different := [name for name in settings if written.get(name) != settings[name]]:
@@ -325,6 +333,8 @@ class _Processes:
             "labels": str(sweep.labels_file(cell.labels).resolve()) if cell.labels else None,
             "device": sweep.device,
             "threads": sweep.threads,
+            "dtype": sweep.dtype,
+            "tf32": sweep.tf32,
         }
         threads = {name: str(sweep.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         with self._guard:
@@ -381,7 +391,8 @@ def main(job: dict[str, Any]) -> None:
                 self.log.metrics(iteration=self.iteration, phase="training set", **asdict(training))
             return tested
 
-    solver = CellSolver(_solver_param(cell, schedule, folder, data, job["labels"]), device=job["device"])
+    param = _solver_param(cell, schedule, folder, data, job["labels"])
+    solver = CellSolver(param, device=job["device"], dtype=getattr(torch, job["dtype"]), tf32=job["tf32"])
     reported = 0.0
 
     def report(what: str, done: int, total: int) -> None:

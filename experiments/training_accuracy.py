@@ -41,6 +41,7 @@ def training_accuracy(solver: Solver, *, held_out: int = 0) -> TrainingAccuracy:
         _evaluation_net(solver.test_nets[0].param, data, whole=held_out > 0),
         TEST,
         device=solver.device,
+        dtype=solver.net.context.dtype,
         folder=solver.folder,
         backward=False,
         plan="fused",

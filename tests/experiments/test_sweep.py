@@ -20,6 +20,7 @@ from imae.experiments import sweep as sweep_module
 from imae.experiments.paper import SCHEDULES, Schedule
 from imae.experiments.sweep import Cell, Result, Sweep, _solver_param, commands, run_sweep
 from imae.experiments.training_accuracy import training_accuracy
+from imae.prototxt_like.binary import read_caffemodel
 from imae.prototxt_like.errors import InputError
 from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
@@ -171,6 +172,28 @@ def test_a_folder_with_another_schedule_is_refused(undisturbed: tuple[Sweep, lis
         run(replace(sweep, schedule=replace(SCHEDULE, iterations=12)), CCE)
     with pytest.raises(InputError, match="holds a sweep with threads 1, not threads 2"):
         run(replace(sweep, threads=2), CCE)
+    with pytest.raises(InputError, match="holds a sweep with dtype float32, not dtype bfloat16"):
+        run(replace(sweep, dtype="bfloat16"), CCE)
+
+
+def test_a_folder_from_before_sweeps_had_a_precision_is_gone_on_with(
+    undisturbed: tuple[Sweep, list[Result]], tmp_path: Path
+) -> None:
+    reference, results = undisturbed
+    sweep = replace(reference, output=tmp_path)
+    shutil.copytree(reference.output, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "sweep.json").read_text())
+    del settings["dtype"], settings["tf32"]
+    (tmp_path / "sweep.json").write_text(json.dumps(settings))
+    assert run(sweep, CCE, IMAE) == results
+
+
+def test_a_cell_trains_and_is_evaluated_in_the_precision_asked_for(data: Path, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, data, replace(SCHEDULE, iterations=4, test_interval=4), dtype="float64", tf32=True)
+    (result,) = run(sweep, CCE)
+    assert 16 * result.corrupted == pytest.approx(round(16 * result.corrupted))
+    layer = next(layer for layer in read_caffemodel(sweep.folder(CCE) / "cell_iter_4.caffemodel").layer if layer.blobs)
+    assert layer.blobs[0].double_data and not layer.blobs[0].data
 
 
 def test_mistakes_are_named(
