@@ -1,6 +1,7 @@
 """What all data layers share: batches by number, prepared in the background while the net computes."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,9 +36,26 @@ class DataLayer(Layer):
         """Return batch `context.forwards`, and have the next one prepared meanwhile."""
         seed, number = self.context.seed, self.context.forwards
         following = number + self.context.stride
-        ready = self._ahead.pop((seed, number), None) or self._worker.submit(self.batch, number)
-        self._ahead = {(seed, following): self._worker.submit(self.batch, following)}
-        return ready.result()
+        ready = self._ahead.pop((seed, number), None) or self._worker.submit(self._prepare, number)
+        self._ahead = {(seed, following): self._worker.submit(self._prepare, following)}
+        tops = ready.result()
+        if self.context.device.type == "cuda":
+            for top in tops:
+                top.record_stream(torch.cuda.current_stream(self.context.device))
+        return tops
+
+    def _prepare(self, number: int) -> list[Tensor]:
+        """Return batch `number`, complete; on a GPU by a stream of its own, whose copies do not wait for the net."""
+        if self.context.device.type != "cuda":
+            return self.batch(number)
+        with torch.cuda.stream(self._stream):
+            tops = self.batch(number)
+        self._stream.synchronize()
+        return tops
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.context.device)  # type: ignore[no-untyped-call]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """Data has no bottoms to give a gradient to."""

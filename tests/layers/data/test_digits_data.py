@@ -1,12 +1,15 @@
 """The digits that come with scikit-learn, split once and for all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.digits_data import load_digits
 from imae.layers.layer import TEST
 from imae.prototxt_like.errors import InputError
@@ -43,6 +46,38 @@ def test_batches_are_prepared_on_one_thread_whatever_the_net_has(make: Make) -> 
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_on_a_gpu_batches_are_complete_and_made_on_a_stream_of_their_own(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shown where there is none by what is asked of `torch.cuda`, in its order."""
+    asked: list[str] = []
+
+    @contextmanager
+    def on(stream: SimpleNamespace) -> Iterator[None]:
+        asked.append(f"on {stream.name}")
+        yield
+        asked.append("off")
+
+    def batch(number: int) -> list[SimpleNamespace]:
+        asked.append(f"batch {number}")
+        return [SimpleNamespace(record_stream=lambda stream: asked.append(f"{number} read on {stream}"))]
+
+    streams = (f"stream {i}" for i in range(9))
+    own = SimpleNamespace(name="", synchronize=lambda: asked.append("complete"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: setattr(own, "name", next(streams)) or own)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the net's")
+    layer, _ = make('type: "DigitsData" top: "data" digits_data_param { batch_size: 5 }')
+    layer.batch, layer.context.device = batch, torch.device("cuda", 0)
+    for number in range(2):
+        layer.context.forwards = number
+        DataLayer.forward(layer, [], {})
+    layer._worker.shutdown()
+    made = [call for number in range(3) for call in ("on stream 0", f"batch {number}", "off", "complete")]
+    assert [call for call in asked if "read" not in call] == made
+    assert [call for call in asked if "read" in call] == ["0 read on the net's", "1 read on the net's"]
 
 
 def test_the_layer_gives_8_by_8_images_with_the_mean_removed(make: Make) -> None:
