@@ -46,17 +46,20 @@ class CudaGraphs:
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """Capture a graph; other threads, which may prepare data on the device, are left alone."""
         graph = torch.cuda.CUDAGraph()
+        failure: Exception | None = None
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                function()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            first = _first_of(error)
-            if isinstance(first, torch.OutOfMemoryError):
-                raise first from None
-            reason = str(first).partition("\n")[0]
-            raise InputError(f"cannot be captured as a CUDA graph, try --no-capture: {reason}") from error
+                try:
+                    function()
+                except Exception as error:
+                    failure = error  # ending the capture fails in turn, and says less
+                    raise
+        except Exception as error:
+            failure = failure or error
+            if isinstance(failure, torch.OutOfMemoryError) or not isinstance(failure, RuntimeError):
+                raise failure from None
+            reason = str(failure).partition("\n")[0]
+            raise InputError(f"cannot be captured as a CUDA graph, try --no-capture: {reason}") from failure
         self._newest = graph
         return graph.replay
 
@@ -69,13 +72,6 @@ class CudaGraphs:
             self._events.append(event)
             if len(self._events) > 2:
                 self._events.popleft().synchronize()
-
-
-def _first_of(error: BaseException) -> BaseException:
-    """What went wrong first: ending a capture in which something failed fails in turn."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
 
 
 class KernelByKernel:

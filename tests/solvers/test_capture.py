@@ -445,10 +445,9 @@ def test_a_label_that_is_no_class_is_told_at_the_next_display() -> None:
 class PretendedCuda:
     """Stands for `torch.cuda` where there is none: notes what is asked of it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.waited: list[int] = []
         self.events = 0
-        self.failure = failure
         for name in ("set_device", "graph_pool_handle", "Stream", "CUDAGraph", "graph", "Event"):
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
 
@@ -466,12 +465,10 @@ class PretendedCuda:
     @contextmanager
     def graph(self, graph: Any, *, pool: str, stream: str, capture_error_mode: str) -> Iterator[None]:
         assert (pool, stream, capture_error_mode) == ("pool", "stream", "thread_local")
-        yield
-        if self.failure:
-            try:
-                raise self.failure
-            finally:  # as ending a capture does then
-                raise RuntimeError("operation failed due to a previous error during capture")
+        try:
+            yield
+        except Exception:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
 
     def Event(self, *, blocking: bool) -> Any:
         number, self.events = self.events, self.events + 1
@@ -488,17 +485,29 @@ def test_the_host_does_not_run_far_ahead_of_the_gpu(monkeypatch: pytest.MonkeyPa
     assert cuda.waited == list(range(9 - 2))
 
 
+def failing(error: Exception) -> Callable[[], None]:
+    def function() -> None:
+        raise error
+
+    return function
+
+
 def test_what_cannot_be_captured_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    PretendedCuda(monkeypatch, RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore\n"))
+    PretendedCuda(monkeypatch)
+    function = failing(RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore\n"))
     with pytest.raises(InputError, match="CUDA graph, try --no-capture: CUDA error: operation not permitted") as caught:
-        CudaGraphs(torch.device("cuda", 0)).record(lambda: None)
+        CudaGraphs(torch.device("cuda", 0)).record(function)
     assert "\n" not in str(caught.value)
 
 
-def test_memory_that_runs_out_while_capturing_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    PretendedCuda(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."))
-    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
-        CudaGraphs(torch.device("cuda", 0)).record(lambda: None)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), InputError("a label"), KeyError(1)])
+def test_what_else_goes_wrong_while_capturing_is_told_as_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    PretendedCuda(monkeypatch)
+    with pytest.raises(type(error)) as caught:
+        CudaGraphs(torch.device("cuda", 0)).record(failing(error))
+    assert caught.value is error
 
 
 def test_only_a_gpu_captures(tmp_path: Path) -> None:
