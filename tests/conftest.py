@@ -1,7 +1,9 @@
 """What tests of several packages share."""
 
+import gc
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +19,11 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cifar10")
     subprocess.run([sys.executable, _UNPACK, root], check=True, stdout=subprocess.DEVNULL)
     return root
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    """While it lasts only the last reference to an object frees it."""
+    gc.disable()
+    yield
+    gc.enable()

@@ -1,6 +1,5 @@
 """A batch in parts comes to what it does as a whole: outputs, gradients, running statistics."""
 
-import gc
 import weakref
 
 import pytest
@@ -147,19 +146,15 @@ def test_small_values_blobs_to_keep_and_the_plain_plan_are_left_whole(monkeypatc
     assert not cut(fused)
 
 
-def test_a_net_is_freed_with_the_last_reference_to_it(images_a_part: int) -> None:
+def test_a_net_is_freed_with_the_last_reference_to_it(images_a_part: int, no_garbage_collection: None) -> None:
     """As sweeps make many, not at some time later."""
     _, net = block(TRAIN)
     net.keep_blobs = False
     net.forward(**batch(IMAGES))
     net.backward()
     left = weakref.ref(net)
-    gc.disable()
-    try:
-        del net
-        assert left() is None
-    finally:
-        gc.enable()
+    del net
+    assert left() is None
 
 
 def test_parts_are_alike_in_size(monkeypatch: pytest.MonkeyPatch) -> None:

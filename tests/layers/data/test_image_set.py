@@ -1,6 +1,5 @@
 """What Cifar10Data and DigitsData share: order, augmentation, mean and label noise, on a miniature of CIFAR-10."""
 
-import gc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -191,17 +190,15 @@ def test_images_have_the_dtype_of_the_net(make: Make, mini_cifar10: Path, dtype:
     assert label.dtype == torch.int64
 
 
-def test_the_images_are_freed_with_the_last_reference_to_the_layer(make: Make, mini_cifar10: Path) -> None:
+def test_the_images_are_freed_with_the_last_reference_to_the_layer(
+    make: Make, mini_cifar10: Path, no_garbage_collection: None
+) -> None:
     """As they may fill a GPU, not at some time later."""
     layer, _ = make(cifar10())
     layer.batch(0)
     left = weakref.ref(layer)
-    gc.disable()
-    try:
-        del layer
-        assert left() is None
-    finally:
-        gc.enable()
+    del layer
+    assert left() is None
 
 
 def test_labels_are_optional(make: Make, mini_cifar10: Path) -> None:
