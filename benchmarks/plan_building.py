@@ -28,9 +28,8 @@ PARTS = {
     "storing": [("storage.py", "__init__")],
     "planning": [
         ("plan.py", "fused_plan"),
-        ("plan.py", "remade_values"),
         ("net.py", "_plan_backward"),
-        ("net.py", "_plan_release"),
+        ("plan.py", "plan_release"),
     ],
     "choosing layers": [("state.py", "filter_layers"), ("net.py", "_copy")],
 }

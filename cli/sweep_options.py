@@ -104,7 +104,7 @@ class SweepOptions:
         device = str(choose_device(self.gpu, self.cpu))
         dtype = str(self.precision.dtype).removeprefix("torch.")
         tf32 = self.precision is Precision.tf32
-        return Sweep(self.output, self.data, schedule, device, self.threads, dtype, tf32)
+        return Sweep(self.output, self.data, schedule, device, self.threads, dtype=dtype, tf32=tf32)
 
     def run(
         self,

@@ -16,7 +16,7 @@ from imae.layers.data.data_layer import DataLayer
 from imae.layers.input import Input
 from imae.layers.layer import TEST, Blob, Context, Layer, Saved, Shape, create_layer, describe
 from imae.nets.parts import InParts, in_parts
-from imae.nets.plan import fused_plan
+from imae.nets.plan import fused_plan, plan_release
 from imae.nets.precision import set_gpu_arithmetic
 from imae.nets.remade import Remade, with_values, without
 from imae.nets.state import filter_layers
@@ -144,10 +144,18 @@ class Net:
     def keep_blobs(self, keep: bool) -> None:
         self._keep_blobs = keep
         self.plan = self._whole_plan
+        outputs = {self.newest[name] for name in self.outputs}
         # What is in bfloat16 is normalised in float32, which only the whole layer does.
         if self._fused and not keep and self.context.device.type == "cpu" and self.context.dtype != torch.bfloat16:
-            self.plan = in_parts(self._whole_plan, self.shapes, {self.newest[name] for name in self.outputs})
-        self._plan_release()
+            self.plan = in_parts(self._whole_plan, self.shapes, outputs)
+        plan_release(self.plan, outputs)
+
+    @property
+    def inner_steps(self) -> list[Step]:
+        """The steps of the plan, in order, with those of a batch in parts each by itself."""
+        return [
+            inner for step in self.plan for inner in (step.layer.steps if isinstance(step.layer, InParts) else [step])
+        ]
 
     # Running
 
@@ -380,18 +388,6 @@ class Net:
             for step in self.steps:
                 step.backward = True
                 step.needs = [i not in step.layer.no_gradient_to for i in range(len(step.bottoms))]
-
-    def _plan_release(self) -> None:
-        """Note at each step which values are read there for the last time."""
-        for step in self.plan:
-            step.finished = []
-        last: dict[int, Step] = {}
-        for step in self.plan:
-            last.update(dict.fromkeys([*step.tops, *step.bottoms], step))
-        outputs = {self.newest[name] for name in self.outputs}
-        for value, step in last.items():
-            if value not in outputs:
-                step.finished.append(value)
 
     # Values
 

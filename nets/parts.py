@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Saved, Shape
-from imae.nets.plan import FusedLayer, Normalise
+from imae.nets.plan import FusedLayer, Normalise, plan_release
 from imae.nets.remade import Remade, with_values, without
 
 if TYPE_CHECKING:
@@ -82,13 +82,11 @@ class InParts(FusedLayer):
         """As the net's, called for each of the steps."""
         self._bottoms, self._tops, self._largest = bottoms, tops, largest
         self._stages: list[list[int]] = [[]]
-        last: dict[int, int] = {}
         for place, step in enumerate(steps):
             if isinstance(step.layer, Normalise):
                 self._stages.append([])
             self._stages[-1].append(place)
-            last.update(dict.fromkeys([*step.bottoms, *step.tops], place))
-        self._finished = [[n for n in last if last[n] == place and n not in tops] for place in range(len(steps))]
+        plan_release(steps, tops)
 
     def images_a_part(self, images: int) -> int:
         """Return how many of a batch's `images` make a part, the last of which may have fewer.
@@ -121,7 +119,7 @@ class InParts(FusedLayer):
                 for place in stage:
                     self._forward(part, place, norms.get(place))
                     _measure(part, self.steps[place].tops[0], measuring)
-                    for number in self._finished[place]:
+                    for number in self.steps[place].finished:
                         del part.values[number]
         tops = [torch.cat([part.values[number] for part in parts]) for number in self._tops]
         for part in parts:

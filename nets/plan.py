@@ -1,7 +1,7 @@
 """The execution plan: which layers run as one, and which values are made again for backward instead of kept."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -60,6 +60,17 @@ def fused_plan(steps: "list[Step]") -> "list[Step]":
         taken.update(id(member) for member in chain[:length])
         plan += _as_steps(fused, chain[:length])
     return plan
+
+
+def plan_release(steps: "Sequence[Step]", kept: Collection[int]) -> None:
+    """Note at each step which values no later one reads; those in `kept` are left out."""
+    last: dict[int, Step] = {}
+    for step in steps:
+        step.finished = []
+        last.update(dict.fromkeys([*step.tops, *step.bottoms], step))
+    for value, step in last.items():
+        if value not in kept:
+            step.finished.append(value)
 
 
 def _as_steps(layers: list[Layer], chain: "list[Step]") -> "list[Step]":

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from imae.nets.net import Net, Step
-from imae.nets.parts import InParts
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
 from imae.solvers.log import Log
@@ -300,7 +299,7 @@ def buckets(net: Net, elements: int) -> dict[int, list[Tensor]]:
     Together they hold each learned blob that backward reaches once.
     """
     last_to_write: dict[int, int] = {}  # by where a blob begins: the place in the plan of the step
-    steps = [inner for step in net.plan for inner in (step.layer.steps if isinstance(step.layer, InParts) else [step])]
+    steps = net.inner_steps
     for place, step in reversed(list(enumerate(steps))):
         if step.backward:
             last_to_write.update((int(blob.diff.storage_offset()), place) for blob in step.layer.blobs)
