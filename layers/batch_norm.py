@@ -26,7 +26,7 @@ class BatchNorm(Layer):
         """Create the three sums, all zero."""
         param, shape = self.param.batch_norm_param, bottoms[0]
         given = param.HasField("use_global_stats")
-        self.use_global = param.use_global_stats if given else not self.context.training
+        self.use_global = param.use_global_stats if given else not self.training
         self.by_image = self.use_global
         self.fraction, self.eps = param.moving_average_fraction, param.eps
         if any(spec.lr_mult for spec in self.param.param):
@@ -90,7 +90,12 @@ class BatchNorm(Layer):
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """BatchNormalization with unit scale and zero bias."""
         if not self.use_global:
-            raise self.error("has no ONNX form with use_global_stats: false")
+            cause = (
+                "use_global_stats: false"
+                if self.param.batch_norm_param.HasField("use_global_stats")
+                else "phase: TRAIN"
+            )
+            raise self.error(f"has no ONNX form with {cause}: it would normalise by the batch's statistics")
         mean, var = self.statistics()
         values = {"scale": torch.ones_like(mean), "bias": torch.zeros_like(mean), "mean": mean, "var": var}
         constants = [graph.constant(f"{self.name}_{name}", value) for name, value in values.items()]

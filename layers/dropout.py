@@ -27,7 +27,7 @@ class Dropout(Layer):
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """y = x mask / (1 - ratio)."""
         x = bottoms[0]
-        if not self.context.training:
+        if not self.training:
             return [x]
         counter = self.context.counters(x.numel()).view(x.shape)
         kept = random_uniform(self.context.seed, self.name, counter) >= self.ratio
@@ -40,4 +40,6 @@ class Dropout(Layer):
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Identity."""
+        if self.training:
+            raise self.error("has no ONNX form in phase TRAIN, in which it drops at random: leave out its phase: TRAIN")
         graph.node("Identity", bottoms, tops)

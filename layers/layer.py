@@ -59,11 +59,6 @@ class Context:
     """Each raises InputError for what passes that look at no values have noted on the device: those with a `number`,
     and all on a GPU."""
 
-    @property
-    def training(self) -> bool:
-        """Whether the phase is TRAIN."""
-        return self.phase == TRAIN
-
     def counters(self, count: int) -> Tensor:
         """Return the `count` integers (int64) that belong to this pass alone: those of pass n begin at n count."""
         if self.number is None:
@@ -107,7 +102,14 @@ class Layer:
         self.param = param
         self.name: str = param.name
         self.context = context or Context()
+        self.phase: int = param.phase if param.HasField("phase") else self.context.phase
+        """The phase in which it acts: the prototxt's `phase` of this layer, else the net's."""
         self.blobs: list[Blob] = []
+
+    @property
+    def training(self) -> bool:
+        """Whether its phase is TRAIN."""
+        return self.phase == TRAIN
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Check the prototxt against the bottoms' shapes, create the blobs, and return the tops' shapes.

@@ -149,7 +149,7 @@ class Pooling(Layer):
         """Draw (or average over) the elements of each window; keeps what each element passed on in `choice`."""
         windows = self._unfold(x)
         total = windows.sum(2, keepdim=True)
-        if not self.context.training:
+        if not self.training:
             mean = ((windows**2).sum(2, keepdim=True) / total).nan_to_num(0.0)  # 0 for a window of zeros
             saved["choice"] = ((2 * windows - mean) / total).nan_to_num(0.0)
             return mean.view(*x.shape[:2], *self.pooled)

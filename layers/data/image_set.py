@@ -57,7 +57,7 @@ class ImageSetData(DataLayer):
         if self._own.intact_labels != (len(self.param.top) == 3):
             expected = "3 tops" if self._own.intact_labels else "1 or 2 tops (a third needs intact_labels: true)"
             raise self.error(f"takes {expected}, the prototxt gives {len(self.param.top)}")
-        train = self._own.split == self._own.TRAIN if self._own.HasField("split") else self.context.training
+        train = self._own.split == self._own.TRAIN if self._own.HasField("split") else self.training
         try:
             images, intact = self.load(train)
             labels = intact
@@ -73,7 +73,7 @@ class ImageSetData(DataLayer):
         if count > len(images):
             raise self.error(f"subset {count} exceeds the {len(images)} images of the split")
         self.images, self.labels, self.intact = (x[:count].to(self.context.device) for x in (images, labels, intact))
-        training = self.context.training
+        training = self.training
         self._transform = Transform(
             self,
             random_crop=training,

@@ -42,7 +42,7 @@ class Data(DataLayer):
         if transform.force_color and transform.force_gray:
             raise self.error("transform_param has both force_color and force_gray, it takes one of them")
         self._color = True if transform.force_color else False if transform.force_gray else None
-        self._transform = Transform(self, random_crop=self.context.training, mirror=transform.mirror)
+        self._transform = Transform(self, random_crop=self.training, mirror=transform.mirror)
         try:
             self._records = LmdbFile(self.context.find(param.source))
             key, image, _ = self._decode(0)

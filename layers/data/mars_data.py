@@ -57,7 +57,7 @@ class MarsData(DataLayer):
             raise self.error("mars_data_param needs source, the folder with bbox_train, bbox_test and info")
         if 0 in self._size and any(self._size):
             raise self.error("mars_data_param takes both new_height and new_width, or none")
-        training = self.context.training
+        training = self.training
         train = self._own.split == self._own.TRAIN if self._own.HasField("split") else training
         if not train and len(self.param.top) > 1:
             raise self.error("the persons of the test part are no classes: it takes 1 top, the prototxt gives 2")

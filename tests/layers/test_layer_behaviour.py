@@ -266,6 +266,26 @@ def test_a_dropout_mask_is_a_function_of_seed_layer_and_pass() -> None:
     assert torch.equal(layer.forward([x], {})[0], layer.forward([x], {})[0])  # the net counts passes, not the layer
 
 
+# The phase: a layer's own wins over the net's
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'type: "Dropout"',
+        'type: "BatchNorm"',
+        'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }',
+    ],
+)
+def test_the_phase_inside_a_layer_wins_over_the_nets(text: str, phase: str) -> None:
+    own, other = (TRAIN, TEST) if phase == "TRAIN" else (TEST, TRAIN)
+    x = torch.rand(6, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = top(text, x, phase=own)
+    assert torch.equal(top(f"{text} phase: {phase}", x, phase=other), expected)
+    assert not torch.equal(top(text, x, phase=other), expected)
+
+
 # BatchNorm
 
 

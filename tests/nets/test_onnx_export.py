@@ -237,6 +237,10 @@ def test_a_user_is_told_what_is_wrong(tmp_path: Path, digits: Net) -> None:
     assert 'has the top "scores"; did you mean "score"?' in message(digits, None, outputs=["scores"])
     assert "expected the TEST phase" in message(Net(digits_net("cce"), 0), None)
     assert message(digits, None, opset=11).startswith("opset must be 17 to ")
+    for kind in ("Dropout", "BatchNorm"):
+        frozen = one_layer(f'type: "{kind}" phase: TRAIN', [(4, 4)])
+        assert f'layer "layer" ({kind}): has no ONNX form' in (found := message(Net(frozen), None))
+        assert "phase: TRAIN" in found
     stochastic = one_layer('type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 }', [(1, 4, 4)])
     assert message(stochastic, None).startswith('layer "layer" (Pooling): STOCHASTIC pooling')
 

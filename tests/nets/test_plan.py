@@ -121,6 +121,20 @@ def test_global_statistics_in_training_stay_unfused() -> None:
     torch.testing.assert_close(fused.storage.diff, plain.storage.diff)
 
 
+@pytest.mark.parametrize(("own", "net", "backward"), [("TEST", TRAIN, True), ("TRAIN", TEST, False)])
+def test_a_normalisations_own_phase_holds_in_both_plans(own: str, net: int, backward: bool) -> None:
+    text = (BLOCK % {"bias": "true", "scale_bias": "true"}) + END % "MAELoss"
+    text = text.replace('type: "BatchNorm"', f'type: "BatchNorm" phase: {own}')
+    plain, expected = run(text, net, "plain", backward=backward)
+    fused, actual = run(text, net, "fused", backward=backward)
+    torch.testing.assert_close(actual, expected)
+    assert (plain.params["bn1"][2].data > 2).item() == (own == "TRAIN"), "two passes add 2 in TRAIN alone"
+    for name, blobs in plain.params.items():
+        for i, blob in enumerate(blobs):
+            torch.testing.assert_close(fused.params[name][i].data, blob.data)
+            torch.testing.assert_close(fused.params[name][i].diff, blob.diff)
+
+
 def example(path: Path, size: int) -> NetParameter:
     """An example's training net with IMAE, fed by hand: 3 images (or as many channels as it reads) of `size`."""
     param = read_net(path)

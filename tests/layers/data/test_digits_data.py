@@ -11,7 +11,7 @@ import torch
 
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.digits_data import load_digits
-from imae.layers.layer import TEST
+from imae.layers.layer import TEST, TRAIN
 from imae.prototxt_like.errors import InputError
 
 Make = Callable[..., Any]
@@ -91,6 +91,16 @@ def test_the_layer_gives_8_by_8_images_with_the_mean_removed(make: Make) -> None
     assert images.max() == 16
     layer, _ = make(prototxt)
     assert layer.num_images == 1297
+
+
+def test_the_layers_own_phase_decides_on_split_order_and_augmentation(make: Make) -> None:
+    settings = "transform_param { crop_size: 6 mirror: true } digits_data_param { batch_size: 500 }"
+    prototxt = f'type: "DigitsData" top: "data" top: "label" {settings}'
+    for own, other, name in ((TRAIN, TEST, "TRAIN"), (TEST, TRAIN, "TEST")):
+        (expected, _), (frozen, _) = make(prototxt, own), make(f"{prototxt} phase: {name}", other)
+        assert frozen.num_images == expected.num_images == (1297 if own == TRAIN else 500)
+        for actual, wanted in zip(frozen.batch(1), expected.batch(1), strict=True):
+            assert torch.equal(actual, wanted)
 
 
 def test_chosen_digits_are_labelled_by_their_places_and_noise_stays_among_them(make: Make) -> None:

@@ -77,6 +77,15 @@ def test_forward_gives_the_batch_of_the_iteration(make: Make, database: Path) ->
         assert layer.forward([], {})[1].tolist() == [(4 * forwards + i) % 10 for i in range(4)]
 
 
+@pytest.mark.parametrize(("own", "net"), [("TRAIN", TEST), ("TEST", TRAIN)])
+def test_the_layers_own_phase_decides_where_to_crop(make: Make, database: Path, own: str, net: int) -> None:
+    text = data(transform="crop_size: 4")
+    expected, _ = make(text, TRAIN if own == "TRAIN" else TEST)
+    frozen, _ = make(f"{text} phase: {own}", net)
+    assert torch.equal(frozen.batch(0)[0], expected.batch(0)[0])
+    assert not torch.equal(frozen.batch(0)[0], make(text, net)[0].batch(0)[0])
+
+
 def test_the_mean_goes_first_at_the_pixels_own_place_then_the_scale(make: Make, database: Path, tmp_path: Path) -> None:
     """Caffe: (pixel - mean) * scale, the mean's window cropped with the image's."""
     mean = np.random.default_rng(1).random((1, 3, 6, 8)).astype(np.float32)
