@@ -81,7 +81,7 @@ def load_torch() -> None:
 
 def stages(option: str) -> list[str]:
     """Return the stages that --stage names."""
-    return [stage for stage in option.split(",") if stage]
+    return [name for stage in option.split(",") if (name := stage.strip())]
 
 
 def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0, local_rank: int | None = None) -> "torch.device":

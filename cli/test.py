@@ -40,6 +40,7 @@ def test(
     [bold]imae test --model net.prototxt --weights net_iter_64000.caffemodel --iterations 100[/]
     """
     device = choose_device(gpu, cpu)
+    from imae.nets.loss_settings import loss_settings
     from imae.nets.memory import keep_freed_memory
     from imae.nets.net import Net
     from imae.prototxt_like.schema import TEST
@@ -67,6 +68,8 @@ def test(
     losses = 0.0
     with Display() as display:
         log = Log(None, display.show)
+        for line in loss_settings(net):
+            log.line(line, "net.cpp:122")
         log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")
         for batch in range(iterations):
             outputs = net.forward()

@@ -1,23 +1,19 @@
 """Which layers of a prototxt a net has: the include and exclude rules."""
 
-import logging
+from collections.abc import Collection, Iterable
 
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import NetParameter, NetState, NetStateRule
 from imae.prototxt_like.text import did_you_mean
 
-_log = logging.getLogger(__name__)
-
 
 def filter_layers(param: NetParameter) -> NetParameter:
     """Return `param` with the layers that its `state` (phase, level, stages) meets the rules of.
 
-    A stage that no rule names is logged as a warning: it may be misspelt, and would choose nothing in silence.
+    Its state keeps the stages that these layers' rules name, so that filtered again it stays the same. Raises
+    InputError for a stage that no rule of `param` names, in whatever phase: misspelt, it would choose other layers.
     """
-    all_rules = [rule for layer in param.layer for rule in [*layer.include, *layer.exclude]]
-    known = {stage for rule in all_rules for stage in [*rule.stage, *rule.not_stage]}
-    for stage in sorted(set(param.state.stage) - known):
-        _log.warning('net "%s": no rule names the stage "%s"%s', param.name, stage, did_you_mean(stage, known))
+    check_stages(param.state.stage, named_stages([param]), f'net "{param.name}"')
     filtered = NetParameter()
     filtered.CopyFrom(param)
     del filtered.layer[:]
@@ -27,7 +23,23 @@ def filter_layers(param: NetParameter) -> NetParameter:
         rules, wanted = (layer.include, True) if layer.include else (layer.exclude, False)
         if any(meets(param.state, rule) for rule in rules) == wanted or not rules:
             filtered.layer.add().CopyFrom(layer)
+    known = named_stages([filtered])
+    filtered.state.stage[:] = [stage for stage in param.state.stage if stage in known]
     return filtered
+
+
+def named_stages(nets: Iterable[NetParameter]) -> list[str]:
+    """Return the stages that the rules of these nets name, as wanted or as unwanted, each once."""
+    rules = [rule for net in nets for layer in net.layer for rule in [*layer.include, *layer.exclude]]
+    return list(dict.fromkeys(stage for rule in rules for stage in [*rule.stage, *rule.not_stage]))
+
+
+def check_stages(stages: Iterable[str], named: Collection[str], where: str) -> None:
+    """Raise InputError for the first of `stages` that is not among those `named` by rules; it begins with `where`."""
+    for stage in stages:
+        if stage not in named:
+            known = f"the rules name {', '.join(named)}" if named else "no rule names any stage"
+            raise InputError(f'{where}: no rule names the stage "{stage}"{did_you_mean(stage, named) or f"; {known}"}')
 
 
 def meets(state: NetState, rule: NetStateRule) -> bool:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from imae.layers.data.data_layer import DataLayer
+from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
+from imae.nets.state import check_stages, named_stages
 from imae.prototxt_like.binary import (
     array_to_blob,
     blob_to_array,
@@ -68,15 +70,17 @@ class Solver:
         self.seed = param.random_seed if param.random_seed >= 0 else secrets.randbits(31)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": self.seed, "plan": plan, "tf32": tf32}
         train_param, train_folder = self._train_net_param()
-        train_state = NetState(phase=TRAIN, level=level, stage=stages)
+        test_params = self._test_net_params()
+        stages_of = _stages_by_net(stages, [train_param, *(net for net, _ in test_params)])
+        train_state = NetState(phase=TRAIN, level=level, stage=stages_of[0])
         train_param.state.CopyFrom(_merged(train_state, train_param.state, param.train_state))
         self.net = Net(train_param, TRAIN, folder=train_folder, **options)
         self.net.keep_blobs = False
         self.test_nets: list[Net] = []
-        for i, (test_param, test_folder) in enumerate(self._test_net_params()):
+        for i, (test_param, test_folder) in enumerate(test_params):
             test_state = param.test_state[i] if param.test_state else NetState()
             test_param.state.CopyFrom(
-                _merged(NetState(phase=TEST, level=level, stage=stages), test_param.state, test_state)
+                _merged(NetState(phase=TEST, level=level, stage=stages_of[i + 1]), test_param.state, test_state)
             )
             net = Net(test_param, TEST, folder=test_folder, backward=False, **options)
             net.keep_blobs = False
@@ -113,6 +117,8 @@ class Solver:
     def solve(self, resume: str | Path | None = None) -> None:
         """Train to `max_iter`, from a solverstate by option, with the displays, tests and snapshots on the way."""
         self.log.line(f"Solving {self.net.name}", "solver.cpp:294")
+        for line in loss_settings(self.net):
+            self.log.line(line, "net.cpp:122")
         self.log.line(f"Learning Rate Policy: {self.param.lr_policy}", "solver.cpp:295")
         if resume:
             self.log.line(f"Restoring previous solver status from {resume}", "solver.cpp:302")
@@ -382,6 +388,12 @@ def _merged(*states: NetState) -> NetState:
     for state in states:
         merged.MergeFrom(state)
     return merged
+
+
+def _stages_by_net(stages: Sequence[str], nets: Sequence[NetParameter]) -> list[list[str]]:
+    """Return, for each net, those of `stages` that its rules name; raises InputError for one that no net's name."""
+    check_stages(stages, named_stages(nets), "solver")
+    return [[stage for stage in stages if stage in named_stages([net])] for net in nets]
 
 
 def _check(param: SolverParameter) -> None:

@@ -61,6 +61,7 @@ def test_what_a_run_prints_and_writes(imae: Imae, digits: Path) -> None:
     assert log.splitlines()[1:] == outcome.err.splitlines(), "stderr, here no terminal, has the log's lines alone"
     assert log.isprintable() or not re.search(r"[\x00-\x09\x0b-\x1f]", log), "no control characters"
     assert "1210 learnable parameters" in log
+    assert '] Loss "loss": SoftmaxWithLoss\n' in log
 
 
 def test_the_log_is_read_by_parsers_of_caffes_logs(imae: Imae, digits: Path) -> None:

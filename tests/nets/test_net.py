@@ -1,5 +1,6 @@
 """Net wires layers as Caffe does: rules, splits, sharing, losses, what runs backward, and weights from elsewhere."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,8 @@ def copy_blobs(source: Net, target: Net, names: dict[str, str] | None = None) ->
     ],
 )
 def test_rules_say_whether_a_layer_is_in_the_net(rules: str, state: dict[str, object], included: bool) -> None:
-    net = build(relu("x", "out", rules), **{"phase": TEST, **state})
+    names_both = relu("x", "other", 'include { stage: "a" stage: "b" }')
+    net = build(relu("x", "out", rules), names_both, **{"phase": TEST, **state})
     assert ("relu_out" in [step.layer.name for step in net.steps]) == included
 
 
@@ -597,11 +599,31 @@ def test_nets_may_share_their_memory() -> None:
         build(ip("fc", "x", "z").replace("num_output", "bias_term: false num_output")).share_weights(train)
 
 
-def test_a_misspelt_stage_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    """It would choose nothing, and train another loss in silence."""
-    text = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 } } }
-    layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" include { stage: "imae" } }"""
-    Net(parse_net(text), stages=["imae"])
-    assert not caplog.messages
-    Net(parse_net(text), stages=["imea"])
-    assert caplog.messages == ['net "": no rule names the stage "imea"; did you mean "imae"?']
+STAGED = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 } } }
+layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" include { phase: TEST stage: "imae" } }
+layer { name: "exp" type: "ReLU" bottom: "data" top: "exp" exclude { stage: "deploy" } }"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "hint"),
+    [
+        ("imea", '; did you mean "imae"?'),
+        ("Deploy", '; did you mean "deploy"?'),
+        ("x", "; the rules name imae, deploy"),
+    ],
+)
+@pytest.mark.parametrize("phase", [TRAIN, TEST])
+def test_a_stage_that_no_rule_names_is_refused(stage: str, hint: str, phase: int) -> None:
+    """It would choose nothing, and train another loss in silence; the rules of both phases count."""
+    Net(parse_net(STAGED), phase, stages=["imae"])
+    message = re.escape(f'net "": no rule names the stage "{stage}"{hint}')
+    with pytest.raises(InputError, match=f"{message}$"):
+        Net(parse_net(STAGED), phase, stages=["imae", stage])
+    with pytest.raises(InputError, match=f"{message}$"):
+        Net(parse_net(f'state {{ stage: "{stage}" }} {STAGED}'), phase)
+
+
+def test_a_filtered_net_stays_as_it_is() -> None:
+    """Also where the layers whose rules named its stages are gone."""
+    filtered = Net(parse_net(STAGED), TRAIN, stages=["imae", "deploy"]).param
+    assert Net(filtered, TRAIN).param == filtered

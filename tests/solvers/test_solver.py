@@ -264,3 +264,28 @@ def test_solver_needs_the_prefix_for_snapshots() -> None:
     param = SolverParameter(base_lr=0.1, lr_policy="fixed", snapshot=10)
     with pytest.raises(InputError, match="snapshot_prefix"):
         Solver(param)
+
+
+STAGED = f"""{NET}
+layer {{ name: "exp" type: "ReLU" bottom: "ip" top: "relued" include {{ phase: TRAIN stage: "more" }} }}"""
+
+
+@pytest.mark.parametrize("where", ["train_state", "test_state", "net", "option"])
+def test_a_misspelt_stage_is_refused_wherever_it_is_given(tmp_path: Path, where: str) -> None:
+    (tmp_path / "staged.prototxt").write_text(f'{"" if where != "net" else """state { stage: "mroe" }"""} {STAGED}')
+    settings = f'{SETTINGS} net: "staged.prototxt" test_iter: 1 test_interval: 1 '
+    if where.endswith("state"):
+        settings += f'{where} {{ stage: "mroe" }}'
+    with pytest.raises(InputError, match='no rule names the stage "mroe"; did you mean "more"'):
+        Solver(parse_solver(settings), folder=tmp_path, stages=["mroe"] if where == "option" else [])
+
+
+def test_a_stage_for_one_of_several_nets_is_no_mistake(tmp_path: Path) -> None:
+    """Given by option it is for all nets: some rule, in some phase of one of the files, must name it."""
+    (tmp_path / "staged.prototxt").write_text(STAGED)
+    (tmp_path / "plain.prototxt").write_text(NET)
+    for nets in ('net: "staged.prototxt"', 'train_net: "staged.prototxt" test_net: "plain.prototxt"'):
+        param = parse_solver(f"{SETTINGS} {nets} test_iter: 1 test_interval: 1")
+        solver = Solver(param, folder=tmp_path, stages=["more"])
+        assert "relued" in solver.net.outputs
+        assert "relued" not in solver.test_nets[0].outputs

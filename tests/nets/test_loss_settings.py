@@ -1,0 +1,28 @@
+"""What a log says about a net's losses."""
+
+import pytest
+
+from imae.nets.loss_settings import loss_settings
+from imae.nets.net import Net
+from imae.prototxt_like.schema import TRAIN
+from imae.prototxt_like.text import parse_net
+
+INPUTS = 'layer { name: "x" type: "Input" top: "x" top: "y" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }'
+
+
+@pytest.mark.parametrize(
+    ("layer", "line"),
+    [
+        ('type: "SoftmaxWithIMAELoss"', "SoftmaxWithIMAELoss, T = 8"),
+        ('type: "SoftmaxWithIMAELoss" imae_param { T: 0.5 }', "SoftmaxWithIMAELoss, T = 0.5"),
+        ('type: "GCELoss" gce_param { k: 0.25 }', "GCELoss, q = 0.7, k = 0.25"),
+        (
+            'type: "SoftmaxWithLoss" loss_weight: 0.5 loss_param { normalization: FULL ignore_label: 1 }',
+            "SoftmaxWithLoss, ignore_label = 1, normalization = FULL, loss_weight = 0.5",
+        ),
+    ],
+)
+def test_a_loss_is_named_with_its_settings_in_use(layer: str, line: str) -> None:
+    net = Net(parse_net(f'{INPUTS} layer {{ name: "l" {layer} bottom: "x" bottom: "y" top: "l" }}'), TRAIN)
+    (found,) = loss_settings(net)
+    assert found.startswith(f'Loss "l": {line}')
