@@ -1,11 +1,13 @@
 """The ONNX graph under construction, as layers add their nodes to it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto
 
 
 class OnnxGraph:
@@ -26,6 +28,8 @@ class OnnxGraph:
 
     def node(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
         """Add a node of ONNX operator `op`, from the named values `inputs` to new values `outputs`."""
+        from onnx import helper  # here, as every layer imports this file and few nets are exported
+
         self.nodes.append(helper.make_node(op, list(inputs), list(outputs), f"{outputs[0]}/{op}", **attributes))
 
     def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -36,6 +40,8 @@ class OnnxGraph:
 
     def constant(self, wanted: str, value: Tensor) -> str:
         """Add a constant (float32, or int64 where `value` is), and return its name: `wanted`, if that is free."""
+        from onnx import numpy_helper
+
         name = self.name(wanted)
         array = value.detach().cpu()
         array = array.float() if array.is_floating_point() else array
