@@ -1,5 +1,6 @@
 """LMDB files: read as the LMDB library reads them, and never trusted."""
 
+import os
 import random
 import struct
 from pathlib import Path
@@ -67,7 +68,6 @@ def read_all(folder: Path, content: bytes) -> int:
     """Read every record of a data.mdb with this content; return how many there are."""
     folder.mkdir(exist_ok=True)
     path = folder / "data.mdb"
-    path.unlink(missing_ok=True)  # the old one may still be mapped
     path.write_bytes(content)
     file = LmdbFile(folder)
     return sum(len(file[i]) > 0 for i in range(len(file)))
@@ -138,4 +138,27 @@ def test_a_database_of_databases_is_refused(tmp_path: Path) -> None:
     with lmdb.open(str(tmp_path / "db"), max_dbs=1) as database:
         database.open_db(b"inner")
     with pytest.raises(InputError, match="holds databases within the database"):
+        LmdbFile(tmp_path / "db")
+
+
+def test_a_file_cut_while_it_is_read_is_an_error_not_the_end_of_the_process(tmp_path: Path) -> None:
+    expected = write(tmp_path / "db", {b"%05d" % i: bytes([i]) * 5000 for i in range(20)})
+    file, path = LmdbFile(tmp_path / "db"), tmp_path / "db/data.mdb"
+    size = path.stat().st_size
+    os.truncate(path, 8 * 4096)
+    found: list[object] = []
+    for number in range(len(file)):
+        try:
+            found.append(file[number])
+        except InputError as error:
+            found.append(str(error))
+    cut = f"{path}: was cut while it was read: it has 32768 bytes, and had {size} when it was opened"
+    assert all(got in (record, cut) for got, record in zip(found, expected, strict=True))
+    assert cut in found
+
+
+def test_a_file_that_is_no_regular_one_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    os.mkfifo(tmp_path / "db/data.mdb")
+    with pytest.raises(InputError, match=r"db: no LMDB.*data\.mdb is no file"):
         LmdbFile(tmp_path / "db")
