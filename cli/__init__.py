@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.main import get_command
 
-from imae.cli.caffe_flags import normalise
+from imae.cli.caffe_flags import normalise, read
 from imae.cli.check_gradients import check_gradients
 from imae.cli.convert import convert
 from imae.cli.demo import demo
@@ -15,7 +15,7 @@ from imae.cli.devices import devices
 from imae.cli.digits_retrieval import digits_retrieval
 from imae.cli.export import export
 from imae.cli.features import features
-from imae.cli.messages import error_line, log_warnings
+from imae.cli.messages import error_line, log_warnings, warn
 from imae.cli.reproduce import reproduce
 from imae.cli.retrieval import retrieval
 from imae.cli.test import test
@@ -63,18 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     Exit status: 0, 1 after one line `imae: error: ...` about the user's input, 2 for wrong usage, 130 if interrupted.
     """
-    log_warnings()
     program = get_command(app)
     try:
-        program.main(args=normalise(program, sys.argv[1:] if arguments is None else arguments), prog_name="imae")
+        line = read(program, sys.argv[1:] if arguments is None else arguments)
+        log_warnings(shown=line.glog.shown_from <= 1)
+        for flag in line.unused:
+            warn(f"{line.arguments[0]} makes no use of {flag}, nor does Caffe's")
+        program.main(args=normalise(program, line.arguments), prog_name="imae", obj=line.glog)
+    except typer.BadParameter as error:
+        print(f"imae: error: {error}", file=sys.stderr)
+        sys.exit(2)
     except SystemExit as exit_:
         if exit_.code == 130:
             print("imae: interrupted", file=sys.stderr)
         raise
     except (InputError, OSError, MemoryError, RuntimeError) as error:
-        line = error_line(error)
-        if line is None:
+        said = error_line(error)
+        if said is None:
             raise
-        print(f"imae: error: {line}", file=sys.stderr)
+        print(f"imae: error: {said}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)

@@ -19,7 +19,7 @@ class Phase(StrEnum):
 
 def check_gradients(
     net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.", show_default=False)],
-    phase: Annotated[Phase, typer.Option(help="The phase.")] = Phase.train,
+    phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")] = Phase.train,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE.caffemodel", help="The weights at which to check; else initial ones.")
     ] = None,

@@ -12,10 +12,13 @@ def devices(gpu: Gpu = "all") -> None:
     """
     import torch
 
-    if gpu == "all" and not torch.cuda.is_available():
+    if gpu in (None, "", "all") and not torch.cuda.is_available():
         typer.echo(f"{describe_device(torch.device('cpu'))}; no GPU that PyTorch {torch.__version__} can use")
         return
-    numbers = range(torch.cuda.device_count()) if gpu == "all" else [choose_device(gpu, cpu=False).index]
+    if gpu in (None, "", "all"):
+        numbers = list(range(torch.cuda.device_count()))
+    else:
+        numbers = [choose_device(number, cpu=False).index for number in gpu.split(",")]
     for number in numbers:
         device = torch.cuda.get_device_properties(number)
         typer.echo(

@@ -8,19 +8,19 @@ class _Warnings(logging.Handler):
     """Prints each warning of the library as a line of the command's."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        warn(record.getMessage())
+        print(f"imae: warning: {record.getMessage()}", file=sys.stderr)
 
 
-def log_warnings() -> None:
-    """Print the library's warnings."""
+def log_warnings(*, shown: bool = True) -> None:
+    """Print the library's warnings and the command's own, unless they are not to be `shown`."""
     logger = logging.getLogger("imae")
-    logger.handlers = [_Warnings(logging.WARNING)]
+    logger.handlers = [_Warnings(logging.WARNING if shown else logging.ERROR)]
     logger.propagate = False
 
 
 def warn(message: str) -> None:
     """Print a warning."""
-    print(f"imae: warning: {message}", file=sys.stderr)
+    logging.getLogger(__name__).warning("%s", message)
 
 
 def error_line(error: Exception) -> str | None:

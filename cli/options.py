@@ -49,6 +49,7 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
+        case_sensitive=False,
         help="The type of values and weights; bf16 is for values alone, weights stay fp32. tf32 is fp32 whose products "
         "a GPU forms from rounded factors.",
     ),
@@ -63,7 +64,12 @@ class Plan(StrEnum):
 
 
 PlanOption = Annotated[
-    Plan, typer.Option("--plan", help="Run chains of layers as one, which is faster, or each by itself, as Caffe does.")
+    Plan,
+    typer.Option(
+        "--plan",
+        case_sensitive=False,
+        help="Run chains of layers as one, which is faster, or each by itself, as Caffe does.",
+    ),
 ]
 
 
@@ -84,15 +90,24 @@ def stages(option: str) -> list[str]:
     return [name for stage in option.split(",") if (name := stage.strip())]
 
 
-def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0, local_rank: int | None = None) -> "torch.device":
+def choose_device(
+    gpu: str | None,
+    cpu: bool,
+    *,
+    default_gpu: int = 0,
+    local_rank: int | None = None,
+    first_of_several: bool = False,
+) -> "torch.device":
     """Return the device that --gpu and --cpu ask for, else the GPU where there is one, else the CPU.
 
     Process `local_rank` of several on this machine gets the GPU of that place among those asked for, by default all.
-    Raises InputError if the GPU asked for does not exist, or one process is to use more than one.
+    With `first_of_several` a process that is alone gets the first of them, as with Caffe's test and time. Raises
+    InputError if the GPU asked for does not exist, or one process is to use more than one.
     """
     load_torch()
     import torch
 
+    gpu = gpu or None
     if cpu and gpu is not None:
         raise typer.BadParameter("give --gpu or --cpu, not both")
     if gpu not in (None, "all") and not gpu.replace(",", "").isdecimal():
@@ -106,6 +121,8 @@ def choose_device(gpu: str | None, cpu: bool, *, default_gpu: int = 0, local_ran
         raise InputError(f"{asked}: {found}; leave it out to use the CPU")
     every = gpu == "all" or (gpu is None and local_rank is not None)
     numbers = range(count) if every else [int(n) for n in (gpu or str(default_gpu)).split(",") if n]
+    if local_rank is None and len(numbers) > 1 and first_of_several:
+        numbers = numbers[:1]
     if local_rank is None and len(numbers) != 1:
         raise InputError(f"{asked}: imae runs on one GPU; give its number ({found}), or start it by torchrun")
     place = local_rank or 0

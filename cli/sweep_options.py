@@ -52,7 +52,8 @@ class SweepOptions:
     context: typer.Context
     data: Annotated[Path, typer.Option(metavar="ROOT", help="The folder with CIFAR-10.", show_default=False)]
     schedule: Annotated[
-        ScheduleName, typer.Option(help="64,000 iterations on all images, or 6,400 on the first 5,000.")
+        ScheduleName,
+        typer.Option(case_sensitive=False, help="64,000 iterations on all images, or 6,400 on the first 5,000."),
     ] = ScheduleName.paper
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Train each cell with the seeds 1 to N.")] = 1
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="How many cells to train at a time.")] = 1

@@ -2,6 +2,7 @@
 
 import typer
 
+from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
 from imae.cli.options import (
     Cpu,
@@ -23,6 +24,7 @@ from imae.prototxt_like.errors import InputError
 
 
 def test(
+    context: typer.Context,
     model: Model,
     weights: Weights,
     iterations: Iterations = 50,
@@ -39,7 +41,7 @@ def test(
 
     [bold]imae test --model net.prototxt --weights net_iter_64000.caffemodel --iterations 100[/]
     """
-    device = choose_device(gpu, cpu)
+    device = choose_device(gpu, cpu, first_of_several=True)
     from imae.nets.loss_settings import loss_settings
     from imae.nets.memory import keep_freed_memory
     from imae.nets.net import Net
@@ -66,8 +68,9 @@ def test(
         warn(f"{weights} lacks weights of these layers: {', '.join(report.kept)}")
     sums: dict[str, list[float]] = {}
     losses = 0.0
-    with Display() as display:
-        log = Log(None, display.show)
+    glog = context.find_object(Glog) or Glog()
+    with Display(shown=glog.shown_from <= 0) as display:
+        log = Log(model.stem if glog.log_dir else None, display.show, folder=glog.log_dir)
         for line in loss_settings(net):
             log.line(line, "net.cpp:122")
         log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")

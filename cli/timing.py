@@ -2,10 +2,12 @@
 
 import time as clock
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imae.cli.caffe_flags import Glog
 from imae.cli.check_gradients import Phase
 from imae.cli.options import (
     Cpu,
@@ -30,9 +32,13 @@ if TYPE_CHECKING:
 
 
 def time(
+    context: typer.Context,
     model: Model,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE.caffemodel", help="Its weights; else initial ones.")
+    ] = None,
     iterations: Iterations = 50,
-    phase: Annotated[Phase, typer.Option(help="The phase.")] = Phase.train,
+    phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")] = Phase.train,
     gpu: Gpu = None,
     cpu: Cpu = False,
     precision: PrecisionOption = Precision.fp32,
@@ -46,7 +52,7 @@ def time(
 
     [bold]imae time --model net.prototxt --iterations 20[/]
     """
-    device = choose_device(gpu, cpu)
+    device = choose_device(gpu, cpu, first_of_several=True)
     import torch
 
     from imae.nets.memory import keep_freed_memory
@@ -65,6 +71,8 @@ def time(
         plan=plan.value,
     )
     net.keep_blobs = False
+    if weights:
+        net.copy_weights(weights)
     shapes = {name: net.shapes[net.newest[name]] for name in net.inputs}
     inputs = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
     on_gpu = device.type == "cuda"
@@ -86,7 +94,8 @@ def time(
     forward()
     net.backward()
     net.check()
-    with Display() as display:
+    glog = context.find_object(Glog) or Glog()
+    with Display(shown=glog.shown_from <= 0) as display:
         passes = []
         for done in range(iterations):
             passes.append((measured(forward), measured(net.backward)))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
 from imae.cli.options import (
     Cpu,
@@ -109,8 +110,10 @@ def train(
     ] = False,
     level: Level = 0,
     stage: Stage = "",
-    sigint_effect: Annotated[Effect, typer.Option(help="What Ctrl-C does; stopping takes a snapshot.")] = Effect.stop,
-    sighup_effect: Annotated[Effect, typer.Option(help="What a hang-up does.")] = Effect.snapshot,
+    sigint_effect: Annotated[
+        Effect, typer.Option(case_sensitive=False, help="What Ctrl-C does; stopping takes a snapshot.")
+    ] = Effect.stop,
+    sighup_effect: Annotated[Effect, typer.Option(case_sensitive=False, help="What a hang-up does.")] = Effect.snapshot,
 ) -> None:
     """Train a net as a solver prototxt says.
 
@@ -142,7 +145,8 @@ def train(
         done += what == "train"
         display.advance(what, number, total)
 
-    with Display(shown=first) as display:
+    glog = context.find_object(Glog) or Glog()
+    with Display(shown=first and glog.shown_from <= 0) as display:
         processes = Processes(device) if parallel else None
         create: Callable[..., Solver] = partial(ParallelSolver, processes=processes) if processes else Solver
         trainer = create(
@@ -156,6 +160,7 @@ def train(
             level=level,
             stages=stages(stage),
             show=display.show,
+            log_folder=glog.log_dir,
         )
         trainer.on_progress = advance
         size = sum(blob.data.numel() for blob in trainer.net.learnable)
@@ -291,4 +296,5 @@ def _resuming_command(context: typer.Context, state: Path) -> str:
         words += [
             word for item in values for word in ([option.opts[0]] if item is True else [option.opts[0], str(item)])
         ]
-    return shlex.join([*words, "--snapshot", str(state)])
+    glog = context.find_object(Glog) or Glog()
+    return shlex.join([*words, *glog.words, "--snapshot", str(state)])

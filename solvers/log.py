@@ -19,12 +19,25 @@ class Log:
     Each line starts as glog's do, for the parsers of Caffe's logs: `I1122 13:05:09.123456  1234 solver.cpp:239] `.
     """
 
-    def __init__(self, prefix: str | None = None, show: Callable[[str], None] = lambda line: None) -> None:
-        """Append to `PREFIX.log`, and write `PREFIX.metrics.jsonl`; without a prefix, no files."""
+    def __init__(
+        self,
+        prefix: str | None = None,
+        show: Callable[[str], None] = lambda line: None,
+        *,
+        folder: str | Path = "",
+    ) -> None:
+        """Append to `PREFIX.log`, in `folder` where one is given, and write `PREFIX.metrics.jsonl`; without a prefix,
+        no files. Raises InputError if the log cannot be written.
+        """
         self.show = show
-        self.log_path = Path(f"{prefix}.log") if prefix else None
+        stem = Path(folder) / Path(prefix).name if prefix and folder else prefix
+        self.log_path = Path(f"{stem}.log") if stem else None
         self.metrics_path = Path(f"{prefix}.metrics.jsonl") if prefix else None
         if self.log_path:
+            try:
+                self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{self.log_path.parent}: cannot be created: {error.strerror}") from error
             self._append(self.log_path, time.strftime("Log file created at: %Y/%m/%d %H:%M:%S\n"))
 
     def line(self, message: str, source: str = "solver.cpp:239") -> None:

@@ -285,9 +285,9 @@ class ParallelSolver(Solver):
             time.sleep(0.05)
         return True
 
-    def _open_log(self, show: Callable[[str], None]) -> None:
+    def _open_log(self, show: Callable[[str], None], folder: str | Path) -> None:
         if self.processes.rank == 0:
-            super()._open_log(show)
+            super()._open_log(show, folder)
         else:
             self.prefix, self.log = self.param.snapshot_prefix, Log()
 

@@ -53,12 +53,14 @@ class Solver:
         tf32: bool = False,
         capture: bool = True,
         show: Callable[[str], None] = lambda line: None,
+        log_folder: str | Path = "",
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
 
         Paths in it are looked up in the working directory, then in `folder` (its own, by default); log, metrics and
-        snapshots are written at `snapshot_prefix`, relative to the working directory. `show` gets the log's lines. On a
-        GPU an iteration is captured once and replayed, which `capture` can switch off; `tf32` is as for `Net`.
+        snapshots are written at `snapshot_prefix`, relative to the working directory, but for a log that has a
+        `log_folder` of its own. `show` gets the log's lines. On a GPU an iteration is captured once and replayed, which
+        `capture` can switch off; `tf32` is as for `Net`.
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
         if not isinstance(param, SolverParameter):
@@ -93,7 +95,7 @@ class Solver:
         self.outputs: dict[str, Tensor] = {}
         self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
-        self._open_log(show)
+        self._open_log(show, log_folder)
         self.captured: CapturedIteration | None = None
         self.captured_tests: dict[int, CapturedTest] = {}
         if self.device.type == "cuda" and self.capturable:
@@ -343,7 +345,7 @@ class Solver:
         param.CopyFrom(source)
         return param, self.folder
 
-    def _open_log(self, show: Callable[[str], None]) -> None:
+    def _open_log(self, show: Callable[[str], None], folder: str | Path) -> None:
         """Create the prefix's folder and the log in it: a folder that cannot be written fails before training."""
         self.prefix = self.param.snapshot_prefix
         if not self.prefix:
@@ -353,7 +355,7 @@ class Solver:
             Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{Path(self.prefix).parent}: cannot be created: {error.strerror}") from error
-        self.log = Log(self.prefix, show)
+        self.log = Log(self.prefix, show, folder=folder)
 
     # Displays
 
