@@ -1,5 +1,7 @@
 """The `imae` command: what the library does, from a shell. Heavy imports happen inside the commands that need them."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -18,11 +20,15 @@ from imae.cli.features import features
 from imae.cli.messages import error_line, log_warnings, warn
 from imae.cli.reproduce import reproduce
 from imae.cli.retrieval import retrieval
+from imae.cli.signals import exit_status, sigterm_as_interrupt
 from imae.cli.test import test
 from imae.cli.timing import time
 from imae.cli.train import train
 from imae.cli.tune_t import tune_t
 from imae.prototxt_like.errors import InputError
+
+_INTERRUPTED = exit_status(signal.SIGINT)
+_ENDINGS: dict[object, str] = {_INTERRUPTED: "interrupted", exit_status(signal.SIGTERM): "terminated"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +67,8 @@ def imae(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line `arguments` (the process's own by default), and exit.
 
-    Exit status: 0, 1 after one line `imae: error: ...` about the user's input, 2 for wrong usage, 130 if interrupted.
+    Exit status: 0, 1 after one line `imae: error: ...` about the user's input, 2 for wrong usage, 130 if interrupted by
+    Ctrl-C, 143 by SIGTERM.
     """
     program = get_command(app)
     try:
@@ -69,14 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         log_warnings(shown=line.glog.shown_from <= 1)
         for flag in line.unused:
             warn(f"{line.arguments[0]} makes no use of {flag}, nor does Caffe's")
-        program.main(args=normalise(program, line.arguments), prog_name="imae", obj=line.glog)
+        with sigterm_as_interrupt() as received:
+            program.main(args=normalise(program, line.arguments), prog_name="imae", obj=line.glog)
     except typer.BadParameter as error:
         print(f"imae: error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as exit_:
-        if exit_.code == 130:
-            print("imae: interrupted", file=sys.stderr)
-        raise
+        status = exit_status(received[0]) if exit_.code == _INTERRUPTED and received else exit_.code
+        if status in _ENDINGS and os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+            print(f"imae: {_ENDINGS[status]}", file=sys.stderr)
+        sys.exit(status)
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         said = error_line(error)
         if said is None:

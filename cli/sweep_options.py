@@ -3,7 +3,6 @@
 import functools
 import inspect
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +124,6 @@ class SweepOptions:
         def outcome(results: "list[Result]") -> Outcome:
             return Outcome(sweep, self.schedule_name, results, len(cells))
 
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             finished = sum(sweep.result(cell) is not None for cell in cells)
             with _Cells(len(cells), finished, sweep.schedule.iterations) as display:
@@ -143,8 +141,6 @@ class SweepOptions:
             finished = sum(sweep.result(cell) is not None for cell in cells)
             typer.echo(f"Stopped with {finished} of {len(cells)} cells done. Go on with: {self.command}")
             raise typer.Exit(130) from None
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
 
 def takes_sweep_options(command: Callable[Concatenate[SweepOptions, Own], None]) -> Callable[..., None]:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from imae.cli.options import (
     stages,
 )
 from imae.cli.progress import Display
-from imae.cli.signals import Effect, handle_signals
+from imae.cli.signals import Effect, exit_status, handle_signals
 from imae.prototxt_like.errors import InputError
 
 if TYPE_CHECKING:
@@ -172,7 +173,9 @@ def train(
             _copy_weights(trainer, [weights] if weights else list(param.weights))
         since = time.perf_counter()
         on_stop = partial(display.rename, "train", "stopping")
-        with handle_signals(trainer, sigint_effect, sighup_effect, on_stop, echo=_ECHO if processes else 0.0):
+        with handle_signals(
+            trainer, sigint_effect, sighup_effect, on_stop, echo=_ECHO if processes else 0.0
+        ) as stopped_by:
             try:
                 trainer.solve(resume=state)
             except ProcessLost as lost:
@@ -183,12 +186,16 @@ def train(
                 trainer.snapshot()
         trainer.finish()
         seconds = time.perf_counter() - since
-    if processes:
-        processes.leave()
     if first:
         _summarise(trainer, done, seconds)
     if first and trainer.stop_requested:
         typer.echo(f"Resume with: {_resuming_command(context, trainer.state_path)}")
+    if processes:
+        # None leaves before the first is ready: a launcher that sees a process end may end the others.
+        processes.from_first(None)
+        processes.leave()
+    if trainer.stop_requested:
+        raise typer.Exit(exit_status(stopped_by[0] if stopped_by else signal.SIGTERM))
 
 
 def newest_snapshot(prefix: str) -> Path | None:

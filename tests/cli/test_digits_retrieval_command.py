@@ -1,5 +1,6 @@
 """`imae reproduce digits-retrieval`, from the shell."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,19 @@ def test_it_ends_with_a_table_and_a_page_that_names_the_command(imae: Imae, tmp_
     assert (second.status, second.out, second.err) == (0, first.out, "")
 
 
-def test_ctrl_c_says_how_to_go_on(imae: Imae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(digits_retrieval, "_measure", stop)
+@pytest.mark.parametrize(
+    ("which", "status", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_what_ends_it_early_says_how_to_go_on(
+    imae: Imae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: signal.Signals, status: int, said: str
+) -> None:
+    monkeypatch.setattr(digits_retrieval, "_measure", lambda *_: signal.raise_signal(which))
+    before = signal.getsignal(which)
     outcome = imae(*COMMAND, "--output", tmp_path)
-    assert outcome.status == 130
+    assert outcome.status == status
+    assert outcome.err.endswith(f"imae: {said}\n")
+    assert signal.getsignal(which) is before
     assert outcome.out.startswith("Stopped with 0 of 1 runs done. Go on with: imae reproduce digits-retrieval --noise")
 
 

@@ -129,14 +129,15 @@ main()
     assert final(Path()) == uninterrupted
 
 
-@pytest.mark.parametrize("which", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("which", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_stopped_run_says_how_to_resume_and_ends_the_same(
-    imae: Imae, uninterrupted: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch, which: str
+    imae: Imae, uninterrupted: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch, which: str, status: int
 ) -> None:
+    """Its exit status is that of a process that the signal ended."""
     with monkeypatch.context() as patch:
         at_iteration(29, lambda: signal.raise_signal(getattr(signal, which)), patch)
         outcome = imae(*TRAIN, "--set", "snapshot_after_train=false")
-    assert outcome.status == 0
+    assert outcome.status == status
     assert "Stopped at iteration 29" in outcome.out
     command = outcome.out.rpartition("Resume with: ")[2]
     assert "--set snapshot_after_train=false --snapshot out/digits_iter_29.solverstate" in command
@@ -155,12 +156,15 @@ def test_a_run_stopped_in_its_first_test_resumes_too(
     assert final(Path()) == uninterrupted
 
 
-def test_a_second_interrupt_aborts(imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_iteration(5, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)], monkeypatch)
+@pytest.mark.parametrize(("which", "status", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_second_interrupt_aborts(
+    imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch, which: str, status: int, said: str
+) -> None:
+    at_iteration(5, lambda: [signal.raise_signal(getattr(signal, which)) for _ in range(2)], monkeypatch)
     before = signal.getsignal(signal.SIGINT)
     outcome = imae(*TRAIN)
-    assert outcome.status == 130
-    assert outcome.err.endswith("imae: interrupted\n")
+    assert outcome.status == status
+    assert outcome.err.endswith(f"imae: {said}\n")
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -403,7 +403,7 @@ def test_sigterm_to_one_process_stops_all_with_a_snapshot(tmp_path: Path) -> Non
     for _ in range(2):
         with contextlib.suppress(ProcessLookupError):
             os.kill(processes[1].pid, signal.SIGTERM)
-    assert finish(processes) == [0, 0]
+    assert finish(processes) == [143, 143]
     out = Path("out0").read_text()
     assert "Stopped at iteration" in out and "Resume with: torchrun --nproc-per-node=2" in out
     assert Path(out.split("--snapshot ")[1].strip()).exists()
