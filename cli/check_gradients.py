@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import Level, Stage, load_torch, stages
+from imae.cli.options import LARGEST, LARGEST_SEED, Level, Stage, load_torch, stages
 from imae.cli.table import print_table
 
 
@@ -23,8 +23,12 @@ def check_gradients(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE.caffemodel", help="The weights at which to check; else initial ones.")
     ] = None,
-    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Elements of each bottom and blob to check.")] = 16,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of weights, inputs and samples.")] = 0,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, max=LARGEST, help="Elements of each bottom and blob to check.")
+    ] = 16,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of weights, inputs and samples.")
+    ] = 0,
     level: Level = 0,
     stage: Stage = "",
 ) -> None:

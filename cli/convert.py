@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import load_torch
+from imae.cli.options import LARGEST, load_torch
 from imae.cli.progress import Display
 
 convert = typer.Typer(help="Convert a data set to what Caffe reads.", no_args_is_help=True)
@@ -23,7 +23,10 @@ def cifar10(
     pad: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="Also write the training images with N zeros on each side, for random crops."
+            metavar="N",
+            min=0,
+            max=LARGEST,
+            help="Also write the training images with N zeros on each side, for random crops.",
         ),
     ] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is in OUT.")] = False,

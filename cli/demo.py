@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import load_torch
+from imae.cli.options import LARGEST_SEED, load_torch
 
 
 def demo(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where logs, snapshots and results go.")] = Path(
         "digits-demo"
     ),
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of weights and order.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of weights and order.")] = 1,
 ) -> None:
     """Train on digits half of whose labels are wrong, once with each loss, and compare.
 

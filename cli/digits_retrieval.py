@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from imae.cli.options import LARGEST
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 
@@ -22,8 +23,10 @@ def digits_retrieval(
         list[str] | None,
         typer.Option("--loss", metavar="LOSS", help="CCE, MAE, GCE, IMAE; all by default."),
     ] = None,
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Train with the seeds 1 to N.")] = 3,
-    iterations: Annotated[int, typer.Option(metavar="N", min=4, help="Stop training at this iteration.")] = ITERATIONS,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=LARGEST, help="Train with the seeds 1 to N.")] = 3,
+    iterations: Annotated[
+        int, typer.Option(metavar="N", min=4, max=LARGEST, help="Stop training at this iteration.")
+    ] = ITERATIONS,
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where runs, figure and page go; goes on with what is there.")
     ] = Path("digits-retrieval"),

@@ -1,12 +1,13 @@
 """`imae export`: a net and its weights as an ONNX model."""
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imae.cli.options import Model, Weights, load_torch
+from imae.cli.options import LARGEST, Model, Weights, load_torch
 
 if TYPE_CHECKING:
     from imae.nets.onnx_export import OnnxReport
@@ -41,9 +42,7 @@ def export(
 
     [bold]imae export --model net.prototxt --weights net_iter_64000.caffemodel --output net.onnx[/]
     """
-    if shape and not re.fullmatch(r"\d+([x,]\d+)*", shape):
-        raise typer.BadParameter(f'--shape takes CxHxW, such as 3x32x32, not "{shape}"')
-    sizes = [int(size) for size in re.split("[x,]", shape) if size]
+    sizes = _sizes(shape)
     blobs = [blob for blob in outputs.split(",") if blob]
     load_torch()
     from imae.nets.onnx_export import export_onnx
@@ -60,6 +59,16 @@ def export(
     elif check:
         difference = _difference(model, weights, report, sizes, blobs)
         typer.echo(f"Largest difference from the net on {_IMAGES} random images, in ONNX Runtime: {difference:.1e}")
+
+
+def _sizes(shape: str) -> list[int]:
+    """The numbers of `CxHxW`, none of an empty text."""
+    if shape and not re.fullmatch(r"[1-9]\d{0,9}([x,][1-9]\d{0,9})*", shape, re.ASCII):
+        raise typer.BadParameter(f'--shape takes CxHxW, such as 3x32x32, not "{shape}"')
+    sizes = [int(size) for size in re.split("[x,]", shape) if size]
+    if math.prod(sizes) > LARGEST:
+        raise typer.BadParameter(f"--shape {shape}: an image of more than {LARGEST:,} numbers, which no blob can hold")
+    return sizes
 
 
 def _difference(model: Path, weights: Path, report: "OnnxReport", shape: list[int], outputs: list[str]) -> float:

@@ -22,11 +22,18 @@ Gpu = Annotated[
     ),
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU even where there is a GPU.")]
-Level = Annotated[int, typer.Option(help="The level, by which include and exclude rules choose layers.")]
+LARGEST = 2**31 - 1
+"""The largest int32, which iterations, levels and the sizes of Caffe's blobs are."""
+LARGEST_SEED = 2**63 - 1
+"""The largest int64, which random_seed is."""
+Level = Annotated[
+    int,
+    typer.Option(min=-LARGEST - 1, max=LARGEST, help="The level, by which include and exclude rules choose layers."),
+]
 Stage = Annotated[
     str, typer.Option(metavar="A,B,...", help="The stages, by which include and exclude rules choose layers.")
 ]
-Iterations = Annotated[int, typer.Option(metavar="N", min=1, help="How many batches.")]
+Iterations = Annotated[int, typer.Option(metavar="N", min=1, max=LARGEST, help="How many batches.")]
 
 
 class Precision(StrEnum):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from imae.cli.options import Cpu, Gpu, Precision, PrecisionOption, choose_device
+from imae.cli.options import LARGEST, Cpu, Gpu, Precision, PrecisionOption, choose_device
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -54,10 +54,15 @@ class SweepOptions:
         ScheduleName,
         typer.Option(case_sensitive=False, help="64,000 iterations on all images, or 6,400 on the first 5,000."),
     ] = ScheduleName.paper
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Train each cell with the seeds 1 to N.")] = 1
-    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="How many cells to train at a time.")] = 1
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, max=LARGEST, help="Train each cell with the seeds 1 to N.")
+    ] = 1
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, max=LARGEST, help="How many cells to train at a time.")] = 1
     threads: Annotated[
-        int, typer.Option(metavar="N", min=1, help="CPU threads of each cell; results depend on it in rounding.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=LARGEST, help="CPU threads of each cell; results depend on it in rounding."
+        ),
     ] = 1
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where cells, figures and pages go; goes on with what is there.")
@@ -66,10 +71,12 @@ class SweepOptions:
     cpu: Cpu = False
     precision: PrecisionOption = Precision.fp32
     iterations: Annotated[
-        int | None, typer.Option(metavar="N", min=4, help="Stop at this iteration.", rich_help_panel=_CHANGING)
+        int | None,
+        typer.Option(metavar="N", min=4, max=LARGEST, help="Stop at this iteration.", rich_help_panel=_CHANGING),
     ] = None
     subset: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Train on the first N images.", rich_help_panel=_CHANGING)
+        int | None,
+        typer.Option(metavar="N", min=1, max=LARGEST, help="Train on the first N images.", rich_help_panel=_CHANGING),
     ] = None
 
     @property

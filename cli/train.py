@@ -17,6 +17,8 @@ import typer
 from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
 from imae.cli.options import (
+    LARGEST,
+    LARGEST_SEED,
     Cpu,
     Gpu,
     Level,
@@ -71,13 +73,16 @@ def train(
     cpu: Cpu = False,
     iterations: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Stop at this iteration (max_iter).", rich_help_panel=_CHANGING),
+        typer.Option(
+            metavar="N", min=0, max=LARGEST, help="Stop at this iteration (max_iter).", rich_help_panel=_CHANGING
+        ),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=0,
+            max=LARGEST_SEED,
             help="The seed of weights, order and augmentation (random_seed).",
             rich_help_panel=_CHANGING,
         ),

@@ -1,8 +1,13 @@
 """Input: blobs that the caller feeds."""
 
+import math
+
 from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.layer import Layer, Saved, Shapes, describe, register
+
+LARGEST_COUNT = 2**31 - 1
+"""How many numbers a blob of Caffe's may have."""
 
 
 @register
@@ -17,6 +22,14 @@ class Input(Layer):
     def setup(self, bottoms: Shapes) -> Shapes:
         """Return the shapes in `input_param`: one for all tops, or one each."""
         shapes = [tuple(shape.dim) for shape in self.param.input_param.shape]
+        for shape in shapes:
+            if any(size < 1 for size in shape):
+                raise self.error(
+                    f"input_param gives the shape {describe(shape)}; expected sizes of 1 or more: a batch size too is "
+                    "given as a number, and what is fed may be of another"
+                )
+            if math.prod(shape) > LARGEST_COUNT:
+                raise self.error(f"input_param gives the shape {describe(shape)}, of more than {LARGEST_COUNT} numbers")
         if len(shapes) not in (1, len(self.param.top)):
             raise self.error(f"input_param gives {len(shapes)} shapes for {len(self.param.top)} tops")
         return shapes if len(shapes) == len(self.param.top) else shapes * len(self.param.top)

@@ -6,7 +6,7 @@ from pathlib import Path
 from imae.layers.accuracy import Accuracy
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.input import Input
-from imae.layers.layer import TEST, Context, Layer, Shapes, create_layer, registry
+from imae.layers.layer import TEST, Context, Layer, Shapes, create_layer, describe, registry
 from imae.layers.loss.sample_loss import OnLogits
 from imae.layers.softmax import Softmax
 from imae.nets.net import Net
@@ -26,12 +26,14 @@ def deploy(
     """Return the TEST phase of `net` (or of a prototxt, read or its path) without data, losses and accuracies.
 
     - A data layer becomes an Input: of images of `shape` (C, H, W), else of the shape that the data has, which must be
-      at hand then (in the working directory, in `folder`, or beside the prototxt).
+      at hand then (in the working directory, in `folder`, or beside the prototxt). Without data layers the one Input
+      becomes one of as many images of `shape`.
     - A loss on logits becomes the Softmax inside it, with the top `prob` (LOSS_prob where there are several), unless
       the net has that Softmax already.
     - Outputs are the named blobs, else all that nothing reads. What they do not need is left out.
 
-    Raises InputError for a net of the TRAIN phase, if the data cannot be read, or for an unknown output.
+    Raises InputError for a net of the TRAIN phase, if the data cannot be read, for an unknown output, or for a `shape`
+    that there is nothing to have, or more than one Input.
     """
     if isinstance(net, Net):
         param, shapes_of = _of_net(net, shape)
@@ -48,7 +50,22 @@ def deploy(
         raise InputError(f'net "{param.name}": its TEST phase predicts nothing')
     deployed = NetParameter(name=param.name)
     deployed.layer.extend(_needed(layers, wanted, shapes_of))
+    if shape:
+        _reshape(deployed, {layer.name for layer in layers if issubclass(_kind(layer), Input)}, shape)
     return deployed
+
+
+def _reshape(deployed: NetParameter, names: set[str], shape: Sequence[int]) -> None:
+    """Give `shape` to the images of the one Input, called one of `names`, unless data layers have it already."""
+    inputs = [layer for layer in deployed.layer if layer.type == "Input"]
+    if any(layer.name not in names for layer in inputs):
+        return
+    tops = [top for layer in inputs for top in layer.top]
+    if len(tops) != 1:
+        has = f"has the inputs {', '.join(tops)}, whose shapes its prototxt says" if tops else "has no input"
+        raise InputError(f'net "{deployed.name}": {has}: the shape {describe(shape)} cannot be given')
+    (given,) = inputs[0].input_param.shape
+    given.dim[:] = [*given.dim[:1], *shape] if given.dim else [1, *shape]
 
 
 def data_layer(net: Net | NetParameter | str | Path, top: str, folder: Path | None = None) -> Layer | None:

@@ -1,6 +1,7 @@
 """Export to ONNX: the net that predicts, for any batch size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from imae.layers.data.image_set import ImageSetData, mean_image
 from imae.layers.data.transform import Transform
 from imae.layers.input import Input
-from imae.layers.layer import TEST, Shape
+from imae.layers.layer import TEST, Shape, describe
 from imae.layers.onnx_graph import OnnxGraph
 from imae.nets.deploy import data_layer, deploy
 from imae.nets.net import Net
@@ -112,19 +113,30 @@ def _predictor(
 ) -> Net:
     """The deployed net with its weights."""
     param = deploy(source, shape=shape, outputs=outputs, folder=folder)
-    if isinstance(source, Net):
-        context = source.context
-        predictor = Net(param, TEST, device=context.device, dtype=context.dtype, backward=False, tf32=None)
-        predictor.share_weights(source)
-    else:
-        predictor = Net(param, TEST, backward=False)
-    if weights is not None:
-        kept = predictor.copy_weights(weights).kept
-        if kept:
-            raise InputError(f'net "{predictor.name}": the weights lack the layers {", ".join(kept)}')
-    elif not isinstance(source, Net) and predictor.params:
+    with _naming(shape):
+        if isinstance(source, Net):
+            context = source.context
+            predictor = Net(param, TEST, device=context.device, dtype=context.dtype, backward=False, tf32=None)
+            predictor.share_weights(source)
+        else:
+            predictor = Net(param, TEST, backward=False)
+        kept = predictor.copy_weights(weights).kept if weights is not None else []
+    if kept:
+        raise InputError(f'net "{predictor.name}": the weights lack the layers {", ".join(kept)}')
+    if weights is None and not isinstance(source, Net) and predictor.params:
         raise InputError(f'net "{predictor.name}": has learnable layers, but no weights were given')
     return predictor
+
+
+@contextmanager
+def _naming(shape: Sequence[int]) -> Iterator[None]:
+    """Have what goes wrong inside name the `shape` of the images, where one was given."""
+    try:
+        yield
+    except InputError as error:
+        if not shape:
+            raise
+        raise InputError(f"with images of {describe(shape)}: {error}") from None
 
 
 def _value_names(net: Net, graph: OnnxGraph) -> list[str]:
