@@ -17,6 +17,7 @@ from imae.nets.state import check_stages, named_stages
 from imae.prototxt_like.binary import (
     array_to_blob,
     blob_to_array,
+    read_caffemodel,
     read_solverstate,
     write_caffemodel,
     write_solverstate,
@@ -276,7 +277,7 @@ class Solver:
         """Continue from a solverstate: weights, history, iteration and, where imae wrote it, all that is random.
 
         After a state that Caffe wrote, the data layers go on as if every iteration so far had read one batch.
-        Raises InputError if the state does not fit the net.
+        Raises InputError if the state does not fit the net, or its weights lack layers of it.
         """
         state = read_solverstate(path)
         blobs = self.net.learnable * len(self.update.histories)
@@ -288,9 +289,7 @@ class Solver:
             if view.numel() != array.size:
                 raise InputError(f"{path}: history blob {i} has {array.size} values, this net's has {view.numel()}")
         if state.learned_net:
-            written = Path(state.learned_net)
-            beside = Path(path).parent / written.name
-            self.net.copy_weights(written if written.exists() or not beside.exists() else beside)
+            self._restore_weights(path, state.learned_net)
         for view, array in zip(views, arrays, strict=True):
             view.copy_(torch.from_numpy(array.reshape(tuple(view.shape))))
         self.iteration = state.iter
@@ -304,6 +303,20 @@ class Solver:
         self.net.reseed(self.seed, forwards)
         for i, net in enumerate(self.test_nets):
             net.reseed(self.seed, ours.test_forwards[i] if i < len(ours.test_forwards) else 0)
+
+    def _restore_weights(self, state_path: str | Path, name: str) -> None:
+        """Copy the weights of the net that a state names, from where they were written or else from beside it."""
+        written = Path(name)
+        beside = Path(state_path).parent / written.name
+        path = written if written.exists() or not beside.exists() else beside
+        model = read_caffemodel(path)
+        held = {layer.name for layer in model.layer if layer.blobs}
+        if missing := [layer for layer in self.net.params if layer not in held]:
+            raise InputError(
+                f"{path}: lacks the weights of {', '.join(missing)}, which the net of {state_path} needs: it is of "
+                "another net or cut short"
+            )
+        self.net.copy_weights(model)
 
     @property
     def _batch_size(self) -> int:
