@@ -282,7 +282,7 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
     files = [trainer.log.log_path, trainer.log.metrics_path]
     metrics = trainer.log.metrics_path
     if metrics and metrics.exists():
-        tests = {record["net"]: record for record in read_metrics(metrics) if record["phase"] == "test"}
+        tests = {record.get("net"): record for record in read_metrics(metrics) if record.get("phase") == "test"}
         for record in tests.values():
             values = {name: value for name, value in record.items() if name not in ("iteration", "phase", "net")}
             outputs = ", ".join(f"{name} = {value:g}" for name, value in values.items() if isinstance(value, float))

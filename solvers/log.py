@@ -1,6 +1,7 @@
 """The training log: Caffe's lines in glog's form, and the same numbers for machines."""
 
 import json
+import logging
 import math
 import os
 import threading
@@ -11,6 +12,10 @@ from typing import Any
 
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import write_atomically
+
+_NAMED = 5
+"""Lines that a warning names, at most."""
+_log = logging.getLogger(__name__)
 
 
 class Log:
@@ -56,10 +61,18 @@ class Log:
             self._append(self.metrics_path, json.dumps(finite, allow_nan=False) + "\n")
 
     def start_metrics(self, iteration: int) -> None:
-        """Keep only the records from before `iteration`, where training starts or resumes."""
+        """Keep only the records from before `iteration`, where training starts or resumes.
+
+        What is no record, as a damaged disk or another program may leave it, is left out with a warning.
+        """
         if not self.metrics_path or not self.metrics_path.exists():
             return
-        kept = [record for record in read_metrics(self.metrics_path) if record["iteration"] < iteration]
+        records, others = _parse_metrics(self.metrics_path)
+        if others:
+            lines = ", ".join(f"{number} ({what})" for number, what in list(others.items())[:_NAMED])
+            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            _log.warning("%s: left out what is no record of metrics: line %s%s", self.metrics_path, lines, more)
+        kept = [record for record in records if record["iteration"] < iteration]
         write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     @staticmethod
@@ -78,13 +91,33 @@ def _finite(value: Any) -> Any:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the records of a metrics file; a last line that a killed process left unfinished is skipped."""
-    records = []
-    lines = Path(path).read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise InputError(f"{path}:{number}: is no JSON record: {error.msg}") from error
+    """Return the records of a metrics file; a last line that a killed process left unfinished is skipped.
+
+    Raises InputError, naming the line, for what is no record: a JSON object with an iteration.
+    """
+    records, others = _parse_metrics(path)
+    for number, what in others.items():
+        raise InputError(f"{path}:{number}: is no record of metrics: {what}")
     return records
+
+
+def _parse_metrics(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """Return the records, and by line what else there is, but for a last line without an end."""
+    records: list[dict[str, Any]] = []
+    others: dict[int, str] = {}
+    *lines, unfinished = Path(path).read_bytes().split(b"\n")
+    for number, line in enumerate([*lines, unfinished], 1):
+        try:
+            record = json.loads(line)
+        except UnicodeDecodeError:
+            others[number] = "no UTF-8"
+        except (ValueError, RecursionError):
+            others[number] = "no JSON"
+        else:
+            iteration = record.get("iteration") if isinstance(record, dict) else None
+            if isinstance(iteration, int) and not isinstance(iteration, bool) and iteration >= 0:
+                records.append(record)
+            else:
+                others[number] = "no object with an iteration"
+    others.pop(len(lines) + 1, None)
+    return records, others

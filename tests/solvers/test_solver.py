@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from imae.prototxt_like.binary import read_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.schema import SolverParameter
+from imae.prototxt_like.schema import NetParameter, SolverParameter
 from imae.prototxt_like.text import parse_solver
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log, read_metrics
@@ -289,3 +290,45 @@ def test_a_stage_for_one_of_several_nets_is_no_mistake(tmp_path: Path) -> None:
         solver = Solver(param, folder=tmp_path, stages=["more"])
         assert "relued" in solver.net.outputs
         assert "relued" not in solver.test_nets[0].outputs
+
+
+def test_weights_that_lack_a_layer_are_not_resumed_from(tmp_path: Path) -> None:
+    """A caffemodel cut between two layers is one that reads well: the rest would stay as initialised."""
+    create_solver(tmp_path, "max_iter: 2").solve()
+    path = tmp_path / "run_iter_2.caffemodel"
+    model = read_caffemodel(path)
+    kept = NetParameter(name=model.name, layer=[layer for layer in model.layer if layer.name != "ip"])
+    write_caffemodel(kept, path)
+    solver = create_solver(tmp_path)
+    before = solver.net.storage.data.clone()
+    with pytest.raises(InputError, match=r"run_iter_2\.caffemodel: lacks the weights of ip, which the net of .*state"):
+        solver.solve(tmp_path / "run_iter_2.solverstate")
+    assert torch.equal(solver.net.storage.data, before) and solver.iteration == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b"{}", "no object with an iteration"),
+        (b"[1]", "no object with an iteration"),
+        (b'{"iteration": "3", "phase": "train"}', "no object with an iteration"),
+        (b'{"iteration": 1, "phase": "\xff"}', "no UTF-8"),
+        (b"[" * 100_000, "no JSON"),
+        (b"\0\0\0", "no JSON"),
+    ],
+    ids=["empty", "list", "text", "no utf-8", "deep", "nul"],
+)
+def test_a_line_of_a_metrics_file_that_is_no_record_blocks_no_resume(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes, what: str
+) -> None:
+    settings = "max_iter: 4 snapshot: 2 display: 1"
+    create_solver(tmp_path, settings).solve()
+    path = tmp_path / "run.metrics.jsonl"
+    expected = read_metrics(path)
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, line, b"\n", *rest]))
+    with pytest.raises(InputError, match=rf"run\.metrics\.jsonl:2: is no record of metrics: {what}"):
+        read_metrics(path)
+    create_solver(tmp_path, settings).solve(tmp_path / "run_iter_2.solverstate")
+    assert read_metrics(path) == expected
+    assert caplog.messages == [f"{path}: left out what is no record of metrics: line 2 ({what})"]
