@@ -30,7 +30,8 @@ Net = Annotated[
     list[int] | None, typer.Option("--net", metavar="DEPTH", help="A ResNet: 20, 32, ...", rich_help_panel=CELLS)
 ]
 Noise = Annotated[
-    list[int] | None, typer.Option("--noise", metavar="PERCENT", help="20, 50, 80.", rich_help_panel=CELLS)
+    list[int] | None,
+    typer.Option("--noise", metavar="PERCENT", help="Draw so many labels anew: 20, 50, 80.", rich_help_panel=CELLS),
 ]
 Loss = Annotated[
     list[str] | None, typer.Option("--loss", metavar="LOSS", help="CCE, MAE, GCE, IMAE.", rich_help_panel=CELLS)

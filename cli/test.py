@@ -42,6 +42,7 @@ def test(
     [bold]imae test --model net.prototxt --weights net_iter_64000.caffemodel --iterations 100[/]
     """
     device = choose_device(gpu, cpu, first_of_several=True)
+    from imae.layers.data.data_layer import noise_lines
     from imae.nets.loss_settings import loss_settings
     from imae.nets.memory import keep_freed_memory
     from imae.nets.net import Net
@@ -73,6 +74,8 @@ def test(
         log = Log(model.stem if glog.log_dir else None, display.show, folder=glog.log_dir)
         for line in loss_settings(net):
             log.line(line, "net.cpp:122")
+        for line in noise_lines(step.layer for step in net.steps):
+            log.line(line, "data_layer.cpp:41")
         log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")
         for batch in range(iterations):
             outputs = net.forward()

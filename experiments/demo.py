@@ -1,4 +1,4 @@
-"""The demo: four losses on real digits with half of the training labels replaced, and the IMAE net as ONNX."""
+"""The demo: four losses on real digits with half of the training labels drawn anew, and the IMAE net as ONNX."""
 
 import json
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
 
 LOSSES = ("CCE", "MAE", "GCE", "IMAE")
+_TITLE = "Digits, half of the training labels drawn anew"
 COLUMNS = ("loss", "test, best", "test, final", "training, corrupted labels", "training, intact labels")
 
 
@@ -44,11 +45,11 @@ def run(output: Path, seed: int, console: Console) -> list[Result]:
     seeds. Raises InputError if the folder cannot be written.
     """
     keep_freed_memory()
-    console.print(
-        "Training a small residual net on 1,297 real 8x8 digits, half of whose labels were replaced at random, "
-        "once with each loss; testing on 500 other digits with intact labels."
-    )
     solvers = {loss: _solver(loss, output, seed) for loss in LOSSES}
+    console.print(
+        f"Training a small residual net on 1,297 real 8x8 digits, once with each loss. {_labels(solvers[LOSSES[0]])}. "
+        "Testing on 500 other digits with intact labels."
+    )
     results = [_result(loss, solver) for loss, solver in _trained(solvers, console)]
     console.print(_table(results))
     reading = reading_of(results)
@@ -58,7 +59,8 @@ def run(output: Path, seed: int, console: Console) -> list[Result]:
     onnx = output / "imae.onnx"
     difference = _export(solvers["IMAE"], onnx)
     console.print(f"IMAE net as ONNX: {onnx}; in ONNX Runtime its probabilities differ by at most {difference:.1e}")
-    write_atomically(output / "results.md", _markdown(results, reading, f"{picture.name}.png").encode())
+    labels = _labels(solvers[LOSSES[0]])
+    write_atomically(output / "results.md", _markdown(results, labels, reading, f"{picture.name}.png").encode())
     write_atomically(output / "results.json", json.dumps([asdict(result) for result in results], indent=1).encode())
     console.print(f"Test accuracy by iteration: {picture}.png")
     return results
@@ -73,6 +75,14 @@ def reading_of(results: list[Result]) -> str:
         f"included, and its test accuracy falls from {cce.best:.0%} to {cce.final:.0%}; IMAE fits "
         f"{imae.training.corrupted:.0%} and ends at {imae.final:.0%}."
     )
+
+
+def _labels(solver: Solver) -> str:
+    """What was done to the training labels, in words."""
+    data = solver.net.steps[0].layer
+    assert isinstance(data, ImageSetData), "the example's first layer"
+    wrong, total = int((data.labels != data.intact).sum()), data.num_images
+    return f"Half of the labels were drawn anew, which leaves {wrong} of {total:,} wrong, {wrong / total:.1%}"
 
 
 def _solver(loss: str, output: Path, seed: int) -> Solver:
@@ -138,10 +148,10 @@ def _table(results: list[Result]) -> Table:
     return table
 
 
-def _markdown(results: list[Result], reading: str, picture: str) -> str:
+def _markdown(results: list[Result], labels: str, reading: str, picture: str) -> str:
     rows = [COLUMNS, ("---",) * len(COLUMNS), *map(_row, results)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"# Digits, half of the training labels replaced\n\nAccuracy, %:\n\n{table}\n\n{reading}\n\n![]({picture})\n"
+    return f"# {_TITLE}\n\n{labels}. Accuracy, %:\n\n{table}\n\n{reading}\n\n![]({picture})\n"
 
 
 def _plot(results: list[Result], stem: Path) -> None:
@@ -150,7 +160,7 @@ def _plot(results: list[Result], stem: Path) -> None:
         percent = [100 * accuracy for accuracy in result.test]
         axes.plot(result.iterations, percent, label=result.loss, **plot_style.LOSS_STYLES[result.loss])
     axes.set_ylim(0, 100)
-    axes.set_title("Digits, half of the training labels replaced", size=plot_style.FONT_SIZE)
+    axes.set_title(_TITLE, size=plot_style.FONT_SIZE)
     plot_style.legend(axes)
     plot_style.save(figure, stem)
 

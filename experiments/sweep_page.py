@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from imae.examples.write_examples import T_INTACT, T_NOISY
 from imae.experiments.report import Code, Heading, Items, Part, write_page
-from imae.experiments.sweep import Cell, Result, Sweep, commands
+from imae.experiments.sweep import CLASSES, Cell, Result, Sweep, commands
 from imae.prototxt_like.errors import InputError
 
 Value = TypeVar("Value")
@@ -85,11 +85,15 @@ def _settings(outcome: Outcome) -> list[str]:
     if held_out and not schedule.subset:
         images += f" but the last {held_out:,}"
     seeds = sorted({result.cell.seed for result in results})
+    drawn = sorted({result.cell.noise for result in results} - {0})
+    wrong = ", ".join(f"at {noise} % about {noise * (CLASSES - 1) / CLASSES:g} %" for noise in drawn)
+    noise = f"Noise: so many of the labels are drawn anew, perhaps as they were; wrong are {wrong}"
     return [
         f"Schedule: {outcome.schedule_name}: {schedule.iterations:,} iterations of {schedule.train_batch} images on "
         f"{images}; learning rate 0.1, divided by 10 at {first:,} and {second:,}; momentum 0.9, weight decay 0.0001",
         f"Tested every {schedule.test_interval} iterations and at the end, on the whole test set",
         f"Where nothing else is said: T of IMAE {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE 0.7",
+        *([noise] if drawn else []),
         f"Seeds: {', '.join(map(str, seeds))}: of initial weights, order and augmentation; "
         "the wrong labels are the same for all losses and seeds",
         f"Device: {'; '.join(sorted({each['device'] for each in about}))}; "

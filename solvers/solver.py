@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.data.data_layer import DataLayer
+from imae.layers.data.data_layer import DataLayer, noise_lines
 from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
 from imae.nets.state import check_stages, named_stages
@@ -122,6 +122,8 @@ class Solver:
         self.log.line(f"Solving {self.net.name}", "solver.cpp:294")
         for line in loss_settings(self.net):
             self.log.line(line, "net.cpp:122")
+        for line in noise_lines(*((step.layer for step in net.steps) for net in (self.net, *self.test_nets))):
+            self.log.line(line, "data_layer.cpp:41")
         self.log.line(f"Learning Rate Policy: {self.param.lr_policy}", "solver.cpp:295")
         if resume:
             self.log.line(f"Restoring previous solver status from {resume}", "solver.cpp:302")

@@ -1,5 +1,6 @@
 """What all data layers share: batches by number, prepared in the background while the net computes."""
 
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
@@ -19,6 +20,8 @@ class DataLayer(Layer):
 
     bottoms = (0, 0)
     tops = (1, 2)
+    label_noise = ""
+    """After `setup`: in words, what noise its labels have and how many differ from the intact ones; empty without."""
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         super().__init__(param, context)
@@ -60,6 +63,12 @@ class DataLayer(Layer):
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """Data has no bottoms to give a gradient to."""
         return []
+
+
+def noise_lines(*nets: Iterable[Layer]) -> list[str]:
+    """Return a line for the log, each once, for each layer of `nets` whose labels have noise."""
+    noisy = (layer for net in nets for layer in net if isinstance(layer, DataLayer) and layer.label_noise)
+    return list(dict.fromkeys(f'Layer "{layer.name}": {layer.label_noise}' for layer in noisy))
 
 
 def _use_one_thread() -> int:

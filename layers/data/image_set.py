@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imae.layers.data.counter_random import permutation
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.data.label_noise import corrupt_by
+from imae.layers.data.label_noise import corrupt_by, describe_noise
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Saved, Shapes
 from imae.prototxt_like.errors import InputError
@@ -73,6 +73,8 @@ class ImageSetData(DataLayer):
         if count > len(images):
             raise self.error(f"subset {count} exceeds the {len(images)} images of the split")
         self.images, self.labels, self.intact = (x[:count].to(self.context.device) for x in (images, labels, intact))
+        if train:
+            self.label_noise = describe_noise(self._own, labels[:count].numpy(), intact[:count].numpy())
         training = self.training
         self._transform = Transform(
             self,

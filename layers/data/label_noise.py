@@ -69,8 +69,31 @@ def corrupt_by(param: Any, labels: Labels, classes: int, find: Callable[[str], P
     if kind == "FILE":
         return load_labels(path, len(labels), classes)
     matrix = load_matrix(path) if kind == "MATRIX" else None
-    rate = float(str(np.float32(param.noise_rate)))  # 0.2 as it was written, not the float32 next to it
-    return corrupt(labels, classes, kind, rate, param.noise_seed, matrix=matrix)
+    return corrupt(labels, classes, kind, _rate(param), param.noise_seed, matrix=matrix)
+
+
+def describe_noise(param: Any, labels: Labels, intact: Labels) -> str:
+    """Return in words what noise a data layer's parameter message asks for, and how many `labels` are not the `intact`.
+
+    Such as `symmetric noise at rate 0.5, 554 of 1297 labels (42.7 %) differ from the intact ones`; empty where no noise
+    is asked for.
+    """
+    kind = NoiseKind.Name(param.noise_kind)
+    if kind == "FILE":
+        noise = f"labels of {param.noise_file}"
+    elif kind == "MATRIX":
+        noise = f"noise by the matrix of {param.noise_file}"
+    elif param.noise_rate:
+        noise = f"{kind.lower().replace('_', ' ')} noise at rate {_rate(param):g}"
+    else:
+        return ""
+    wrong, total = np.count_nonzero(labels != intact), len(labels)
+    return f"{noise}, {wrong} of {total} labels ({100 * wrong / total:.1f} %) differ from the intact ones"
+
+
+def _rate(param: Any) -> float:
+    """Return noise_rate as it was written, such as 0.2, not the float32 next to it."""
+    return float(str(np.float32(param.noise_rate)))
 
 
 def _check_matrix(matrix: ArrayLike | None, classes: int) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from imae.layers.data.counter_random import permutation
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.image_decode import decode_image
-from imae.layers.data.label_noise import Labels, corrupt_by
+from imae.layers.data.label_noise import Labels, corrupt_by, describe_noise
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe, register
 from imae.prototxt_like.errors import InputError
@@ -129,7 +129,9 @@ class MarsData(DataLayer):
         lengths = tracks.last - tracks.first + 1
         by_track = self._own.noise_unit == self._own.TRACK
         labels = of_track if by_track else of_track.repeat(lengths)
-        labels = corrupt_by(self._own, labels, len(self.persons), self.context.find)
+        intact, labels = labels, corrupt_by(self._own, labels, len(self.persons), self.context.find)
+        noise = describe_noise(self._own, *((x.repeat(lengths) if by_track else x) for x in (labels, intact)))
+        self.label_noise = f"{noise}, drawn by track" if noise and by_track else noise
         frames = np.concatenate([np.arange(a - 1, b) for a, b in zip(tracks.first, tracks.last, strict=True)])
         return frames, labels.repeat(lengths) if by_track else labels
 

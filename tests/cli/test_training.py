@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import imae.cli.progress
+from imae.layers.data.digits_data import load_digits
+from imae.layers.data.label_noise import corrupt
 from imae.prototxt_like.binary import read_caffemodel, read_solverstate
 
 TRAIN = ("train", "--solver", "solver.prototxt", "--cpu")
@@ -273,3 +275,22 @@ def test_weights_are_stored_in_their_precision(
         "test", "--model", "net.prototxt", "--weights", "out/digits_iter_1.caffemodel", "--precision", precision
     )
     assert "accuracy = " in tested.out
+
+
+def test_train_and_test_say_how_many_labels_are_wrong(imae: Imae, digits: Path) -> None:
+    intact = load_digits(True)[1].numpy()
+    wrong = int((corrupt(intact, 10, "SYMMETRIC", 0.2, seed=0) != intact).sum())
+    share = f"{wrong} of 1297 labels ({wrong / 12.97:.1f} %) differ from the intact ones"
+    line = f'Layer "data": symmetric noise at rate 0.2, {share}\n'
+    outcome = imae(*TRAIN, "--iterations", "1")
+    assert outcome.status == 0
+    assert outcome.err.count(line) == (digits / "out" / "digits.log").read_text().count(line) == 1
+    net = (digits / "net.prototxt").read_text()
+    (digits / "fit.prototxt").write_text(net.replace("batch_size: 20", "batch_size: 20 split: TRAIN"))
+    weights = ("--weights", "out/digits_iter_1.caffemodel", "--iterations", "1", "--cpu")
+    assert imae("test", "--model", "fit.prototxt", *weights).err.count(line) == 1
+    assert imae("test", "--model", "net.prototxt", *weights).err.count("differ from the intact") == 0
+
+
+def test_the_demo_says_what_share_of_the_labels_is_wrong(imae: Imae) -> None:
+    assert "half of the labels are drawn anew, 42.7 % are then wrong" in " ".join(imae("demo", "--help").out.split())

@@ -1,13 +1,17 @@
 """The paper's label corruption, the kinds beside it, and labels from files."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imae.layers.data.data_layer import noise_lines
 from imae.layers.data.label_noise import corrupt, load_labels, load_matrix, save_labels
+from imae.layers.layer import TEST
 from imae.prototxt_like.errors import InputError
 
 LABELS = np.arange(50_000) % 10
@@ -175,3 +179,34 @@ def test_a_missing_a_damaged_and_a_pickled_file_are_refused(tmp_path: Path) -> N
     for name in ("objects.npy", "cut.npz:x"):
         with pytest.raises(InputError, match="holds no array of numbers"):
             load_labels(tmp_path / name, 3, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "noise"),
+    [
+        ("noise_rate: 0.5", "symmetric noise at rate 0.5"),
+        ("noise_rate: 0.5 subset: 100", "symmetric noise at rate 0.5"),
+        ("noise_rate: 0.2 noise_kind: SYMMETRIC_EXCLUSIVE", "symmetric exclusive noise at rate 0.2"),
+        ("noise_rate: 0.2 noise_kind: PAIR_FLIP", "pair flip noise at rate 0.2"),
+        ('noise_kind: FILE noise_file: "own.txt"', "labels of own.txt"),
+        ('noise_kind: MATRIX noise_file: "matrix.txt"', "noise by the matrix of matrix.txt"),
+    ],
+)
+def test_a_layer_says_its_noise_and_how_many_labels_are_wrong(
+    make: Callable[..., Any], tmp_path: Path, settings: str, noise: str
+) -> None:
+    save_labels(tmp_path / "own.txt", np.arange(1297) % 10)
+    np.savetxt(tmp_path / "matrix.txt", np.full((10, 10), 0.1))
+    prototxt = f'type: "DigitsData" top: "data" top: "label" digits_data_param {{ batch_size: 1 {settings} }}'
+    layer, _ = make(prototxt)
+    wrong, total = int((layer.labels != layer.intact).sum()), layer.num_images
+    share = f"{wrong} of {total} labels ({100 * wrong / total:.1f} %) differ from the intact ones"
+    assert noise_lines([layer], [layer]) == [f'Layer "data": {noise}, {share}']
+    assert settings != "noise_rate: 0.5" or (wrong, total) == (554, 1297)  # 42.7 %, where 45 are expected
+    test_layer, _ = make(prototxt.replace("subset: 100", ""), TEST)
+    assert noise_lines([test_layer]) == [], "the labels of the test split stay intact"
+
+
+def test_a_layer_without_noise_says_nothing(make: Callable[..., Any]) -> None:
+    layer, _ = make('type: "DigitsData" top: "data" top: "label" digits_data_param { batch_size: 1 }')
+    assert noise_lines([layer]) == []

@@ -233,3 +233,9 @@ def test_a_frame_that_is_damaged_or_vanishes_is_named(make: Make, root: Path, da
     damage(third(root))
     with pytest.raises(InputError, match=r'^layer "data" \(MarsData\): \S*bbox_test/00-1/00-1C1T0001F003\.jpg: \w+'):
         layer.batch(0)
+
+
+def test_noise_by_track_is_told_in_frames(make: Make, root: Path) -> None:
+    layer, _ = make(mars("batch_size: 8 noise_rate: 1 noise_kind: PAIR_FLIP noise_unit: TRACK"))
+    noise = "pair flip noise at rate 1, 24 of 24 labels (100.0 %) differ from the intact ones, drawn by track"
+    assert layer.label_noise == noise
