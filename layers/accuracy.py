@@ -21,6 +21,7 @@ class Accuracy(Layer):
     bottoms = (2, 2)
     tops = (1, 2)
     no_gradient_to = frozenset({0, 1})
+    index_bottoms = frozenset({1})
     capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from imae.layers.input import Input
 from imae.layers.layer import TRAIN, Context, Layer, Saved, Shape, create_layer, describe
+from imae.layers.values import as_tensor
 from imae.prototxt_like.schema import LayerParameter
 from imae.prototxt_like.text import parse_net
 
@@ -147,12 +148,16 @@ def check_net(
         if isinstance(layer, Input):
             for number, name, shape in zip(place.tops, layer.param.top, layer.setup([]), strict=True):
                 given = (inputs or {}).get(name)
-                value = _random_input(name, shape, layers, generator) if given is None else torch.as_tensor(given)
-                values[number] = _widened(value.to(layer.context.device))
+                value = (
+                    _random_input(name, shape, layers, generator)
+                    if given is None
+                    else as_tensor(given, f'input "{name}"')
+                )
+                values[number] = value.to(layer.context.device).double()
             continue
         with _float64_blobs(layer):
             tops = layer.forward(bottoms, {})
-        values.update(zip(place.tops, map(_widened, tops), strict=True))
+        values.update(zip(place.tops, map(Tensor.double, tops), strict=True))
         if _differentiable(layer, bottoms) or any(blob.lr_mult for blob in layer.blobs):
             reports.append(check_at(layer, bottoms, seed=seed, samples=samples, step=step, threshold=threshold))
     return reports
@@ -176,7 +181,7 @@ def check_at(
     """
     generator = torch.Generator().manual_seed(seed)
     with _float64_blobs(layer):
-        surface = _Surface(layer, [_widened(bottom) for bottom in bottoms], generator, step, threshold)
+        surface = _Surface(layer, [bottom.double() for bottom in bottoms], generator, step, threshold)
         return surface.report(samples)
 
 
@@ -302,7 +307,7 @@ class _Surface:
 
 def _differentiable(layer: Layer, bottoms: Sequence[Tensor]) -> list[int]:
     """The bottoms by which the layer has a derivative."""
-    return [i for i, x in enumerate(bottoms) if i not in layer.no_gradient_to and x.is_floating_point()]
+    return [i for i in range(len(bottoms)) if i not in layer.no_gradient_to]
 
 
 @contextmanager
@@ -319,15 +324,10 @@ def _float64_blobs(layer: Layer) -> Iterator[None]:
             blob.data, blob.diff = data, diff
 
 
-def _widened(value: Tensor) -> Tensor:
-    return value.double() if value.is_floating_point() else value
-
-
 def _random_input(name: str, shape: Shape, layers: Sequence[Layer], generator: torch.Generator) -> Tensor:
-    """Values for an input: 0 and 1 where all its readers take it for labels, else normally distributed."""
-    roles = [
-        i in layer.no_gradient_to for layer in layers for i, bottom in enumerate(layer.param.bottom) if bottom == name
-    ]
-    if roles and all(roles):
+    """Values for an input: 0 and 1 where a reader takes it for labels, or none has a derivative, else normal ones."""
+    readers = [(layer, i) for layer in layers for i, bottom in enumerate(layer.param.bottom) if bottom == name]
+    labels = any(i in layer.index_bottoms for layer, i in readers)
+    if labels or (readers and all(i in layer.no_gradient_to for layer, i in readers)):
         return torch.randint(2, shape, generator=generator)
     return torch.randn(shape, generator=generator, dtype=torch.float64)

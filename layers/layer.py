@@ -87,6 +87,10 @@ class Layer:
     """Bottoms by which the layer has no derivative, such as labels."""
     no_gradient_from: ClassVar[frozenset[int]] = frozenset()
     """Tops whose gradient `backward` leaves out, such as the indices of maxima."""
+    index_bottoms: ClassVar[frozenset[int]] = frozenset()
+    """Bottoms that it reads as integers, such as labels: they stay float32 where the net's precision is lower."""
+    index_tops: ClassVar[frozenset[int]] = frozenset()
+    """Tops that are such indices."""
     remakes: ClassVar[bool] = False
     """Whether a net makes its tops again for backward, by `remake`, instead of keeping them."""
     by_image: bool = False

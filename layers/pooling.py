@@ -29,6 +29,7 @@ class Pooling(Layer):
     type = "Pooling"
     tops = (1, 2)
     no_gradient_from = frozenset({1})
+    index_tops = frozenset({1})
     capturable = True
 
     def setup(self, bottoms: Shapes) -> Shapes:
@@ -76,7 +77,9 @@ class Pooling(Layer):
             return [x.mean((2, 3), keepdim=True) if self.everywhere else self._mean(x)]
         padded, kernel, stride, pad, ceil_mode = self._padded(x)
         y, saved["index"] = aten.max_pool2d_with_indices(padded, kernel, stride, pad, [1, 1], ceil_mode)
-        return [y, self._unpadded_index(saved["index"], x).to(x.dtype)][: len(self.param.top)]
+        if len(self.param.top) == 1:
+            return [y]
+        return [y, self._unpadded_index(saved["index"], x).to(torch.promote_types(x.dtype, torch.float32))]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
         """dx = dy at the maximum or the drawn element; dy over the window's size in all of it."""

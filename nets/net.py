@@ -15,6 +15,7 @@ import imae.layers  # noqa: F401  registers the layers
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.input import Input
 from imae.layers.layer import TEST, Blob, Context, Layer, Saved, Shape, create_layer, describe
+from imae.layers.values import as_tensor
 from imae.nets.parts import InParts, in_parts
 from imae.nets.plan import fused_plan, plan_release
 from imae.nets.precision import set_gpu_arithmetic
@@ -24,7 +25,7 @@ from imae.nets.storage import Storage
 from imae.prototxt_like.binary import array_to_blob, blob_to_array, read_caffemodel
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import BlobProto, LayerParameter, NetParameter, ParamSpec
-from imae.prototxt_like.text import read_net
+from imae.prototxt_like.text import did_you_mean, read_net
 
 
 @dataclass
@@ -119,6 +120,17 @@ class Net:
             blob.lr_mult, blob.decay_mult = owner.lr_mult, owner.decay_mult
         if backward:
             self._plan_backward()
+        self._indices = {
+            number
+            for step in self.steps
+            for numbers, indices in (
+                (step.tops, step.layer.index_tops),
+                (step.bottoms, step.layer.index_bottoms),
+            )
+            for i, number in enumerate(numbers)
+            if i in indices
+        }
+        """The values that layers declare as indices."""
         self._fused = plan == "fused"
         self._whole_plan = fused_plan(self.steps) if self._fused else self.steps
         read = {bottom for step in self.steps for bottom in step.bottoms}
@@ -162,6 +174,7 @@ class Net:
     def forward(self, **inputs: Tensor | np.ndarray) -> dict[str, Tensor]:
         """Run all layers on the named `inputs` (of the net's Input layers), and return the net's outputs by name.
 
+        Inputs are real numbers of any dtype; they become floats here, as Caffe's values are.
         A pass reads batch `context.forwards` of its data layers and counts that up. `loss` becomes the weighted sum of
         the losses (a scalar tensor).
         """
@@ -171,11 +184,14 @@ class Net:
         for step in self.plan:
             bottoms = [_present(values[bottom]) for bottom in step.bottoms]
             if isinstance(step.layer, Input):
-                bottoms = [self._fed(name, inputs) for name in step.layer.param.top]
+                bottoms = [
+                    self._fed(name, number, inputs)
+                    for name, number in zip(step.layer.param.top, step.tops, strict=True)
+                ]
             step.saved = {}
             tops = step.layer.forward(bottoms, step.saved)
             if isinstance(step.layer, DataLayer):
-                tops = [self._placed(top) for top in tops]
+                tops = [self._placed(top, number) for top, number in zip(tops, step.tops, strict=True)]
             for number, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
                 values[number] = top
                 if weight:
@@ -198,14 +214,16 @@ class Net:
             self.blobs = {name: made for name, value in self.newest.items() if (made := values[value]) is not None}
         return {name: _present(values[self.newest[name]]) for name in self.outputs}
 
-    def backward(self, top_diffs: Mapping[str, Tensor] | None = None) -> None:
+    def backward(self, top_diffs: Mapping[str, Tensor | np.ndarray] | None = None) -> None:
         """Run all layers backward from the last forward pass, adding to the `diff` of each learnable blob.
 
-        The gradient starts at the weighted losses, and at `top_diffs` of named blobs where they are given.
+        The gradient starts at the weighted losses, and at `top_diffs` of named blobs where they are given. Raises
+        InputError for one that is of no blob's name, or not of its shape.
         """
         diffs: list[Tensor | None] = [None] * len(self.names)
         for name, diff in (top_diffs or {}).items():
-            diffs[self.newest[name]] = diff
+            number, given = self._given_diff(name, diff)
+            diffs[number] = given
         for step in reversed(self.plan):
             if not step.backward:
                 continue
@@ -391,19 +409,39 @@ class Net:
 
     # Values
 
-    def _fed(self, name: str, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
+    def _fed(self, name: str, number: int, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
         if name not in inputs:
             raise InputError(f'net "{self.name}": its input "{name}" was not given')
-        value = torch.as_tensor(inputs[name])
-        expected = self.shapes[self.newest[name]]
-        if tuple(value.shape[1:]) != expected[1:]:
+        value = as_tensor(inputs[name], f'net "{self.name}": input "{name}"')
+        expected = self.shapes[number]
+        if value.dim() != len(expected) or tuple(value.shape[1:]) != expected[1:]:
             raise InputError(f'net "{self.name}": input "{name}" is {describe(value.shape)}, not {describe(expected)}')
-        return self._placed(value)
+        return self._placed(value, number)
 
-    def _placed(self, value: Tensor) -> Tensor:
-        """`value` on the net's device and, unless it holds integers, in its precision; images channels last."""
-        value = value.to(self.context.device, self.context.dtype if value.is_floating_point() else value.dtype)
+    def _given_diff(self, name: str, diff: Tensor | np.ndarray) -> tuple[int, Tensor]:
+        """The number of the blob `name`, and the gradient that the caller gives by it, in the blob's precision."""
+        what = f'net "{self.name}": the gradient by "{name}"'
+        number = self.newest.get(name)
+        step = next((step for step in self.plan if number in step.tops), None)
+        if number is None or step is None:
+            made = [self.names[top] for step in self.plan for top in step.tops]
+            raise InputError(f"{what}: the net's plan makes no such blob{did_you_mean(name, made)}")
+        value, dtype = as_tensor(diff, what), self._precision(number)
+        if step.backward and "tops" in step.saved:
+            shape, dtype = step.saved["tops"][step.tops.index(number)]
+            if value.shape != shape:
+                raise InputError(f"{what} is {describe(value.shape)}, not {describe(shape)}")
+        return number, value.to(self.context.device, dtype)
+
+    def _placed(self, value: Tensor, number: int) -> Tensor:
+        """`value` on the net's device, a float as Caffe's values are; images channels last."""
+        value = value.to(self.context.device, self._precision(number))
         return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+    def _precision(self, number: int) -> torch.dtype:
+        """The dtype in which a value enters the net: the net's, but indices keep the digits of a float32 at least."""
+        dtype = self.context.dtype
+        return torch.promote_types(dtype, torch.float32) if number in self._indices else dtype
 
     def _constant(self, value: float, like: tuple[torch.Size, torch.dtype]) -> Tensor:
         shape, dtype = like

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, ValueInfoProto, helper
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from imae.layers.data.transform import Transform
 from imae.layers.input import Input
 from imae.layers.layer import TEST, Shape, describe
 from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.values import as_tensor
 from imae.nets.deploy import data_layer, deploy
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
@@ -99,7 +99,7 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
             raise InputError(f'net "{net.name}": has the inputs {", ".join(predictor.inputs)}; give each by name')
         images = {predictor.inputs[0]: images}
     predictor.forward(**images)
-    feeds = {name: np.asarray(torch.as_tensor(value).cpu(), np.float32) for name, value in images.items()}
+    feeds = {name: as_tensor(value, f'input "{name}"').detach().cpu().float().numpy() for name, value in images.items()}
     actual = dict(zip(names, session.run(names, feeds), strict=True))
     return max(float(np.abs(actual[name] - predictor.blobs[name].double().cpu().numpy()).max()) for name in names)
 

@@ -20,6 +20,7 @@ class DataLayer(Layer):
 
     bottoms = (0, 0)
     tops = (1, 2)
+    index_tops = frozenset({1, 2})
     label_noise = ""
     """After `setup`: in words, what noise its labels have and how many differ from the intact ones; empty without."""
 

@@ -20,6 +20,7 @@ class SampleLoss(Layer):
     bottoms = (2, 2)
     is_loss = True
     no_gradient_to = frozenset({1})
+    index_bottoms = frozenset({1})
     no_gradient_from = frozenset({1})
     capturable = True
     smallest: ClassVar[float]

@@ -837,6 +837,19 @@ def test_a_net_is_checked_on_the_values_of_its_data_layer() -> None:
     ]
 
 
+def test_labels_are_floats_to_the_layers_of_a_net_that_is_checked() -> None:
+    text = """
+    layer { name: "x" type: "Input" top: "x" top: "y" input_param { shape { dim: 4 dim: 3 } shape { dim: 4 } } }
+    layer { name: "half" type: "Scale" bottom: "y" top: "half" scale_param { axis: 0 num_axes: 0
+      filler { type: "constant" value: 0.5 } } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "x" bottom: "y" top: "loss" }
+    """
+    inputs = {"x": np.arange(12).reshape(4, 3)[::-1], "y": np.array([0, 1, 2, 0])}
+    for given_inputs in (inputs, {}):
+        reports = check_net(Net(parse_net(text), TRAIN), given_inputs)
+        assert [(report.name, report.passed) for report in reports] == [("half", True), ("loss", True)]
+
+
 def test_a_users_layer_declares_what_its_gradient_holds_fixed() -> None:
     """`surrogate`: here a straight-through rounding, whose backward is the identity's."""
 

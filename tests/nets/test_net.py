@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from imae.layers.data.data_layer import DataLayer
+from imae.layers.layer import Shapes, register, registry
 from imae.nets.net import Net
 from imae.prototxt_like.binary import array_to_blob, read_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError
@@ -627,3 +629,125 @@ def test_a_filtered_net_stays_as_it_is() -> None:
     """Also where the layers whose rules named its stages are gone."""
     filtered = Net(parse_net(STAGED), TRAIN, stages=["imae", "deploy"]).param
     assert Net(filtered, TRAIN).param == filtered
+
+
+# Every value is a float, whatever is fed
+
+HALF = """input: "x" input_shape { dim: 4 }
+layer { name: "half" type: "Scale" bottom: "x" top: "half"
+  scale_param { axis: 0 num_axes: 0 filler { type: "constant" value: 0.5 } } }"""
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool", "float16", ">f4", ">i8", "g"],
+)
+@pytest.mark.parametrize("plan", ["plain", "fused"])
+def test_arrays_of_any_dtype_and_strides_compute_as_floats(dtype: str, plan: str) -> None:
+    net = Net(parse_net(HALF), plan=plan)
+    values = np.array([0, 1, 1, 0] if dtype == "bool" else [0, 1, 2, 0]).astype(dtype)
+    expected = values.astype(float) / 2
+    for given_x, wanted in (
+        (values, expected),
+        (values[::-1], expected[::-1]),
+        (np.stack([values, values], 1)[::-1, 1], expected[::-1]),
+        (np.broadcast_to(values[1], 4), np.full(4, 0.5)),
+        (values.tolist(), expected),
+    ):
+        half = net.forward(x=given_x)["half"]
+        assert half.dtype == torch.float32
+        assert half.tolist() == wanted.tolist()
+    assert net.forward(x=torch.tensor([0, 1, 2, 0]))["half"].tolist() == [0, 0.5, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (np.zeros(4, complex), "holds values of type complex128, expected real numbers"),
+        (torch.zeros(4, dtype=torch.complex64), "holds values of type torch.complex64, expected real numbers"),
+        (["a"] * 4, "holds values of type <U1, expected real numbers"),
+        ([[1], [2, 3]], "is no array: "),
+        (np.float32(1), "is scalar, not 4"),
+    ],
+)
+def test_what_is_no_array_of_real_numbers_is_refused(value: object, found: str) -> None:
+    with pytest.raises(InputError, match=f'^net "": input "x" {re.escape(found)}'):
+        Net(parse_net(HALF)).forward(x=value)  # type: ignore[arg-type]
+
+
+def test_weights_are_the_same_for_pixels_as_integers_and_as_floats() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3), np.uint8)
+    layers = ip("ip", "x", "z"), loss("z")
+    expected = run(build(*layers), torch.from_numpy(pixels.astype(np.float32)))
+    for same in (pixels, pixels.astype(np.int64), pixels[::-1].copy()[::-1]):
+        net = build(*layers)
+        net.forward(x=same, y=Y.numpy())
+        net.backward()
+        for blob, wanted in zip(net.params["ip"], expected["ip"], strict=True):
+            assert torch.equal(blob.diff, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_labels_of_a_data_layer_are_floats_that_keep_their_digits(dtype: torch.dtype) -> None:
+    """A class such as 257 would be 256 in bfloat16."""
+
+    @register
+    class ManyClasses(DataLayer):
+        type = "ManyClasses"
+
+        def setup(self, bottoms: Shapes) -> Shapes:
+            return [(2, 1000), (2,)]
+
+        def batch(self, number: int) -> list[Tensor]:
+            return [torch.arange(2000, dtype=torch.uint8).view(2, 1000), torch.tensor([257, 999])]
+
+    try:
+        param = """layer { name: "data" type: "ManyClasses" top: "x" top: "y" }
+          layer { name: "half" type: "Scale" bottom: "y" top: "half"
+            scale_param { axis: 0 num_axes: 0 filler { type: "constant" value: 0.5 } } }
+          layer { name: "accuracy" type: "Accuracy" bottom: "x" bottom: "y" top: "accuracy" }"""
+        net = Net(parse_net(param), dtype=dtype)
+        assert net.forward()["half"].tolist() == [128.5, 499.5]
+        assert net.blobs["y"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert net.blobs["x"].dtype == dtype
+    finally:
+        del registry["ManyClasses"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_fed_labels_and_the_places_of_maxima_keep_their_digits(dtype: torch.dtype) -> None:
+    text = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 64 dim: 64 } } }
+      layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 1 } } }
+      layer { name: "pool" type: "Pooling" bottom: "x" top: "pool" top: "where" pooling_param { global_pooling: true } }
+      layer { name: "flat" type: "InnerProduct" bottom: "x" top: "z" inner_product_param { num_output: 1000 } }
+      layer { name: "loss" type: "SoftmaxWithLoss" bottom: "z" bottom: "y" top: "loss" }"""
+    net = Net(parse_net(text), TRAIN, dtype=dtype)
+    x = torch.zeros(1, 1, 64, 64)
+    x[0, 0, 63, 62] = 1
+    net.forward(x=x, y=np.array([999]))
+    assert net.blobs["where"].item() == 63 * 64 + 62
+    assert net.blobs["y"].item() == 999
+    net.backward()
+    assert net.params["flat"][1].diff.argmin() == 999
+
+
+def test_backward_takes_arrays_of_any_dtype_and_strides() -> None:
+    net = build(ip("ip", "x", "z"))
+    diff = np.arange(12, dtype=np.float64).reshape(4, 3)
+    net.forward(x=X, y=Y)
+    net.backward({"z": torch.from_numpy(diff).float()})
+    expected = net.params["ip"][0].diff.clone()
+    for given_diff in (diff, diff.astype(np.int64), diff[:, ::-1].copy()[:, ::-1], diff.astype(">f4")):
+        net.clear_diffs()
+        net.forward(x=X, y=Y)
+        net.backward({"z": given_diff})
+        assert torch.equal(net.params["ip"][0].diff, expected)
+
+
+def test_a_gradient_by_what_is_not_there_or_of_another_shape_is_refused() -> None:
+    net = build(ip("ip", "x", "score"), loss("score"))
+    net.forward(x=X, y=Y)
+    with pytest.raises(InputError, match=r'the gradient by "scores": .* makes no such blob; did you mean "score"\?'):
+        net.backward({"scores": X})
+    with pytest.raises(InputError, match=r'^net "": the gradient by "score" is 4x2, not 4x3$'):
+        net.backward({"score": X[:, :2]})
