@@ -36,8 +36,7 @@ from imae.cli.signals import Effect, exit_status, handle_signals
 from imae.prototxt_like.errors import InputError
 
 if TYPE_CHECKING:
-    from imae.solvers.parallel import ProcessLost
-    from imae.solvers.solver import Solver
+    from imae.solvers.solver import Solver, TrainingEnded
 
 _RESUMING, _CHANGING = "Where to start", "What to change in the solver"
 _ECHO = 5.0
@@ -140,8 +139,8 @@ def train(
     device = choose_device(gpu, on_cpu, default_gpu=param.device_id, local_rank=local_rank)
     state = snapshot or (newest_snapshot(param.snapshot_prefix) if resume and first else None)
     from imae.nets.memory import keep_freed_memory
-    from imae.solvers.parallel import ParallelSolver, Processes, ProcessLost
-    from imae.solvers.solver import Solver
+    from imae.solvers.parallel import ParallelSolver, Processes
+    from imae.solvers.solver import Solver, TrainingEnded
 
     keep_freed_memory()
     done = 0
@@ -183,10 +182,10 @@ def train(
         ) as stopped_by:
             try:
                 trainer.solve(resume=state)
-            except ProcessLost as lost:
-                if lost.speaks and (done or lost.state):
-                    _report(lost, context, trainer)
-                raise typer.Exit(1) from lost
+            except TrainingEnded as ended:
+                if ended.speaks and (done or ended.state):
+                    _report(ended, context, trainer)
+                raise typer.Exit(1) from ended
             if trainer.stop_requested and not (param.snapshot_after_train and done):
                 trainer.snapshot()
         trainer.finish()
@@ -265,11 +264,11 @@ def _copy_weights(trainer: "Solver", sources: list[str]) -> None:
             warn(f"{source}: none of its layers has the name of one of the net's: nothing was copied")
 
 
-def _report(lost: "ProcessLost", context: typer.Context, trainer: "Solver") -> None:
+def _report(ended: "TrainingEnded", context: typer.Context, trainer: "Solver") -> None:
     """Say why this process ends, at once (torchrun may end it first), and what to do."""
-    state = lost.state or newest_snapshot(trainer.prefix)
+    state = ended.state or newest_snapshot(trainer.prefix)
     advice = f"resume with: {_resuming_command(context, state)}" if state else "there is no snapshot to resume from"
-    print(f"imae: error: iteration {trainer.iteration}: {lost}; {advice}", file=sys.stderr, flush=True)
+    print(f"imae: error: iteration {trainer.iteration}: {ended}; {advice}", file=sys.stderr, flush=True)
 
 
 def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:

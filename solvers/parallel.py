@@ -17,7 +17,7 @@ from imae.nets.net import Net, Step
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
 from imae.solvers.log import Log
-from imae.solvers.solver import Solver
+from imae.solvers.solver import Solver, TrainingEnded
 
 BUCKET = 1 << 20
 """Bytes of gradients that are averaged at a time: enough to make latency small, few enough to begin early."""
@@ -27,14 +27,8 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 T = TypeVar("T")
 
 
-class ProcessLost(InputError):
-    """Another process of the training ended, or cannot be reached.
-
-    `state` is the solverstate that this process then wrote, if it did; `speaks`, whether it is the one to tell.
-    """
-
-    state: Path | None = None
-    speaks = True
+class ProcessLost(TrainingEnded):
+    """Another process of the training ended, or cannot be reached."""
 
 
 class Processes:
@@ -139,7 +133,6 @@ class ParallelSolver(Solver):
             param.random_seed = processes.from_first(secrets.randbits(31))
         super().__init__(param, show=show, **options)
         self.net.context.forwards, self.net.context.stride = processes.rank, processes.count
-        self._running = [group.data for group in self.net.storage.groups if not group.lr_mult]
         self._buckets = buckets(self.net, BUCKET // self.net.storage.diff.element_size())
         self._last_pass = 0
         self._sums: list[Any] = []
@@ -207,34 +200,29 @@ class ParallelSolver(Solver):
         try:
             super().step(iterations)
         except ProcessLost as lost:
-            lost.speaks = self.processes.first_to_claim("last snapshot")
-            if lost.speaks and self.prefix and self._update_is_whole():
-                self.net.context.forwards -= self.processes.rank
-                lost.state = super().snapshot()
+            self._take_last_snapshot(lost)
             raise
+
+    def _take_last_snapshot(self, ended: TrainingEnded) -> None:
+        """As Solver's, in the first process that ends."""
+        claimed = self.processes.first_to_claim("last snapshot")
+        ended.speaks = claimed or not isinstance(ended, ProcessLost)
+        if claimed and self.prefix and self._update_is_whole():
+            self.net.context.forwards -= self.processes.rank
+            ended.state = super().snapshot()
 
     def forward_backward(self) -> Tensor:
-        """As Solver's: the gradients and the loss are the means over the processes.
-
-        If a process is lost, everything but the gradients is as before.
-        """
+        """As Solver's: the gradients and the loss are the means over the processes."""
         context = self.net.context
-        forwards, running = context.forwards, [statistics.clone() for statistics in self._running]
-        self._last_pass = forwards + self.param.iter_size * context.stride
+        self._last_pass = context.forwards + self.param.iter_size * context.stride
         self._sums = []
-        try:
-            agreement = self._begin_agreement()
-            loss = super().forward_backward()
-            # First, since it notices a loss even where a GPU only hangs.
-            self._agree(*agreement)
-            loss = self._mean_loss(loss)
-            self.processes.finish(*self._sums)
-            self._applied = self._sums
-        except ProcessLost:
-            context.forwards = forwards
-            for statistics, before in zip(self._running, running, strict=True):
-                statistics.copy_(before)
-            raise
+        agreement = self._begin_agreement()
+        loss = super().forward_backward()
+        # First, since it notices a loss even where a GPU only hangs.
+        self._agree(*agreement)
+        loss = self._mean_loss(loss)
+        self.processes.finish(*self._sums)
+        self._applied = self._sums
         self.net.storage.diff.mul_(1 / self.processes.count)
         return loss
 

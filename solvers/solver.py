@@ -1,16 +1,17 @@
 """Solver: the training loop, by iteration count, with test passes and snapshots, as Caffe's."""
 
+import contextlib
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from imae.layers.data.data_layer import DataLayer, noise_lines
+from imae.layers.data.data_layer import DataError, DataLayer, noise_lines
 from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
 from imae.nets.state import check_stages, named_stages
@@ -29,6 +30,16 @@ from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, Ke
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
 from imae.solvers.update import create_update
+
+
+class TrainingEnded(InputError):
+    """Training cannot go on, for a reason outside of it, after the iterations that it has done.
+
+    `state` is the solverstate that was then written, if one was; `speaks`, whether this process is the one to tell.
+    """
+
+    state: Path | None = None
+    speaks = True
 
 
 class Solver:
@@ -90,6 +101,7 @@ class Solver:
             net.share_weights(self.net)
             self.test_nets.append(net)
         self.update = create_update(param, self.net.storage)
+        self._running = [group.data for group in self.net.storage.groups if not group.lr_mult]
         self.iteration = 0
         self.stop_requested = self.snapshot_requested = False
         self.losses: deque[Tensor] = deque(maxlen=param.average_loss)
@@ -144,7 +156,28 @@ class Solver:
         self.log.line("Optimization Done.", "solver.cpp:337")
 
     def step(self, iterations: int) -> None:
-        """Train for `iterations` updates, or until a stop is requested."""
+        """Train for `iterations` updates, or until a stop is requested.
+
+        Raises TrainingEnded, after a snapshot of the last whole iteration where there is a prefix, if data can no
+        longer be read; DataError if it never could.
+        """
+        begun = self.iteration
+        try:
+            self._iterate(iterations)
+        except DataError as error:
+            if self.iteration == begun:
+                raise
+            ended = TrainingEnded(str(error))
+            self._take_last_snapshot(ended)
+            raise ended from error
+
+    def _take_last_snapshot(self, ended: TrainingEnded) -> None:
+        """Write a snapshot, if that can be done, and note it in `ended`."""
+        if self.prefix:
+            with contextlib.suppress(InputError):
+                ended.state = self.snapshot()
+
+    def _iterate(self, iterations: int) -> None:
         param, stop = self.param, self.iteration + iterations
         displayed, since = self.iteration, time.perf_counter()
         while self.iteration < stop:
@@ -157,7 +190,9 @@ class Solver:
                 self.losses.append(self.captured(rate))
                 self.outputs = self.captured.outputs
             else:
-                self.losses.append(self.forward_backward())
+                with self._whole_or_undone():
+                    loss = self.forward_backward()
+                self.losses.append(loss)
             if self._due(param.display):
                 now = time.perf_counter()
                 self._display(rate, self.iteration - displayed, now - since)
@@ -171,6 +206,19 @@ class Solver:
                 self.snapshot_requested = False
             if self.stop_requested:
                 break
+
+    @contextlib.contextmanager
+    def _whole_or_undone(self) -> Iterator[None]:
+        """Inside, if an iteration's passes fail, all that they have moved on but gradients is put back."""
+        context = self.net.context
+        forwards, running = context.forwards, [statistics.clone() for statistics in self._running]
+        try:
+            yield
+        except InputError:
+            context.forwards = forwards
+            for statistics, before in zip(self._running, running, strict=True):
+                statistics.copy_(before)
+            raise
 
     def finish(self) -> None:
         """Wait until a GPU has done what it was given, which it may lag behind with."""
@@ -205,7 +253,11 @@ class Solver:
         net, batches = self.test_nets[number], self.param.test_iter[number]
         self.log.line(f"Iteration {self.iteration}, Testing net (#{number})", "solver.cpp:347")
         first = net.context.forwards
-        sums, losses = self._sum_outputs(net, batches)
+        try:
+            sums, losses = self._sum_outputs(net, batches)
+        except DataError:
+            net.context.forwards = first
+            raise
         if self.stop_requested:
             net.context.forwards = first
             self.log.line("Test interrupted.", "solver.cpp:388")

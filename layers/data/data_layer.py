@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Context, Layer, Saved
+from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter
+
+
+class DataError(InputError):
+    """Data that a pass needs cannot be read."""
 
 
 class DataLayer(Layer):
@@ -37,12 +42,18 @@ class DataLayer(Layer):
         raise NotImplementedError
 
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-        """Return batch `context.forwards`, and have the next one prepared meanwhile."""
+        """Return batch `context.forwards`, and have the next one prepared meanwhile.
+
+        Raises DataError if the batch cannot be read.
+        """
         seed, number = self.context.seed, self.context.forwards
         following = number + self.context.stride
         ready = self._ahead.pop((seed, number), None) or self._worker.submit(self._prepare, number)
         self._ahead = {(seed, following): self._worker.submit(self._prepare, following)}
-        tops = ready.result()
+        try:
+            tops = ready.result()
+        except InputError as error:
+            raise DataError(str(error)) from error
         if self.context.device.type == "cuda":
             for top in tops:
                 top.record_stream(torch.cuda.current_stream(self.context.device))

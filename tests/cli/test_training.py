@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 import imae.cli.progress
 from imae.layers.data.digits_data import load_digits
 from imae.layers.data.label_noise import corrupt
 from imae.prototxt_like.binary import read_caffemodel, read_solverstate
+from imae.prototxt_like.schema import Datum
 
 TRAIN = ("train", "--solver", "solver.prototxt", "--cpu")
 Imae = Callable[..., Any]
@@ -294,3 +296,51 @@ def test_train_and_test_say_how_many_labels_are_wrong(imae: Imae, digits: Path) 
 
 def test_the_demo_says_what_share_of_the_labels_is_wrong(imae: Imae) -> None:
     assert "half of the labels are drawn anew, 42.7 % are then wrong" in " ".join(imae("demo", "--help").out.split())
+
+
+def test_an_lmdb_cut_while_it_trains_costs_no_finished_iteration(
+    imae: Imae, enter: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, and a snapshot that ends as an uninterrupted run, running statistics and place in the data included."""
+
+    def prepare(name: str) -> Path:
+        folder = enter(name)
+        data = 'type: "Data" top: "data" top: "label" data_param { source: "db" backend: LMDB batch_size: 4 }'
+        norm = 'layer { name: "norm" type: "BatchNorm" bottom: "ip1" top: "ip1" }\n'
+        net = (folder / "net.prototxt").read_text()
+        net = re.sub(r'type: "DigitsData".*\n.*(?=transform_param)', data, net).replace(
+            'layer { name: "relu"', norm + 'layer { name: "relu"'
+        )
+        (folder / "net.prototxt").write_text(net)
+        solver = (folder / "solver.prototxt").read_text()
+        (folder / "solver.prototxt").write_text(solver.replace("snapshot: 20", "iter_size: 2"))
+        images, labels = load_digits(True)
+        with lmdb.open(str(folder / "db"), map_size=2**24) as database, database.begin(write=True) as transaction:
+            for i in range(300):
+                datum = Datum(channels=1, height=8, width=8, data=images[i].numpy().tobytes(), label=int(labels[i]))
+                transaction.put(b"%05d" % i, datum.SerializeToString())
+        return folder
+
+    folder = prepare("whole")
+    assert imae(*TRAIN).status == 0
+    whole = final(folder)
+    folder = prepare("cut")
+    file = folder / "db" / "data.mdb"
+    content = file.read_bytes()
+    at_iteration(30, lambda: os.truncate(file, 16384), monkeypatch)
+    outcome = imae(*TRAIN)
+    assert outcome.status == 1
+    error = outcome.err.splitlines()[-1]
+    found = re.fullmatch(
+        r'imae: error: iteration (\d+): layer "data" \(Data\): db/data\.mdb: was cut while it was read: it has 16384 '
+        r"bytes, and had \d+ when it was opened; resume with: "
+        r"(imae train .* --snapshot out/digits_iter_(\d+)\.solverstate)",
+        error,
+    )
+    assert found and found[1] == found[3] and 30 <= int(found[1]) < 60
+    assert "Traceback" not in outcome.err
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    file.write_bytes(content)
+    assert imae(*shlex.split(found[2])[1:]).status == 0
+    assert final(folder) == whole
