@@ -223,7 +223,7 @@ def newest_snapshot(prefix: str) -> Path | None:
 def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: str | None, settings: list[str]) -> Any:
     """The solver, with what the command line changes in it."""
     from imae.prototxt_like.schema import SolverParameter
-    from imae.prototxt_like.text import did_you_mean, parse_solver, read_solver
+    from imae.prototxt_like.text import did_you_mean_field, parse_solver, read_solver
 
     param, changes = read_solver(path), SolverParameter()
     fields = SolverParameter.DESCRIPTOR.fields_by_name
@@ -232,7 +232,8 @@ def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: 
         if not equals or not value:
             raise typer.BadParameter(f"--set takes FIELD=VALUE, not {setting!r}")
         if name not in fields:
-            raise InputError(f'--set {setting}: "{name}" is no field of a solver{did_you_mean(name, fields)}')
+            hint = did_you_mean_field(name, SolverParameter.DESCRIPTOR)
+            raise InputError(f'--set {setting}: "{name}" is no field of a solver{hint}')
         if fields[name].type == fields[name].TYPE_STRING and value[0] not in "\"'[":
             value = json.dumps(value)
         changes.MergeFrom(parse_solver(f"{name}: {value}", f"--set {setting}"))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imae.layers.fillers import fill
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.known_names import CAFFE_LAYERS, FORK_LAYERS, OTHER_NAMES
 from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter, LayerParameter
 from imae.prototxt_like.text import did_you_mean
 
@@ -209,11 +210,21 @@ def register(cls: type[L]) -> type[L]:
 def create_layer(param: LayerParameter, context: Context | None = None) -> Layer:
     """Return the layer that `param` describes; raises InputError for an unknown type or a wrong number of blobs."""
     if param.type not in registry:
-        hint = did_you_mean(param.type, registry) or f"; known are {', '.join(sorted(registry))}"
-        raise InputError(f'layer "{param.name}": unknown layer type "{param.type}"{hint}')
+        raise InputError(f'layer "{param.name}": {_unknown(param.type)}')
     layer = registry[param.type](param, context)
     layer.check_counts()
     return layer
+
+
+def _unknown(type: str) -> str:
+    """What to say of a type that is not in the registry."""
+    if type in CAFFE_LAYERS:
+        return f'the layer type "{type}" of Caffe is not here yet; known are {", ".join(sorted(registry))}'
+    if type in FORK_LAYERS:
+        return f"the layer type \"{type}\" is of {FORK_LAYERS[type]}'s Caffe, not of BVLC's"
+    known = f"; known are {', '.join(sorted(registry))}"
+    hint = did_you_mean(type, [*registry, *sorted(CAFFE_LAYERS - set(registry))], OTHER_NAMES) or known
+    return f'unknown layer type "{type}"{hint}'
 
 
 __all__ = [

@@ -1,6 +1,5 @@
 """Net: layers wired by blob names, run forward and backward."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -322,8 +321,7 @@ class Net:
         layer = create_layer(param, self.context)
         for name in param.bottom:
             if name not in self.newest:
-                close = difflib.get_close_matches(name, self.newest, 1)
-                hint = f'; did you mean "{close[0]}"?' if close else ""
+                hint = did_you_mean(name, self.newest)
                 raise layer.error(f'no layer before it produces its bottom "{name}"{hint}')
         bottoms = [self.newest[name] for name in param.bottom]
         for i, name in enumerate(param.top):

@@ -22,7 +22,7 @@ from typing import Any
 from imae.prototxt_like import schema
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter, NetParameter
-from imae.prototxt_like.text import did_you_mean
+from imae.prototxt_like.text import did_you_mean, did_you_mean_field
 
 _LOSS = ("loss_param",)
 _SOFTMAX_LOSS = ("softmax_param", "loss_param")
@@ -186,14 +186,16 @@ def _holder(parameter: LayerParameter, name: str) -> Any:
         known += message.DESCRIPTOR.fields_by_name
         if name in message.DESCRIPTOR.fields_by_name:
             return message
-    raise InputError(f'{parameter.type}: there is no setting "{name}"{did_you_mean(name, known)}')
+    renamed = (did_you_mean_field(name, message.DESCRIPTOR) for message in searched)
+    hint = next(filter(None, renamed), did_you_mean(name, known))
+    raise InputError(f'{parameter.type}: there is no setting "{name}"{hint}')
 
 
 def _assign(message: Any, name: str, value: Any, where: str) -> None:
     """Set the field `name` from a scalar, an enum's name, a dict for a message, or a list of any of these."""
     field = message.DESCRIPTOR.fields_by_name.get(name)
     if field is None:
-        hint = did_you_mean(name, message.DESCRIPTOR.fields_by_name)
+        hint = did_you_mean_field(name, message.DESCRIPTOR)
         raise InputError(f'{where}: "{name}" is no field of {message.DESCRIPTOR.name}{hint}')
     where = f"{where}.{name}"
     target = getattr(message, name)

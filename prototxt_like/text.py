@@ -1,10 +1,9 @@
 """Reading and writing prototxt: nets and solvers as text, with errors that say where."""
 
-import difflib
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from google.protobuf import text_format
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.prototxt_like.kinds import describe
+from imae.prototxt_like.known_names import FORK_FIELDS, RENAMED_FIELDS
 from imae.prototxt_like.schema import NetParameter, SolverParameter, unknown_fields
 from imae.prototxt_like.upgrade import upgrade_net, upgrade_solver
 
@@ -21,6 +21,7 @@ _CODE_OF_LINE = re.compile(r"""(?:[^"'#]|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)*
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) (\S+)\.')
 _REPEATED = re.compile(r'Message type "caffe\.(\w+)" should not have multiple "(\w+)" fields')
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _UNQUOTED = re.compile(r"Expected string but found: '([A-Za-z]\w*)'")
 
 
@@ -124,8 +125,8 @@ def _explain(error: str, line: str, column: int, root: Any) -> str:
 
 
 def _field_hint(field: str, message: Any, root: Any) -> str:
-    if near := did_you_mean(field, message.fields_by_name):
-        return near
+    if fork := FORK_FIELDS.get(field) if message.name == "LayerParameter" else None:
+        return f"; it is of {fork}'s Caffe, not of BVLC's"
     if field in root.fields_by_name:
         return '; is a "}" missing before it?'
     for other in (NetParameter.DESCRIPTOR, SolverParameter.DESCRIPTOR):
@@ -134,11 +135,73 @@ def _field_hint(field: str, message: Any, root: Any) -> str:
     owners = [
         inner.name for inner in message.fields if inner.message_type and field in inner.message_type.fields_by_name
     ]
-    return f"; it belongs in {' or '.join(owners)}" if owners else ""
+    if owners:
+        return f"; it belongs in {' or '.join(owners)}"
+    return did_you_mean_field(field, message)
 
 
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return `; did you mean "..."?` if one of the candidates is nearly `name`, else an empty string."""
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
-    near = difflib.get_close_matches(name.lower(), by_lower, 1, 0.7)
-    return f'; did you mean "{by_lower[near[0]]}"?' if near else ""
+def did_you_mean_field(field: str, message: Any) -> str:
+    """Return `; did you mean "..."?` for what may be meant by `field`, which the `message` (a descriptor) has not."""
+    if known := RENAMED_FIELDS.get((message.name, field)):
+        name, translation = known
+        return f'; did you mean "{name}"?' + (f" {translation}" if translation else "")
+    return did_you_mean(field, message.fields_by_name)
+
+
+def did_you_mean(name: str, candidates: Iterable[str], others: Container[str] = ()) -> str:
+    """Return `; did you mean "..."?` if `name` is one of the candidates but for a slip, else an empty string.
+
+    A slip is another case or other separators, two letters swapped, one letter, or two in a long word. None are other
+    numbers, an abbreviation with another letter, and a letter put before it; nor is a name that in lower case is among
+    `others`, which exist elsewhere.
+    """
+    if name.lower() in others:
+        return ""
+    given = {candidate: _slips(name, candidate) for candidate in candidates}
+    near = min((c for c, slips in given.items() if slips is not None), key=lambda c: given[c] or 0, default=None)
+    return f'; did you mean "{near}"?' if near is not None else ""
+
+
+def _slips(name: str, candidate: str) -> int | None:
+    """How many slips lie between the two; None if it takes more than slips."""
+    if _letters(name) == _letters(candidate):
+        return 0
+    words, others = _WORDS.findall(name), _WORDS.findall(candidate)
+    if [w for w in words if w.isdecimal()] != [w for w in others if w.isdecimal()]:
+        return None
+    while words and others and words[0].lower() == others[0].lower():
+        words, others = words[1:], others[1:]
+    while words and others and words[-1].lower() == others[-1].lower():
+        words, others = words[:-1], others[:-1]
+    written, a, b = "".join(words), "".join(words).lower(), "".join(others).lower()
+    if a[1:] == b and a[:1] != a[1:2]:
+        return None  # PReLU is no slip of ReLU
+    distance, substituted = _distance(a, b)
+    length = min(len(a), len(b))
+    if length < 2 or distance > (1 if length < 7 else 2):
+        return None
+    if substituted and (length < 4 or (written.isupper() and length < 5)):
+        return None  # AVG and AVE, MSE and MAE: another letter is another abbreviation
+    if distance == 2 and abs(len(a) - len(b)) == 2 and (a in b or b in a):
+        return None  # DeConv is no slip of Conv
+    return distance
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _distance(a: str, b: str) -> tuple[int, bool]:
+    """Fewest insertions, deletions, substitutions and swaps of neighbours from `a` to `b`; whether one substitutes."""
+    rows = [[(i + j, False) for j in range(len(b) + 1)] for i in range(len(a) + 1)]
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            same = a[i - 1] == b[j - 1]
+            cost, substituted = rows[i - 1][j - 1]
+            ways = [(cost + (not same), substituted or not same)]
+            ways += [(cost + 1, substituted) for cost, substituted in (rows[i - 1][j], rows[i][j - 1])]
+            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
+                cost, substituted = rows[i - 2][j - 2]
+                ways.append((cost + 1, substituted))
+            rows[i][j] = min(ways)
+    return rows[-1][-1]

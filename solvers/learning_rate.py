@@ -5,7 +5,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.known_names import OTHER_NAMES
 from imae.prototxt_like.schema import SolverParameter
+from imae.prototxt_like.text import did_you_mean
 
 POLICIES: dict[str, Callable[[SolverParameter, int], float]] = {
     "fixed": lambda p, t: 1.0,
@@ -34,8 +36,8 @@ def current_step(param: SolverParameter, iteration: int) -> int:
 def check_policy(param: SolverParameter) -> None:
     """Raise InputError for an unknown `lr_policy`, or one whose settings are missing or out of range."""
     if param.lr_policy not in POLICIES:
-        known = ", ".join(sorted(POLICIES))
-        raise InputError(f'solver: unknown lr_policy "{param.lr_policy}", known are {known}')
+        hint = did_you_mean(param.lr_policy, POLICIES, OTHER_NAMES) or f"; known are {', '.join(sorted(POLICIES))}"
+        raise InputError(f'solver: unknown lr_policy "{param.lr_policy}"{hint}')
     if param.lr_policy in ("step", "sigmoid") and param.stepsize <= 0:
         raise InputError(f'solver: lr_policy "{param.lr_policy}" needs a stepsize above 0')
     if param.lr_policy not in ("fixed", "poly") and param.gamma < 0:

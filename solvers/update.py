@@ -7,7 +7,9 @@ from torch import Tensor
 
 from imae.nets.storage import Storage
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.known_names import CAFFE_SOLVERS, OTHER_NAMES
 from imae.prototxt_like.schema import SolverParameter
+from imae.prototxt_like.text import did_you_mean
 
 
 class Update:
@@ -72,5 +74,9 @@ UPDATES: dict[str, type[Update]] = {rule.type: rule for rule in (SGD,)}
 def create_update(param: SolverParameter, storage: Storage) -> Update:
     """Return the update rule that the solver's `type` names; raises InputError for an unknown one."""
     if param.type not in UPDATES:
-        raise InputError(f'solver: unknown type "{param.type}", known are {", ".join(UPDATES)}')
+        known = f"; known are {', '.join(UPDATES)}"
+        if param.type in CAFFE_SOLVERS:
+            raise InputError(f'solver: the type "{param.type}" of Caffe is not here yet{known}')
+        hint = did_you_mean(param.type, [*UPDATES, *sorted(CAFFE_SOLVERS - set(UPDATES))], OTHER_NAMES)
+        raise InputError(f'solver: unknown type "{param.type}"{hint or known}')
     return UPDATES[param.type](param, storage)

@@ -1,0 +1,96 @@
+"""Names that a file may hold on purpose although this schema or this library has not got them, and whose they are.
+
+Who writes one of them made no slip, so that the nearest name that is here would be the wrong advice.
+"""
+
+_CAFFE_LAYERS = """
+AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data Deconvolution
+Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output HingeLoss Im2col ImageData
+InfogainLoss InnerProduct Input LRN LSTM LSTMUnit Log MVN MemoryData MultinomialLogisticLoss PReLU Parameter Pooling
+Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss
+Split Swish TanH Threshold Tile WindowData
+"""
+CAFFE_LAYERS = frozenset(_CAFFE_LAYERS.split())
+"""The layer types of BVLC's Caffe."""
+
+CAFFE_SOLVERS = frozenset({"AdaDelta", "AdaGrad", "Adam", "Nesterov", "RMSProp", "SGD"})
+"""The solver types of BVLC's Caffe."""
+
+_LAYERS_BY_FORK = {
+    "SSD": "AnnotatedData DetectionEvaluate DetectionOutput MultiBoxLoss Normalize Permute PriorBox VideoData",
+    "Fast and Faster R-CNN": "Proposal ROIPooling RoIPooling SmoothL1Loss",
+    "Mask R-CNN": "ROIAlign RoIAlign",
+    "R-FCN": "BoxAnnotatorOHEM PSROIPooling SmoothL1LossOHEM SoftmaxWithLossOHEM",
+    "DeepLab and PSPNet": "DenseCRF ImageSegData Interp MatRead MatWrite SegAccuracy UniqueLabel",
+    "SegNet": "BN DenseImageData Upsample",
+    "MobileNet": "ConvolutionDepthwise DepthwiseConvolution ReLU6",
+    "ShuffleNet": "ShuffleChannel",
+    "SENet": "Axpy",
+    "PVANet": "CReLU",
+    "FlowNet": (
+        "ChannelNorm Correlation Correlation1D CustomData DataAugmentation Downsample FlowAugmentation FlowWarp "
+        "GenerateAugmentationParameters L1Loss Lpq Mean Resample"
+    ),
+    "YOLO": "DetectionEval EvalDetection PassThrough Region RegionLoss Reorg YoloDetectionOutput Yolov3DetectionOutput",
+    "NVCaffe": "DetectNetTransformation L2Norm",
+    "face recognition": "CenterLoss LabelSpecificAdd LargeMarginInnerProduct MarginInnerProduct TripletLoss",
+    "spatial transformers": "SpatialTransformer",
+    "deconvolution networks": "MaxUnpooling Unpooling",
+    "temporal segment networks": "BatchReduction SegmentConsensus SegmentData",
+}
+FORK_LAYERS = {layer: fork for fork, layers in _LAYERS_BY_FORK.items() for layer in layers.split()}
+"""Layer types that well-known forks of Caffe added, and which, the best known first."""
+
+FORK_FIELDS = {
+    "annotated_data_param": "SSD",
+    "box_annotator_ohem_param": "R-FCN",
+    "bn_param": "SegNet",
+    "center_loss_param": "face recognition",
+    "conv_dw_param": "MobileNet",
+    "correlation_param": "FlowNet",
+    "detection_output_param": "SSD",
+    "interp_param": "DeepLab and PSPNet",
+    "multibox_loss_param": "SSD",
+    "norm_param": "SSD",
+    "permute_param": "SSD",
+    "prior_box_param": "SSD",
+    "proposal_param": "Faster R-CNN",
+    "psroi_pooling_param": "R-FCN",
+    "region_loss_param": "YOLO",
+    "relu6_param": "MobileNet",
+    "reorg_param": "YOLO",
+    "roi_pooling_param": "Fast and Faster R-CNN",
+    "seg_accuracy_param": "DeepLab and PSPNet",
+    "shuffle_channel_param": "ShuffleNet",
+    "smooth_l1_loss_param": "Fast and Faster R-CNN",
+    "st_param": "spatial transformers",
+    "upsample_param": "SegNet",
+}
+"""Fields of LayerParameter that well-known forks of Caffe added, and which."""
+
+RENAMED_FIELDS = {
+    ("PoolingParameter", "ceil_mode"): ("round_mode", "ceil_mode: false is round_mode: FLOOR"),
+    ("ConvolutionParameter", "hole"): ("dilation", ""),
+    ("ConvolutionParameter", "hole_h"): ("dilation", "given twice it is that of height and width"),
+    ("ConvolutionParameter", "hole_w"): ("dilation", "given twice it is that of height and width"),
+    ("ConvolutionParameter", "dilation_h"): ("dilation", "given twice it is that of height and width"),
+    ("ConvolutionParameter", "dilation_w"): ("dilation", "given twice it is that of height and width"),
+    ("LayerParameter", "blobs_lr"): ("param", "blobs_lr: 2 is param { lr_mult: 2 }"),
+    ("LayerParameter", "weight_decay"): ("param", "weight_decay: 0 is param { decay_mult: 0 }"),
+    ("SolverParameter", "learning_rate"): ("base_lr", ""),
+    ("SolverParameter", "lr"): ("base_lr", ""),
+    ("SolverParameter", "max_iterations"): ("max_iter", ""),
+}
+"""By message and field: what forks, older versions and other libraries call what this schema has under another name,
+that name, and how values translate.
+"""
+
+_OTHER_NAMES = """
+AdaBound AdaMax AdamW LAMB LARS NAdam RAdam
+CELU GELU HardSigmoid HardSwish LeakyReLU Mish RReLU SELU SiLU Softplus
+BatchNormalization GroupNorm InstanceNorm LayerNorm
+BCELoss CCELoss CELoss HuberLoss KLDivLoss MSELoss NLLLoss
+cosine linear multifixed plateau triangular
+"""
+OTHER_NAMES = frozenset(_OTHER_NAMES.lower().split())
+"""Layers, solvers and policies that other libraries and forks have besides, in lower case."""
