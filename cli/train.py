@@ -286,7 +286,7 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
         for record in tests.values():
             values = {name: value for name, value in record.items() if name not in ("iteration", "phase", "net")}
             outputs = ", ".join(f"{name} = {value:g}" for name, value in values.items() if isinstance(value, float))
-            typer.echo(f"Test net #{record['net']} at iteration {record['iteration']}: {outputs}")
+            typer.echo(f"Test net #{record['net']} at iteration {record['iteration']}: {outputs or 'no outputs'}")
     state = trainer.state_path
     files += [state.with_suffix(".caffemodel"), state]
     typer.echo("Wrote " + ", ".join(str(file) for file in files if file and file.exists()))

@@ -197,6 +197,9 @@ def describe(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
+ANONYMOUS = "(automatic)"
+"""What Caffe calls the top of a loss that the prototxt gives none."""
+
 registry: dict[str, type[Layer]] = {}
 L = TypeVar("L", bound=Layer)
 
@@ -208,9 +211,16 @@ def register(cls: type[L]) -> type[L]:
 
 
 def create_layer(param: LayerParameter, context: Context | None = None) -> Layer:
-    """Return the layer that `param` describes; raises InputError for an unknown type or a wrong number of blobs."""
+    """Return the layer that `param` describes; raises InputError for an unknown type or a wrong number of blobs.
+
+    A loss without a top gets an anonymous one, as by Caffe's AutoTopBlobs: in the layer's own `param` alone.
+    """
     if param.type not in registry:
         raise InputError(f'layer "{param.name}": {_unknown(param.type)}')
+    if registry[param.type].is_loss and not param.top:
+        given, param = param, LayerParameter()
+        param.CopyFrom(given)
+        param.top.append(ANONYMOUS)
     layer = registry[param.type](param, context)
     layer.check_counts()
     return layer

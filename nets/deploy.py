@@ -131,7 +131,7 @@ def _predicting(layers: Sequence[LayerParameter]) -> list[LayerParameter]:
             kept.append(LayerParameter(name=top, type="Softmax", bottom=layer.bottom[:1], top=[top]))
             if layer.HasField("softmax_param"):
                 kept[-1].softmax_param.CopyFrom(layer.softmax_param)
-            gone.add(layer.top[0])
+            gone.update(layer.top[:1])
         elif _is_measure(layer) or not gone.isdisjoint(layer.bottom):
             gone.update(layer.top)
         else:

@@ -247,7 +247,8 @@ class Net:
                     diffs[top] = None
             self.after_backward(step)
         if self.keep_blobs:
-            self.diffs = {name: diff for name, diff in zip(self.names, diffs, strict=True) if diff is not None}
+            named = zip(self.names, diffs, strict=True)
+            self.diffs = {name: diff for name, diff in named if diff is not None and name in self.newest}
 
     def check(self) -> None:
         """Raise InputError for what passes have noted on a GPU instead of raising, such as a label that is no class."""
@@ -336,8 +337,8 @@ class Net:
         if len(param.param) > len(layer.blobs):
             raise layer.error(f"has {len(layer.blobs)} learnable blobs, but {len(param.param)} param settings")
         tops = list(range(len(self.names), len(self.names) + len(shapes)))
-        self.newest.update(zip(param.top, tops, strict=True))
-        self.names += param.top
+        self.newest.update(zip(param.top, tops, strict=False))  # an anonymous top has no name to read it by
+        self.names += layer.param.top
         self.shapes += shapes
         return Step(layer, bottoms, tops, layer.loss_weights(), [False] * len(bottoms), False)
 

@@ -631,6 +631,38 @@ def test_a_filtered_net_stays_as_it_is() -> None:
     assert Net(filtered, TRAIN).param == filtered
 
 
+# Losses without a top, the style of old files
+
+
+@pytest.mark.parametrize("kind", ["SoftmaxWithLoss", "SoftmaxWithIMAELoss", "MAELoss"])
+@pytest.mark.parametrize("weight", ["", "loss_weight: 2"])
+@pytest.mark.parametrize("plan", ["plain", "fused"])
+@pytest.mark.parametrize("keep_blobs", [True, False])
+def test_a_loss_without_a_top_trains_as_one_with_it_and_has_no_output(
+    kind: str, weight: str, plan: str, keep_blobs: bool
+) -> None:
+    """Caffe's AutoTopBlobs: the top is anonymous, two of them as well."""
+    bottom = 'layer { name: "p" type: "Softmax" bottom: "z" top: "p" }' if kind == "MAELoss" else ""
+    named = [ip("ip", "x", "z"), bottom, *(loss("p" if bottom else "z", top, weight, kind) for top in ("one", "two"))]
+    without = [layer.replace('top: "one"', "").replace('top: "two"', "") for layer in named]
+    expected, net = build(*named, plan=plan), build(*without, plan=plan)
+    net.keep_blobs = keep_blobs
+    for wanted, actual in zip(run(expected)["ip"], run(net)["ip"], strict=True):
+        assert torch.equal(actual, wanted)
+    assert torch.equal(net.loss, expected.loss) and net.loss > 0
+    assert net.outputs == []
+    assert set(net.blobs) <= set(expected.blobs) - {"one", "two"}
+    assert set(net.diffs) == set(expected.diffs) - {"one", "two"} or not keep_blobs
+    assert [list(layer.top) for layer in net.to_proto().layer[-2:]] == [[], []]
+
+
+@pytest.mark.parametrize(("kind", "bottoms"), [("Accuracy", "xy"), ("Softmax", "x"), ("Eltwise", "xx")])
+def test_only_a_loss_goes_without_a_top(kind: str, bottoms: str) -> None:
+    given_bottoms = " ".join(f'bottom: "{bottom}"' for bottom in bottoms)
+    with pytest.raises(InputError, match="top blobs, the prototxt gives 0"):
+        build(f'layer {{ name: "l" type: "{kind}" {given_bottoms} }}')
+
+
 # Every value is a float, whatever is fed
 
 HALF = """input: "x" input_shape { dim: 4 }

@@ -207,6 +207,8 @@ MAE = 'layer {{ name: "mae" type: "MAELoss" bottom: "{0}" bottom: "t" top: "mae"
         (SOFTMAX.format("x", "p") + CCE.format("loss", "x") + ACCURACY.format("p"), ["p"]),
         (CCE.format("loss", "x").replace('top: "loss"', 'top: "loss" top: "p"') + ACCURACY.format("p"), ["p"]),
         (CCE.format("loss", "x") + RELU.format("loss", "worse"), ["prob"]),
+        (CCE.format("loss", "x").replace('top: "loss"', "") + ACCURACY.format("x"), ["prob"]),
+        (SOFTMAX.format("x", "p") + MAE.format("p").replace('top: "mae"', ""), ["p"]),
         (RELU.format("t", "labels") + CCE.format("loss", "x").replace('"t"', '"labels"'), ["prob"]),
     ],
 )

@@ -332,3 +332,27 @@ def test_a_line_of_a_metrics_file_that_is_no_record_blocks_no_resume(
     create_solver(tmp_path, settings).solve(tmp_path / "run_iter_2.solverstate")
     assert read_metrics(path) == expected
     assert caplog.messages == [f"{path}: left out what is no record of metrics: line 2 ({what})"]
+
+
+def test_a_net_whose_loss_has_no_top_trains_and_tests_as_with_it(tmp_path: Path) -> None:
+    runs = []
+    for name, net in (("with", NET), ("without", NET.replace('top: "loss"', ""))):
+        (folder := tmp_path / name).mkdir()
+        settings = "max_iter: 4 display: 2 test_iter: 2 test_interval: 2"
+        (folder / "net.prototxt").write_text(net)
+        param = parse_solver(f'{SETTINGS} {settings} net: "net.prototxt" snapshot_prefix: "{folder}/run"')
+        (solver := Solver(param, folder=folder)).solve()
+        runs.append(
+            (
+                solver.net.storage.data,
+                read_metrics(folder / "run.metrics.jsonl"),
+                (folder / "run.log").read_text(),
+            )
+        )
+    (with_top, expected, _), (without, actual, log) = runs
+    assert torch.equal(without, with_top)
+    assert [r["accuracy"] for r in actual if "accuracy" in r] == [r["accuracy"] for r in expected if "accuracy" in r]
+    assert [r["loss"] for r in actual if r["phase"] == "train"] == [
+        r["loss"] for r in expected if r["phase"] == "train"
+    ]
+    assert "Train net output" not in log and "automatic" not in log
