@@ -7,12 +7,18 @@ Measured as `benchmarks.train_step` does: ResNet-20 at each batch size, and each
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import train_step
 from benchmarks.measuring import ROOT, Benchmark, Row, positive
-from imae.experiments import plot_style
+from imae.prototxt_like.files import write_each
+from imae.reports import pictures
+from imae.reports.pictures import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CURVES = {"ours": "imae", "eager": "PyTorch eager", "floor": "floor"}
 
@@ -35,13 +41,13 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
     for depth, batch in dict.fromkeys(wanted):
         row, _ = train_step.compare(depth, batch, options.rounds)
         rows.append(row | {"image_ms": row["ours_ms"] / batch})
-    draw(rows, options)
+    write_each(options.figure, picture(partial(draw, rows, options)).files)
     return rows, []
 
 
-def draw(rows: Sequence[Row], options: argparse.Namespace) -> None:
-    """Write the figure: milliseconds an image against batch size, milliseconds an iteration against depth."""
-    figure, (by_batch, by_depth) = plot_style.new_figure(1, 2)
+def draw(rows: Sequence[Row], options: argparse.Namespace, width: float) -> "Figure":
+    """Draw the figure: milliseconds an image against batch size, milliseconds an iteration against depth."""
+    figure, (by_batch, by_depth) = pictures.new_figure(2, columns=2, width=width)
     for side, name in CURVES.items():
         style: dict[str, Any] = {"label": name, "marker": "" if side == "floor" else "o", "markersize": 4}
         same_depth = (row for row in rows if row["depth"] == options.depth)
@@ -55,12 +61,12 @@ def draw(rows: Sequence[Row], options: argparse.Namespace) -> None:
         (by_batch, f"ResNet-{options.depth}", "batch size", "ms an image"),
         (by_depth, f"batch {options.batch}", "depth", "ms an iteration"),
     ):
-        axes.set_title(title, size=plot_style.FONT_SIZE)
-        axes.set_xlabel(x, size=plot_style.FONT_SIZE)
-        axes.set_ylabel(y, size=plot_style.FONT_SIZE)
+        axes.set_title(title, size=pictures.FONT_SIZE)
+        axes.set_xlabel(x, size=pictures.FONT_SIZE)
+        axes.set_ylabel(y, size=pictures.FONT_SIZE)
         axes.set_ylim(bottom=0)
-    plot_style.legend(by_depth)
-    plot_style.save(figure, options.figure)
+    pictures.legend(by_depth)
+    return figure
 
 
 BENCHMARK = Benchmark(

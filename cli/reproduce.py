@@ -198,13 +198,14 @@ def _table(
     noises: list[int] | None,
     losses: list[str] | None,
 ) -> None:
-    from imae.experiments.tables import HEADER, orderings, rows_of, select_cells, text_of, write_report
+    from imae.experiments.tables import orderings, rows_of, select_cells, table_of, write_report
 
     cells = select_cells(number, options.seeds, depths=nets or (), noises=noises or (), losses=losses or ())
     write_pages = partial(write_report, number)
     outcome = options.run(options.sweep(), cells, write_pages)
     rows = rows_of(outcome.results)
-    print_table(HEADER, text_of(rows), right=[1])
+    table = table_of(rows)
+    print_table(table.header, table.rows, right=[1, *range(3, len(table.header))])
     typer.echo(orderings(rows)[0])
     for path in write_pages(outcome):
         typer.echo(path)

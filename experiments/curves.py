@@ -4,16 +4,21 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from imae.examples.write_examples import T_INTACT, T_NOISY
-from imae.experiments import plot_style
+from imae.experiments.page import mean_text
 from imae.experiments.paper import FIGURE_6_NOISE, FIGURE_8_T, T_GRID
-from imae.experiments.report import Figure, Part, Table
 from imae.experiments.sweep import Cell, Result, Sweep
-from imae.experiments.sweep_page import Outcome, chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
 from imae.prototxt_like.errors import InputError
+from imae.reports import pictures
+from imae.reports.pages import Figure, Part, Table
+from imae.reports.pictures import Picture, picture
 from imae.solvers.log import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 Number = Literal[3, 4, 6, 7, 8]
 Quantity = Literal["accuracy", "corrupted", "intact"]
@@ -37,6 +42,12 @@ class Curve:
     iterations: Sequence[int]
     percent: Sequence[float]
     style: dict[str, Any]
+
+    @property
+    def after_the_climb(self) -> list[float]:
+        """The percentages from the first fifth of the iterations on."""
+        first = self.iterations[-1] / 5
+        return [value for iteration, value in zip(self.iterations, self.percent, strict=True) if iteration >= first]
 
 
 def cells_by_T(number: Literal[6, 7, 8], seeds: int, values: Sequence[float] = ()) -> list[Cell]:
@@ -71,33 +82,38 @@ def read_curve(sweep: Sweep, cell: Cell, quantity: Quantity) -> tuple[list[int],
     return list(points), list(points.values())
 
 
-def draw_panels(panels: Mapping[str, Sequence[Curve]], stem: Path, *, columns: int, y: str, legend: str = "") -> None:
-    """Draw titled panels, `columns` in a row, into `stem`.png and .svg; a legend with a title stands beside them."""
-    rows = -(-len(panels) // columns)
-    figure, all_axes = plot_style.new_figure(rows, columns, width=3.6, height=2.6, x="iteration", y=y)
-    for axes, (title, curves) in zip(all_axes, panels.items(), strict=False):
-        for curve in curves:
-            axes.plot(curve.iterations, curve.percent, label=curve.label, **curve.style)
-        axes.set_ylim(0, 100)
-        axes.set_title(title, size=plot_style.FONT_SIZE)
-    for axes in all_axes[len(panels) :]:
-        axes.set_axis_off()
-    if legend:
-        plot_style.legend(all_axes[columns - 1], legend, outside=True)
-    else:
-        plot_style.legend(all_axes[0])
-    plot_style.save(figure, stem)
+def draw_panels(panels: Mapping[str, Sequence[Curve]], *, columns: int, y: str, legend: str = "") -> Picture:
+    """Draw titled panels, up to `columns` in a row, and a legend, which may have a title.
+
+    An axis shows the percentages from the first fifth of the iterations on; before, curves climb from chance.
+    """
+
+    def draw(width: float) -> "Drawing":
+        height = 3.4 if len(panels) == 1 else 2.8
+        figure, every = pictures.new_figure(
+            len(panels), columns=columns, width=width, height=height, x="iteration", y=y
+        )
+        for axes, (title, curves) in zip(every, panels.items(), strict=True):
+            for curve in curves:
+                axes.plot(curve.iterations, curve.percent, label=curve.label, **curve.style)
+            pictures.percent_axis(axes, [value for curve in curves for value in curve.after_the_climb])
+            pictures.count_axis(axes)
+            axes.set_title(title, size=pictures.FONT_SIZE)
+        pictures.legend(every[0], legend)
+        return figure
+
+    return picture(draw)
 
 
-def draw_test_accuracy(results: Sequence[Result], stem: Path, *, columns: int) -> None:
-    """Draw the mean test accuracy of each loss, in a panel for each net and labels, into `stem`.png and .svg."""
+def draw_test_accuracy(results: Sequence[Result], *, columns: int) -> Picture:
+    """Draw the mean test accuracy of each loss, in a panel for each net and labels."""
     panels: dict[str, list[Curve]] = {}
     for alike in over_seeds(results):
         cell = alike[0].cell
         mean = [100 * statistics.fmean(values) for values in zip(*(result.test for result in alike), strict=True)]
-        curve = Curve(cell.loss, alike[0].iterations, mean, plot_style.LOSS_STYLES[cell.loss])
+        curve = Curve(cell.loss, alike[0].iterations, mean, pictures.LOSS_STYLES[cell.loss])
         panels.setdefault(group_name(cell), []).append(curve)
-    draw_panels(panels, stem, columns=min(columns, len(panels)), y="test accuracy, %")
+    return draw_panels(panels, columns=columns, y="test accuracy, %")
 
 
 def write_figure(number: Number, outcome: Outcome) -> list[Path]:
@@ -112,20 +128,20 @@ def write_figure(number: Number, outcome: Outcome) -> list[Path]:
     rows = []
     for alike in over_seeds(results):
         cell, T = alike[0].cell, _T(alike[0].cell)
-        label, style = (f"{T:g}", _T_style(T)) if of_T else (cell.loss, plot_style.LOSS_STYLES[cell.loss])
+        label, style = (f"{T:g}", _T_style(T)) if of_T else (cell.loss, pictures.LOSS_STYLES[cell.loss])
         curves = [read_curve(sweep, result.cell, quantity) for result in alike]
         percent = [statistics.fmean(values) for values in zip(*(curve[1] for curve in curves), strict=True)]
         panels.setdefault(group_name(cell), []).append(Curve(label, curves[0][0], percent, style))
         ends = [mean_text([at(curve[1]) for curve in curves]) for at in (max, lambda values: values[-1])]
         rows.append([group_name(cell), f"IMAE, T = {label}" if of_T else label, *ends])
     columns = len({(result.cell.noise, result.cell.labels) for result in results})
-    stem, y = sweep.output / f"figure{number}", "test accuracy, %" if quantity == "accuracy" else "training accuracy, %"
-    draw_panels(panels, stem, columns=columns, y=y, legend="IMAE, $T$" if of_T else "")
+    name, y = f"figure{number}", "test accuracy, %" if quantity == "accuracy" else "training accuracy, %"
+    drawn = draw_panels(panels, columns=columns, y=y, legend="IMAE, $T$" if of_T else "")
     parts: list[Part] = [
-        Figure(stem, f"{title}: %, mean over the seeds."),
+        Figure(name, drawn, f"{title}: %, mean over the seeds."),
         Table(["net and labels", "loss", "highest", "at the end"], rows, f"The same, %: {spread(results)}."),
     ]
-    return write_sweep_page(stem.name, f"Figure {number}: {title}", parts, outcome)
+    return write_sweep_page(name, f"Figure {number}: {title}", parts, outcome)
 
 
 def _T(cell: Cell) -> float:
@@ -133,5 +149,5 @@ def _T(cell: Cell) -> float:
 
 
 def _T_style(T: float) -> dict[str, Any]:
-    """The same T has the same colour in each figure."""
-    return {"color": plot_style.sequence(len(T_GRID))[T_GRID.index(T)]}
+    """The same T has the same style in each figure."""
+    return pictures.SERIES[T_GRID.index(T)]

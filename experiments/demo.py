@@ -6,22 +6,27 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imae.experiments import plot_style
 from imae.experiments.best_and_final import BestAndFinal
 from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy
 from imae.layers.data.image_set import ImageSetData
 from imae.nets.memory import keep_freed_memory
 from imae.nets.onnx_export import compare_with_onnxruntime, export_onnx
-from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.files import write_atomically, write_each
 from imae.prototxt_like.text import read_solver
+from imae.reports import pictures
+from imae.reports.pictures import picture
 from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOSSES = ("CCE", "MAE", "GCE", "IMAE")
 _TITLE = "Digits, half of the training labels drawn anew"
@@ -54,15 +59,15 @@ def run(output: Path, seed: int, console: Console) -> list[Result]:
     console.print(_table(results))
     reading = reading_of(results)
     console.print(reading, style="bold")
-    picture = output / "test_accuracy"
-    _plot(results, picture)
+    chart = output / "test_accuracy"
+    write_each(chart, picture(partial(_draw, results), pictures.SMALL).files)
     onnx = output / "imae.onnx"
     difference = _export(solvers["IMAE"], onnx)
     console.print(f"IMAE net as ONNX: {onnx}; in ONNX Runtime its probabilities differ by at most {difference:.1e}")
     labels = _labels(solvers[LOSSES[0]])
-    write_atomically(output / "results.md", _markdown(results, labels, reading, f"{picture.name}.png").encode())
+    write_atomically(output / "results.md", _markdown(results, labels, reading, f"{chart.name}.png").encode())
     write_atomically(output / "results.json", json.dumps([asdict(result) for result in results], indent=1).encode())
-    console.print(f"Test accuracy by iteration: {picture}.png")
+    console.print(f"Test accuracy by iteration: {chart}.png")
     return results
 
 
@@ -154,15 +159,16 @@ def _markdown(results: list[Result], labels: str, reading: str, picture: str) ->
     return f"# {_TITLE}\n\n{labels}. Accuracy, %:\n\n{table}\n\n{reading}\n\n![]({picture})\n"
 
 
-def _plot(results: list[Result], stem: Path) -> None:
-    figure, (axes,) = plot_style.new_figure(x="iteration", y="test accuracy, %")
+def _draw(results: list[Result], width: float) -> "Figure":
+    figure, (axes,) = pictures.new_figure(width=width, x="iteration", y="test accuracy, %")
     for result in results:
         percent = [100 * accuracy for accuracy in result.test]
-        axes.plot(result.iterations, percent, label=result.loss, **plot_style.LOSS_STYLES[result.loss])
+        axes.plot(result.iterations, percent, label=result.loss, **pictures.LOSS_STYLES[result.loss])
     axes.set_ylim(0, 100)
-    axes.set_title(_TITLE, size=plot_style.FONT_SIZE)
-    plot_style.legend(axes)
-    plot_style.save(figure, stem)
+    axes.set_title(_TITLE, size=pictures.FONT_SIZE)
+    pictures.count_axis(axes)
+    pictures.legend(axes)
+    return figure
 
 
 def _export(solver: Solver, path: Path) -> float:

@@ -11,7 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from imae.examples.write_examples import T_INTACT, T_NOISY
-from imae.experiments import plot_style
+from imae.experiments.page import mean_text, write_page
 from imae.experiments.paper import LOSSES
-from imae.experiments.report import Code, Figure, Heading, Items, Part, Table, write_page
 from imae.experiments.retrieval import (
     FloatArray,
     IntArray,
@@ -30,7 +29,7 @@ from imae.experiments.retrieval import (
     evaluate,
     evaluate_distance,
 )
-from imae.experiments.sweep_page import chosen, mean_text
+from imae.experiments.sweep_page import chosen
 from imae.experiments.training_accuracy import training_accuracy
 from imae.layers.data.counter_random import permutation
 from imae.layers.data.digits_data import load_digits
@@ -42,7 +41,13 @@ from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.prototxt_like.schema import TEST, NetParameter
 from imae.prototxt_like.text import read_solver
+from imae.reports import pictures
+from imae.reports.pages import Code, Figure, Heading, Items, Part, Table
+from imae.reports.pictures import picture
 from imae.solvers.solver import Solver
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 SEEN, UNSEEN = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
 NOISE = (0, 50)
@@ -63,9 +68,9 @@ RETRIEVAL_COLUMNS = ("noise, %", "features", "mAP", "mAP, not interpolated", *(f
 ACCURACY_COLUMNS = ("noise, %", "loss", "test, digits 0-4", "training, corrupted labels", "training, intact labels")
 PIXELS, UNTRAINED, CHANCE = "raw pixels", "untrained net", "chance"
 _BASELINE_STYLES: dict[str, dict[str, Any]] = {
-    PIXELS: {"color": "#595959", "linestyle": "solid", "linewidth": 0.9},
-    UNTRAINED: {"color": "#595959", "linestyle": (0, (5, 2)), "linewidth": 0.9},
-    CHANCE: {"color": "#595959", "linestyle": (0, (1, 1.5)), "linewidth": 0.9},
+    PIXELS: {"color": pictures.FAINT, "linestyle": "solid", "linewidth": 0.9},
+    UNTRAINED: {"color": pictures.FAINT, "linestyle": (0, (5, 2)), "linewidth": 0.9},
+    CHANCE: {"color": pictures.FAINT, "linestyle": (0, (1, 1.5)), "linewidth": 0.9},
 }
 
 
@@ -281,7 +286,6 @@ def reading_of(rows: Sequence[Row]) -> list[str]:
 def write_report(output: Path, rows: Sequence[Row], *, command: str) -> list[Path]:
     """Write `digits_retrieval`, .html, .md, .png, .svg and .json, into `output`; return the pages' paths."""
     stem = output / "digits_retrieval"
-    _plot(rows, stem)
     write_atomically(f"{stem}.json", json.dumps([asdict(row) for row in rows], indent=1).encode())
     seeds = max(len(row.scores) for row in rows)
     spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
@@ -291,7 +295,11 @@ def write_report(output: Path, rows: Sequence[Row], *, command: str) -> list[Pat
         Items(reading_of(rows)),
         Heading("Retrieval of the unseen digits"),
         Table(RETRIEVAL_COLUMNS, [row.retrieval_cells for row in rows], f"%: {spread}."),
-        Figure(stem, "Left: CMC, mean over the seeds. Right: mAP, a dot for each seed, a line at their mean."),
+        Figure(
+            stem.name,
+            picture(partial(_draw, rows)),
+            "CMC, mean over the seeds; mAP, a dot for each seed, a line at their mean.",
+        ),
         Heading("Classification of the seen digits"),
         Table(ACCURACY_COLUMNS, [row.accuracy_cells for row in rows if row.results], "Accuracy, %, after training."),
         Heading("Settings"),
@@ -422,31 +430,33 @@ def _settings(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _plot(rows: Sequence[Row], stem: Path) -> None:
-    """A row of panels for each noise: CMC, and mAP with its spread over the seeds."""
+def _draw(rows: Sequence[Row], width: float) -> "Drawing":
+    """Two panels for each noise: CMC, and mAP with its spread over the seeds."""
     baselines = [row for row in rows if row.noise is None]
     noises = sorted({row.noise for row in rows if row.noise is not None})
-    figure, panels = plot_style.new_figure(len(noises), 2, width=3.6, height=2.8)
+    figure, panels = pictures.new_figure(2 * len(noises), columns=2, width=width)
     for noise, cmc, precision in zip(noises, panels[::2], panels[1::2], strict=True):
         losses = [row for row in rows if row.noise == noise]
         for row in [*losses, *baselines]:
-            style = plot_style.LOSS_STYLES.get(row.name) or _BASELINE_STYLES[row.name]
+            style = pictures.LOSS_STYLES.get(row.name) or _BASELINE_STYLES[row.name]
             cmc.plot(range(1, max(RANKS) + 1), row.mean_cmc, label=row.name, **style)
         for place, row in enumerate(losses):
-            colour = plot_style.LOSS_COLOURS[row.name]
+            colour = pictures.LOSS_COLOURS[row.name]
             percent = [100 * scores.map_trapezoid for scores in row.scores]
-            precision.plot([place] * len(percent), percent, "o", color=colour, markersize=3.5, alpha=0.6)
+            precision.plot([place] * len(percent), percent, "o", color=colour, markersize=4, alpha=0.6)
             precision.hlines(row.mean_map, place - 0.3, place + 0.3, color=colour)
         for row in baselines:
             precision.axhline(row.mean_map, zorder=0, **_BASELINE_STYLES[row.name])
-        title = f"{noise} % of the labels drawn anew" if noise else "intact labels"
+        labels = f"{noise} % of the labels corrupted" if noise else "intact labels"
         for axes, x, y in ((cmc, "rank", "CMC, %"), (precision, "", "mAP, %")):
-            axes.set(ylim=(0, 102))
-            axes.set_xlabel(x, size=plot_style.FONT_SIZE)
-            axes.set_ylabel(y, size=plot_style.FONT_SIZE)
-            axes.set_title(title, size=plot_style.FONT_SIZE)
+            axes.set_xlabel(x, size=pictures.FONT_SIZE)
+            axes.set_ylabel(y, size=pictures.FONT_SIZE)
+            axes.set_title(f"{y.removesuffix(', %')}, {labels}", size=pictures.FONT_SIZE)
         cmc.set_xticks(RANKS)
+        shown = [row for row in rows if row.name != CHANCE]  # which lies far below
+        pictures.percent_axis(cmc, [value for row in shown for value in row.mean_cmc])
+        pictures.percent_axis(precision, [100 * scores.map_trapezoid for row in shown for scores in row.scores])
         precision.set(xlim=(-0.6, len(losses) - 0.4))
         precision.set_xticks(range(len(losses)), [row.name for row in losses])
-    plot_style.legend(panels[0])
-    plot_style.save(figure, stem)
+    pictures.legend(panels[0])
+    return figure

@@ -8,14 +8,15 @@ import numpy as np
 
 from imae.examples.write_examples import DEPTHS, T_NOISY
 from imae.experiments.curves import draw_test_accuracy
+from imae.experiments.page import mean_text
 from imae.experiments.paper import LOSSES
-from imae.experiments.report import Figure, Heading, Part, Table
 from imae.experiments.sweep import CLASSES, Cell, Result
-from imae.experiments.sweep_page import Outcome, chosen, mean_text, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Outcome, chosen, over_seeds, spread, write_sweep_page
 from imae.experiments.tables import COLUMNS, QUANTITIES
 from imae.layers.data.cifar10_data import load_cifar10
 from imae.layers.data.label_noise import Labels, load_labels
 from imae.prototxt_like.errors import InputError
+from imae.reports.pages import Figure, Heading, Part, Table
 
 LABEL_SETS = ("aggre_label", "random_label1", "random_label2", "random_label3", "worse_label")
 """The vote of three annotators, each of the three, and a wrong one of theirs where there is one."""
@@ -73,8 +74,7 @@ def rows_of(sets: Mapping[str, Labels], results: Sequence[Result], subset: int) 
 def write_human_noise(sets: Mapping[str, Labels], outcome: Outcome) -> list[Path]:
     """Write `cifar10n`, .html, .md, .png and .svg, into the sweep's folder; return the paths of the pages."""
     sweep, results = outcome.sweep, outcome.results
-    figure = sweep.output / "cifar10n"
-    draw_test_accuracy(results, figure, columns=3)
+    drawn = draw_test_accuracy(results, columns=3)
     rates = ", ".join(f"{name} {noise_percent(sets, name):.1f}" for name in LABEL_SETS)
     parts: list[Part] = [
         f"Wrong labels among all {len(sets['clean_label']):,} training images, by CIFAR-10's own labels, %: {rates}.",
@@ -85,6 +85,6 @@ def write_human_noise(sets: Mapping[str, Labels], outcome: Outcome) -> list[Path
             "the human ones, the intact labels CIFAR-10's own.",
         ),
         Heading("Test accuracy against iteration"),
-        Figure(figure, "Test accuracy, %, mean over the seeds."),
+        Figure("cifar10n", drawn, "Test accuracy, %, mean over the seeds."),
     ]
     return write_sweep_page("cifar10n", "CIFAR-10N: human label noise", parts, outcome)

@@ -2,12 +2,12 @@
 
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imae.experiments import plot_style
-from imae.experiments.report import Code, Figure, Items, Table, write_page
+from imae.experiments.page import write_page
 from imae.layers.convolution import Convolution
 from imae.layers.inner_product import InnerProduct
 from imae.layers.input import Input
@@ -19,6 +19,12 @@ from imae.nets.net import Net, Step
 from imae.nets.resnet_cifar import TRAIN_BATCH, resnet_cifar
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter, NetParameter
+from imae.reports import pictures
+from imae.reports.pages import Code, Figure, Items, Table
+from imae.reports.pictures import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 _IMAGE = (3, 32, 32)
 _NAMES = {Input: "input", Pooling: "pooling", InnerProduct: "FC", Softmax: "softmax", SampleLoss: "loss"}
@@ -87,7 +93,6 @@ def write_pipeline(depth: int, output: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"{output}: cannot be created: {error.strerror}") from error
     stem = output / "figure2"
-    _draw(blocks, stem)
     total = sum(block.parameters for block in blocks)
     rows = [
         [block.name, ", ".join(_ends(block.layers)), describe(block.shape), f"{block.parameters:,}"] for block in blocks
@@ -98,7 +103,11 @@ def write_pipeline(depth: int, output: Path) -> list[Path]:
         stem,
         f"Figure 2: the pipeline of {net.name}",
         [
-            Figure(stem, f"{net.name} with IMAE; shapes are of one image's values, below them the parameters."),
+            Figure(
+                stem.name,
+                picture(partial(_draw, blocks)),
+                f"{net.name} with IMAE; shapes are of one image's values, below them the parameters.",
+            ),
             Table(["block", "layers", "shape", "parameters"], rows, caption),
             Items([f"Built with batches of {TRAIN_BATCH} images; nothing is trained", f"Versions: {versions}"]),
             Code([shlex.join(["imae", "reproduce", "figure2", "--net", str(depth), "--output", str(output)])]),
@@ -115,46 +124,69 @@ def _ends(layers: list[str]) -> list[str]:
     return layers if len(layers) < 3 else [f"{layers[0]} to {layers[-1]} ({len(layers)} layers)"]
 
 
-def _draw(blocks: list[Block], stem: Path) -> None:
-    """Draw the blocks as boxes in a row, with the paper's names of what passes between them."""
-    from matplotlib.figure import Figure as Drawing
+def _draw(blocks: list[Block], width: float) -> "Drawing":
+    """Draw the blocks as boxes in a row, or below each other, with the paper's names of what passes between them."""
+    from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch
 
-    width, height, gap, bottom = 0.8, 0.72, 0.32, 0.16  # inches, as all lengths here
-    figure = Drawing(figsize=(len(blocks) * (width + gap) + gap, 1.4))
+    gap, high = 0.32, 0.72  # inches, as all lengths here
+    down = width < pictures.WIDE
+    wide = 1.6 if down else (width - gap) / len(blocks) - gap
+    height = len(blocks) * (high + gap) + gap if down else 1.4
+    figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, figure.get_figwidth()), ylim=(0, figure.get_figheight()))
+    axes.set(xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
-    lefts = [gap + number * (width + gap) for number in range(len(blocks))]
-    middle = bottom + height / 2
+    ink = pictures.INK
+    corners = [  # the lower left ones of the boxes
+        (0.8, height - (index + 1) * (high + gap)) if down else (gap + index * (wide + gap), 0.16)
+        for index in range(len(blocks))
+    ]
 
     def box(left: float, below: float, wide: float, high: float, **style: Any) -> None:
         shape = FancyBboxPatch((left, below), wide, high, boxstyle="round,pad=0,rounding_size=0.06", **style)
         axes.add_patch(shape)
 
-    def write(x: float, y: float, text: str, **style: Any) -> None:
-        axes.text(x, y, text, size=plot_style.SMALL_FONT_SIZE, color=plot_style.INK, ha="center", va="center", **style)
+    def write(x: float, y: float, text: str, ha: str = "center", weight: str = "normal") -> None:
+        axes.text(x, y, text, size=pictures.SMALL_FONT_SIZE, color=ink, ha=ha, va="center", weight=weight)
 
-    for left, block in zip(lefts, blocks, strict=True):
-        fill = _LEARNS if block.parameters else "white"
-        box(left, bottom, width, height, facecolor=fill, edgecolor=plot_style.INK, linewidth=0.8)
-        centre = left + width / 2
-        write(centre, bottom + 0.78 * height, block.name, weight="bold")
-        write(centre, bottom + 0.48 * height, describe(block.shape))
-        write(centre, bottom + 0.2 * height, f"{block.parameters:,}" if block.parameters else "")
-    arrow = {"arrowstyle": "-|>", "color": plot_style.INK, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
-    for left in lefts[1:]:
-        axes.annotate("", (left, middle), (left - gap, middle), arrowprops=arrow)
-    top, centre = bottom + height, lefts[-1] + width / 2
-    axes.annotate("", (centre, top), (centre, top + 0.2), arrowprops=arrow)
-    write(centre, top + 0.28, "$y$")
-    number = {block.name: index for index, block in enumerate(blocks)}
-    for name, symbol in (("input", "$x$"), ("pooling", "$f$"), ("FC", "$z$"), ("softmax", "$p$")):
-        write(lefts[number[name]] + width + gap / 2 - 0.02, middle + 0.11, symbol)
-    first, last = number["input"] + 1, number["pooling"]
-    inside, border = sum(block.parameters for block in blocks[first : last + 1]), 0.07
-    frame = {"facecolor": "none", "edgecolor": plot_style.INK, "linewidth": 0.8, "linestyle": (0, (4, 3))}
-    box(lefts[first] - border, bottom - border, lefts[last] - lefts[first] + width + 2 * border, 1.13, **frame)
-    title = (lefts[first] + lefts[last] + width) / 2
-    write(title, top + 0.14, f"embedding network, {inside:,} parameters")
-    plot_style.save(figure, stem)
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
+        style = {"arrowstyle": "-|>", "color": ink, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", end, start, arrowprops=style)
+
+    for block, (left, below) in zip(blocks, corners, strict=True):
+        fill = _LEARNS if block.parameters else pictures.PAPER
+        box(left, below, wide, high, facecolor=fill, edgecolor=ink, linewidth=0.8)
+        centre = left + wide / 2
+        write(centre, below + 0.78 * high, block.name, weight="bold")
+        write(centre, below + 0.48 * high, describe(block.shape))
+        write(centre, below + 0.2 * high, f"{block.parameters:,}" if block.parameters else "")
+    symbols = {"input": "$x$", "pooling": "$f$", "FC": "$z$", "softmax": "$p$"}
+    for block, (left, below) in zip(blocks[:-1], corners[:-1], strict=True):
+        centre, middle = left + wide / 2, below + high / 2
+        if down:
+            arrow((centre, below), (centre, below - gap))
+            write(centre + 0.15, below - gap / 2, symbols.get(block.name, ""))
+        else:
+            arrow((left + wide, middle), (left + wide + gap, middle))
+            write(left + wide + gap / 2 - 0.02, middle + 0.11, symbols.get(block.name, ""))
+    left, below = corners[-1]
+    if down:
+        arrow((left + wide + 0.4, below + high / 2), (left + wide, below + high / 2))
+        write(left + wide + 0.5, below + high / 2, "$y$")
+    else:
+        arrow((left + wide / 2, below + high + 0.2), (left + wide / 2, below + high))
+        write(left + wide / 2, below + high + 0.28, "$y$")
+    names = [block.name for block in blocks]
+    first, last = names.index("input") + 1, names.index("pooling")
+    (x0, y0), (x1, y1) = corners[first], corners[last]
+    border, extra = 0.07, 0.27 if not down else 0.0
+    left, below = min(x0, x1) - border, min(y0, y1) - border
+    across, up = abs(x1 - x0) + wide + 2 * border, abs(y1 - y0) + high + 2 * border + extra
+    box(left, below, across, up, facecolor="none", edgecolor=ink, linewidth=0.8, linestyle=(0, (4, 3)))
+    inside = f"{sum(block.parameters for block in blocks[first : last + 1]):,} parameters"
+    if down:
+        write(left + across + 0.1, below + up / 2, f"embedding\nnetwork,\n{inside}", ha="left")
+    else:
+        write(left + across / 2, below + up - 0.13, f"embedding network, {inside}")
+    return figure

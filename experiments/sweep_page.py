@@ -1,6 +1,5 @@
 """What the pages of all sweeps say alike: figures of several seeds, the settings, and the commands that made them."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from imae.examples.write_examples import T_INTACT, T_NOISY
-from imae.experiments.report import Code, Heading, Items, Part, write_page
+from imae.experiments.page import write_page
 from imae.experiments.sweep import CLASSES, Cell, Result, Sweep, commands
 from imae.prototxt_like.errors import InputError
+from imae.reports.pages import Code, Heading, Items, Part
 
 Value = TypeVar("Value")
 
@@ -47,12 +47,6 @@ def group_name(cell: Cell) -> str:
     """Return the net and the labels it is trained on, in words."""
     noise = cell.labels or (f"{cell.noise} % noise" if cell.noise else "intact labels")
     return f"ResNet-{cell.depth}, {noise}"
-
-
-def mean_text(values: Sequence[float]) -> str:
-    """Return the mean and, from two values on, the standard deviation of a sample, as text with one decimal."""
-    mean = f"{statistics.fmean(values):.1f}"
-    return mean + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def spread(results: Sequence[Result]) -> str:

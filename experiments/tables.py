@@ -9,15 +9,15 @@ from typing import Literal
 
 from imae.examples.write_examples import DEPTHS, NOISE
 from imae.experiments.curves import draw_test_accuracy
+from imae.experiments.page import mean_text
 from imae.experiments.paper import LOSSES, TABLE_1, TABLE_2
-from imae.experiments.report import Figure, Heading, Items, Part, Table
 from imae.experiments.sweep import Cell, Result
-from imae.experiments.sweep_page import Outcome, chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
+from imae.reports.pages import Figure, Heading, Items, Part, Table
 
 Number = Literal[1, 2]
 QUANTITIES = ("best", "final", "corrupted", "intact")
 COLUMNS = ("test, best", "test, final", "training, corrupted labels", "training, intact labels")
-HEADER = ("net", "noise, %", "loss", *COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,14 @@ class Row:
         """The mean over the seeds."""
         return statistics.fmean(self.values[quantity])
 
-    def text(self, quantity: str) -> str:
-        """Mean, standard deviation (of a sample, from two seeds on), and the paper's value with the difference."""
-        measured = mean_text(self.values[quantity])
-        if quantity not in self.printed:
-            return measured
-        printed = self.printed[quantity]
-        return f"{measured} (paper {printed:.1f}, {self.mean(quantity) - printed:+.1f})"
+    def cells(self, with_paper: Sequence[str]) -> list[str]:
+        """What is in the columns of `table_of`: means with deviations and, of some quantities, the paper's value."""
+        cells = [f"ResNet-{self.depth}", str(self.noise), self.loss]
+        for quantity, values in self.values.items():
+            cells.append(mean_text(values))
+            if quantity in with_paper:
+                cells.append(f"{self.printed[quantity]:.1f}" if quantity in self.printed else "")
+        return cells
 
 
 def select_cells(
@@ -74,9 +75,13 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
     return rows
 
 
-def text_of(rows: Sequence[Row]) -> list[list[str]]:
-    """Return the rows of a table with `HEADER`."""
-    return [[f"ResNet-{row.depth}", str(row.noise), row.loss, *map(row.text, QUANTITIES)] for row in rows]
+def table_of(rows: Sequence[Row], caption: str = "") -> Table:
+    """Return a table of the rows; the paper's values have columns of their own, where it prints some."""
+    printed = [quantity for quantity in QUANTITIES if any(quantity in row.printed for row in rows)]
+    header = ["net", "noise, %", "loss"]
+    for quantity, title in zip(QUANTITIES, COLUMNS, strict=True):
+        header += [title, "paper"] if quantity in printed else [title]
+    return Table(header, [row.cells(printed) for row in rows], caption)
 
 
 def orderings(rows: Sequence[Row]) -> tuple[str, list[str]]:
@@ -105,18 +110,17 @@ def write_report(number: Number, outcome: Outcome) -> list[Path]:
     """Write `table1` or `table2`, .html and .md, with its figure, into the sweep's folder; return the pages' paths."""
     rows = rows_of(outcome.results)
     summary, order = orderings(rows)
-    figure = outcome.sweep.output / f"table{number}_test_accuracy"
-    draw_test_accuracy(outcome.results, figure, columns=len({row.noise for row in rows}))
-    caption = f"Accuracy, %: {spread(outcome.results)}; in brackets the paper's value and the difference to it."
+    drawn = draw_test_accuracy(outcome.results, columns=len({row.noise for row in rows}))
+    caption = f"Accuracy, %: {spread(outcome.results)}; beside it the paper's, where it prints one."
     if number == 1:
         caption += " The paper's Table 1 has one test accuracy, which is compared with the final one."
     parts: list[Part] = [
         summary,
-        Table(HEADER, text_of(rows), caption),
+        table_of(rows, caption),
         Heading("Order of the losses by final test accuracy, %"),
         Items(order),
         Heading("Test accuracy against iteration"),
-        Figure(figure, "Test accuracy, %, mean over the seeds."),
+        Figure(f"table{number}_test_accuracy", drawn, "Test accuracy, %, mean over the seeds."),
     ]
     title = f"Table {number}: CIFAR-10, {'intact' if number == 1 else 'corrupted'} labels"
     return write_sweep_page(f"table{number}", title, parts, outcome)

@@ -4,15 +4,22 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imae.examples.write_examples import DEPTHS, NOISE
-from imae.experiments import plot_style
+from imae.experiments.page import mean_text
 from imae.experiments.paper import T_GRID
-from imae.experiments.report import Figure, Heading, Items, Part, Table
 from imae.experiments.sweep import Cell, Result
-from imae.experiments.sweep_page import Outcome, chosen, group_name, mean_text, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
 from imae.prototxt_like.errors import InputError
+from imae.reports import pictures
+from imae.reports.pages import Figure, Heading, Items, Part, Table
+from imae.reports.pictures import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 Q_GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
 """The q of GCE, from near CCE (0) to near MAE (1)."""
@@ -121,8 +128,7 @@ def rows_of(candidates: Sequence[Candidate]) -> list[list[str]]:
 def write_tuning(outcome: Outcome) -> list[Path]:
     """Write a page and its figure, named after the net and the labels, into the sweep's folder; return both pages."""
     candidates, cell = candidates_of(outcome.results), outcome.results[0].cell
-    stem = outcome.sweep.output / f"tuning_{cell.task}"
-    _plot(candidates, stem)
+    name = f"tuning_{cell.task}"
     deviation = 50 / cell.held_out**0.5
     parts: list[Part] = [
         f"{group_name(cell)}; the last {cell.held_out:,} training images are held out.",
@@ -131,25 +137,29 @@ def write_tuning(outcome: Outcome) -> list[Path]:
         f"Picked by the mean over seeds. An accuracy on {cell.held_out:,} images has a standard error of up to "
         f"{deviation:.1f} points, so that candidates closer than that are as good as equal.",
         Heading("Accuracy against the parameter"),
-        Figure(stem, "Final accuracy, %, mean over the seeds, of each T of IMAE and each q of GCE."),
+        Figure(
+            name,
+            picture(partial(_draw, candidates)),
+            "Final accuracy, %, mean over the seeds, of each T of IMAE and each q of GCE.",
+        ),
     ]
-    return write_sweep_page(stem.name, "Choosing T and q on images held out", parts, outcome)
+    return write_sweep_page(name, f"Choosing T and q on images held out: {group_name(cell)}", parts, outcome)
 
 
-def _plot(candidates: Sequence[Candidate], stem: Path) -> None:
+def _draw(candidates: Sequence[Candidate], width: float) -> "Drawing":
     parameters = list(dict.fromkeys(candidate.parameter for candidate in candidates))
-    figure, panels = plot_style.new_figure(1, len(parameters), width=3.6, height=2.6, y="final accuracy, %")
+    figure, panels = pictures.new_figure(len(parameters), columns=2, width=width, height=3, y="final accuracy, %")
     for axes, parameter in zip(panels, parameters, strict=True):
         grid = [candidate for candidate in candidates if candidate.parameter == parameter]
-        places = range(len(grid))
-        for label, marker, values in (
-            ("test", "o", [c.test for c in grid]),
-            (f"held out, {INTACT}", "s", [c.intact for c in grid]),
-            (f"held out, {NOISY}", "^", [c.noisy for c in grid]),
-        ):
-            axes.plot(places, [statistics.fmean(each) for each in values], marker=marker, markersize=4, label=label)
-        axes.set_xticks(places, [f"{candidate.value:g}" for candidate in grid])
+        curves = [
+            ("test", pictures.SERIES[1], [statistics.fmean(c.test) for c in grid]),
+            (f"held out, {INTACT}", pictures.SERIES[3], [statistics.fmean(c.intact) for c in grid]),
+            (f"held out, {NOISY}", pictures.SERIES[5], [statistics.fmean(c.noisy) for c in grid]),
+        ]
+        for label, style, values in curves:
+            axes.plot(range(len(grid)), values, label=label, **{**style, "markevery": 1})
+        axes.set_xticks(range(len(grid)), [f"{candidate.value:g}" for candidate in grid])
         axes.set_xlabel("$T$ of IMAE" if parameter == "T" else "$q$ of GCE")
-        axes.set_ylim(0, 100)
-    plot_style.legend(panels[-1], outside=True)
-    plot_style.save(figure, stem)
+        pictures.percent_axis(axes, [value for _, _, values in curves for value in values])
+    pictures.legend(panels[0])
+    return figure

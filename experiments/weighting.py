@@ -4,12 +4,18 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from imae.experiments import plot_style
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import write_each
+from imae.reports import pictures
+from imae.reports.pictures import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FloatArray = NDArray[np.float64]
 
@@ -91,26 +97,35 @@ def plot_weights(path_stem: str | os.PathLike[str]) -> list[Path]:
     which the curves are the parabolas T p (1 - p). Raises InputError if a file cannot be written.
     """
     stem = os.fspath(path_stem)
-    p = np.linspace(0, 1, 501)
+    paths = write_each(f"{stem}_figure1", picture(_figure1, pictures.SMALL).files)
+    return paths + write_each(f"{stem}_figure5", picture(_figure5, pictures.SMALL).files)
 
-    figure, (axes,) = plot_style.new_figure(x="probability $p$ of the annotated label", y="weight $w(p)$")
-    curves = (("IMAE", weight_imae(p, FIGURE_1_T)), ("CCE", weight_cce(p)), ("MAE", weight_mae(p)))
+
+_P = np.linspace(0, 1, 501)
+_X = "probability $p$ of the annotated label"
+
+
+def _figure1(width: float) -> "Figure":
+    figure, (axes,) = pictures.new_figure(width=width, x=_X, y="weight $w(p)$")
+    curves = (("IMAE", weight_imae(_P, FIGURE_1_T)), ("CCE", weight_cce(_P)), ("MAE", weight_mae(_P)))
     for loss, weights in curves:
         label = f"IMAE, $T$ = {FIGURE_1_T:g}" if loss == "IMAE" else loss
-        axes.plot(p, weights, label=label, **plot_style.LOSS_STYLES[loss])
+        axes.plot(_P, weights, label=label, **pictures.LOSS_STYLES[loss])
     axes.set(xlim=(0, 1), ylim=(0, 8))
-    plot_style.legend(axes)
-    files = plot_style.save(figure, f"{stem}_figure1")
+    pictures.legend(axes)
+    return figure
 
-    figure, (axes,) = plot_style.new_figure(x="probability $p$ of the annotated label", y="weight $w(p)$, log scale")
-    for T, colour in zip(TABLE_4, plot_style.sequence(len(TABLE_4)), strict=True):
-        axes.plot(p, weight_imae(p, T), label=f"$T$ = {T:g}", color=colour)
+
+def _figure5(width: float) -> "Figure":
+    figure, (axes,) = pictures.new_figure(width=width, height=3.2, x=_X, y="weight $w(p)$, log scale")
+    for T, style in zip(TABLE_4, reversed(pictures.SERIES), strict=True):
+        axes.plot(_P, weight_imae(_P, T), label=f"$T$ = {T:g}", **style)
     ticks = (1, 2, 5, 10, 20, 50)
     axes.set(xlim=(0, 1), ylim=(0.9, 70), yscale="log")
     axes.set_yticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    plot_style.legend(axes, title="IMAE", outside=True)
-    return files + plot_style.save(figure, f"{stem}_figure5")
+    pictures.legend(axes, title="IMAE")
+    return figure
 
 
 def _probability(p: ArrayLike) -> FloatArray:

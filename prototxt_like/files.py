@@ -1,6 +1,7 @@
 """Writing files so that a crash never leaves half of one."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from imae.prototxt_like.errors import InputError
@@ -22,6 +23,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def write_each(stem: str | os.PathLike[str], files: Mapping[str, bytes]) -> list[Path]:
+    """Write `stem`.SUFFIX for each suffix of `files`, as `write_atomically` does; return the paths."""
+    paths = [Path(f"{os.fspath(stem)}.{suffix}") for suffix in files]
+    for path, data in zip(paths, files.values(), strict=True):
+        write_atomically(path, data)
+    return paths
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -37,6 +37,7 @@ def test_the_wheel_holds_every_package_and_what_the_commands_read(tmp_path: Path
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {f"imae/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
+    sources |= {"imae/reports/page.css", "imae/reports/page.js"}
     prototxts = {f"imae/{path.relative_to(ROOT)}" for path in (ROOT / "examples").rglob("*.prototxt")}
     schema = {"imae/prototxt_like/caffe.proto", "imae/prototxt_like/caffe.descriptor"}
     assert len(prototxts) >= 56

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imae.experiments.curves import FIGURES, Number, cells_by_T, read_curve, write_figure
-from imae.experiments.paper import SCHEDULES
+from imae.experiments.curves import FIGURES, Curve, Number, _T_style, cells_by_T, read_curve, write_figure
+from imae.experiments.paper import SCHEDULES, T_GRID
 from imae.experiments.sweep import Cell, Result, Sweep
 from imae.experiments.sweep_page import Outcome
 from imae.experiments.tables import select_cells
@@ -87,10 +87,20 @@ def test_a_figure_ends_in_a_page_with_what_it_shows(sweep: Sweep, number: Number
 
 def test_curves_of_several_seeds_are_drawn_as_their_mean(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = {}
-    monkeypatch.setattr("imae.experiments.curves.draw_panels", lambda panels, *_, **__: drawn.update(panels))
+    monkeypatch.setattr("imae.experiments.curves.draw_panels", lambda panels, **_: drawn.update(panels))
     monkeypatch.setattr("imae.experiments.curves.write_sweep_page", lambda *_, **__: [])
     results = [trained(sweep, Cell(32, 80, "MAE", seed), final) for seed, final in ((1, 0.4), (2, 0.6))]
     write_figure(4, Outcome(sweep, "short", results, 2))
     ((title, (curve,)),) = drawn.items()
     assert (title, curve.label) == ("ResNet-32, 80 % noise", "MAE")
     assert curve.iterations == [0, 10, 20] and curve.percent == pytest.approx([10, 50, 50])
+
+
+def test_a_panel_shows_the_differences_at_the_end_and_not_the_climb_from_chance(sweep: Sweep) -> None:
+    curve = Curve("CCE", [0, 10, 20, 30, 40, 50], [10.0, 70.0, 80.0, 84.0, 82.0, 81.0], {})
+    assert curve.after_the_climb == [70.0, 80.0, 84.0, 82.0, 81.0]
+
+
+def test_each_T_has_a_style_of_its_own() -> None:
+    styles = [repr(_T_style(T)) for T in T_GRID]
+    assert len({*styles}) == len(T_GRID)

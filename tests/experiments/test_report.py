@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from imae.experiments.paper import LOSSES, SCHEDULES, TABLE_1, TABLE_2
-from imae.experiments.report import Table, write_page
 from imae.experiments.sweep import Cell, Result, Sweep
 from imae.experiments.sweep_page import Outcome
-from imae.experiments.tables import orderings, rows_of, select_cells, write_report
+from imae.experiments.tables import orderings, rows_of, select_cells, table_of, write_report
 from imae.prototxt_like.errors import InputError
 
 VERSIONS = {"python": "3", "imae": "1", "torch": "2", "numpy": "2"}
@@ -23,12 +22,21 @@ def result(noise: int, loss: str, final: float, seed: int = 1) -> Result:
 
 def test_a_row_has_mean_and_standard_deviation_over_seeds_and_the_papers_value() -> None:
     (row,) = rows_of([result(50, "CCE", final, seed) for seed, final in enumerate((0.6, 0.7, 0.8), 1)])
-    assert row.text("final") == "70.0 ± 10.0 (paper 69.5, +0.5)"  # the standard deviation of a sample
-    assert row.text("best") == "90.0 ± 0.0 (paper 79.7, +10.3)"
+    # The standard deviation is that of a sample.
+    assert row.cells(["best", "final"])[3:7] == ["90.0 ± 0.0", "79.7", "70.0 ± 10.0", "69.5"]
     (gce,) = rows_of([result(50, "GCE", 0.7)])
-    assert gce.text("final") == "70.0"
-    (intact,) = rows_of([result(0, "MAE", 0.7)])
-    assert (intact.text("final"), intact.text("best")) == ("70.0 (paper 89.9, -19.9)", "90.0")
+    assert gce.cells(["final"])[3:6] == ["90.0", "70.0", ""]
+
+
+def test_the_papers_value_has_a_column_of_its_own_where_it_prints_one() -> None:
+    measured = ["test, best", "test, final", "training, corrupted labels", "training, intact labels"]
+    table = table_of(rows_of([result(50, "CCE", 0.7), result(50, "GCE", 0.7)]))
+    assert table.header == ["net", "noise, %", "loss", *(name for each in measured for name in (each, "paper"))]
+    assert table.rows[0] == ["ResNet-20", "50", "CCE", "90.0", "79.7", "70.0", "69.5", "50.0", "62.4", "60.0", "74.0"]
+    assert table.rows[1] == ["ResNet-20", "50", "GCE", "90.0", "", "70.0", "", "50.0", "", "60.0", ""]
+    intact = table_of(rows_of([result(0, "MAE", 0.7)]))
+    assert intact.header == ["net", "noise, %", "loss", *measured[:2], "paper", *measured[2:]]
+    assert intact.rows == [["ResNet-20", "0", "MAE", "90.0", "70.0", "89.9", "50.0", "60.0"]]
 
 
 @pytest.mark.parametrize(("mae", "verdict", "same"), [(0.75, "the same order", 1), (0.65, "another order", 0)])
@@ -65,10 +73,11 @@ def test_the_page_needs_no_other_file_and_says_how_it_was_made(tmp_path: Path) -
     results = [result(50, loss, final, seed) for loss, final in (("CCE", 0.7), ("IMAE", 0.8)) for seed in (1, 2)]
     page, markdown = write_report(2, Outcome(sweep, "short", results, 4))
     text = page.read_text()
-    assert re.findall(r'(?:src|href)="(.{19})', text) == ["data:image/svg+xml;"]
-    assert "imae reproduce table2 --data a&amp;b" in text and "a &lt;device&gt;" in text
+    assert re.findall(r'(?:src|srcset|href)="(.{19})', text) == ["data:image/svg+xml;"] * 2
+    assert "<span>a&amp;b</span>" in text and "a &lt;device&gt;" in text
     for expected in (
-        "80.0 ± 0.0 (paper 80.9, -0.9)",
+        "80.0 ± 0.0",
+        "80.9",
         "6,400 iterations of 128 images on the first 5,000 training images",
         "divided by 10 at 3,200 and 4,800",
         "Seeds: 1, 2",
@@ -91,9 +100,13 @@ def test_a_page_of_a_sweep_that_goes_on_says_so(tmp_path: Path) -> None:
         assert "Not finished: this page tells of 1 of 4 cells." in text and "Too few losses were trained" in text
 
 
-def test_markdown_tables_keep_their_columns(tmp_path: Path) -> None:
-    _, markdown = write_page(tmp_path / "page", "Title", [Table(["a|b"], [["1"]], "Caption")])
-    assert markdown.read_text() == "# Title\n\n| a\\|b |\n| --- |\n| 1 |\n\nCaption\n"
+def test_a_sweeps_pages_are_listed_and_linked(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, tmp_path, SCHEDULES["short"])
+    for number, noise in ((1, 0), (2, 50)):
+        write_report(number, Outcome(sweep, "short", [result(noise, "CCE", 0.7)], 1))  # type: ignore[arg-type]
+    assert '<a href="table2.html">Table 2</a>' in (tmp_path / "table1.html").read_text()
+    assert '<a href="table1.html">Table 1</a>' in (tmp_path / "table2.html").read_text()
+    assert "- [Table 1: CIFAR-10, intact labels](table1.md)" in (tmp_path / "index.md").read_text()
 
 
 def test_the_command_ends_with_the_page_of_the_cells_asked_for(
@@ -116,8 +129,8 @@ def test_the_command_ends_with_the_page_of_the_cells_asked_for(
     assert not ended.value.code
     (sweep,) = asked
     assert (sweep.schedule.iterations, sweep.schedule.subset, sweep.schedule.test_interval) == (128, 5000, 2)
-    text = (tmp_path / "out" / "table2.html").read_text()
-    assert "80.0 ± 0.0 (paper 80.9, -0.9)" in text and "Schedule: short, changed" in text
+    text = (tmp_path / "out" / "table2.md").read_text()
+    assert "| 80.0 ± 0.0 | 80.9 |" in text and "Schedule: short, changed" in text
     assert "--iterations 128 --net 20 --noise 50 --loss imae" in text
     assert str(tmp_path / "out" / "table2.md") in capsys.readouterr().out
 

@@ -6,7 +6,7 @@ from math import comb, factorial
 import numpy as np
 import pytest
 
-from imae.experiments import plot_style
+from imae.experiments import weighting
 from imae.experiments.weighting import (
     MAE_VARIANCE,
     TABLE_4,
@@ -111,19 +111,17 @@ def test_figures_are_drawn_and_the_same_every_time(tmp_path):
         assert path.read_bytes() == again.read_bytes()
         if path.suffix == ".png":
             with Image.open(path) as image:
-                assert image.size == (630, 420)
+                assert image.size[0] == 630
                 assert len(image.convert("RGB").getcolors(2**16)) > 10
         else:
             assert b"<svg" in path.read_bytes()
             assert b"<dc:date>" not in path.read_bytes()
 
 
-def test_a_figure_shows_the_weights(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plot_style, "save", lambda figure, stem: figures.append(figure) or [])
-    plot_weights(tmp_path / "a")
+def test_a_figure_shows_the_weights():
     one, five = (
-        {line.get_label(): line.get_ydata().max() for line in figure.axes[0].get_lines()} for figure in figures
+        {line.get_label(): line.get_ydata().max() for line in draw(4.2).axes[0].get_lines()}
+        for draw in (weighting._figure1, weighting._figure5)
     )
     assert one == pytest.approx({"IMAE, $T$ = 8": np.exp(2), "CCE": 2, "MAE": 1})
     assert five == pytest.approx({f"$T$ = {T:g}": np.exp(T / 4) for T in TABLE_4})
