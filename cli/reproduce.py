@@ -163,7 +163,10 @@ def figure8(options: SweepOptions, T: Temperatures = None) -> None:
 def cifar10n(
     options: SweepOptions,
     labels: Annotated[
-        Path, typer.Option(metavar="FILE.npz", help="The labels of CIFAR-10N, each set an array.", show_default=False)
+        Path,
+        typer.Option(
+            metavar="FILE", help="The labels of CIFAR-10N: the published .pt, or an .npz.", show_default=False
+        ),
     ],
     net: Annotated[
         list[int] | None, typer.Option(metavar="DEPTH", help="A ResNet: 20 (default), 32, 56.", rich_help_panel=CELLS)

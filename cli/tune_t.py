@@ -20,7 +20,8 @@ def tune_t(
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE[:KEY]", help="Train on these labels: .npy, an array of an .npz, or text with one a line."
+            metavar="FILE[:KEY]",
+            help="Train on these labels: .npy, an array of an .npz or .pt, or text with one a line.",
         ),
     ] = None,
     net: Annotated[int, typer.Option(metavar="DEPTH", help="The ResNet: 20, 32 or 56.")] = 20,
@@ -66,7 +67,8 @@ def tune_t(
     sweep = options.sweep()
     own = {}
     if labels:
-        own[name] = load_labels(labels, len(load_cifar10(options.data, True)[1]), CLASSES)
+        given = load_cifar10(options.data, True)[1].numpy()
+        own[name] = load_labels(labels, len(given), CLASSES, intact=given)
     outcome = options.run(sweep, cells, write_tuning, own)
     candidates = candidates_of(outcome.results)
     print_table(["loss", *COLUMNS], rows_of(candidates), right=[1, 2, 3])

@@ -5,6 +5,7 @@ same labels can be drawn elsewhere.
 """
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from imae.layers.data.number_file import has_key, read_numbers, split_key
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.schema import NoiseKind
 
 Labels = NDArray[np.int64]
+_CLEAN = ":clean_label"
+_MOST = 2**26
+"""Numbers in the matrix of 8,192 classes."""
 
 
 def corrupt(
@@ -67,8 +72,13 @@ def corrupt_by(param: Any, labels: Labels, classes: int, find: Callable[[str], P
     file, key = split_key(param.noise_file)
     path = f"{find(file)}{key}"
     if kind == "FILE":
-        return load_labels(path, len(labels), classes)
-    matrix = load_matrix(path) if kind == "MATRIX" else None
+        return load_labels(path, len(labels), classes, intact=labels)
+    matrix = None
+    if kind == "MATRIX":
+        try:
+            matrix = _check_matrix(load_matrix(path), classes)
+        except InputError as error:
+            raise InputError(str(error) if path in str(error) else f"{path}: {error}") from None
     return corrupt(labels, classes, kind, _rate(param), param.noise_seed, matrix=matrix)
 
 
@@ -110,21 +120,39 @@ def _check_matrix(matrix: ArrayLike | None, classes: int) -> NDArray[np.float64]
 
 
 def load_matrix(path: str | Path) -> NDArray[np.float64]:
-    """Read a transition matrix, row: true class, column: label, from .npy, .npz as `path.npz:key`, or text.
+    """Read a transition matrix, row: true class, column: label, from a file or `file:key` as `read_numbers` does.
 
-    Raises InputError, naming the file, if it is missing or holds no numbers.
+    Raises InputError, naming the file, if it is missing or holds no numbers, or more than a matrix of labels can.
     """
-    return _load(path, 2).astype(np.float64)
+
+    def check(shape: tuple[int, ...]) -> None:
+        if math.prod(shape) > _MOST:
+            raise InputError(f"{path}: holds numbers of shape {shape}, expected a matrix")
+
+    return read_numbers(path, check).astype(np.float64)
 
 
-def load_labels(path: str | Path, count: int, classes: int) -> Labels:
-    """Read `count` labels, each 0 .. classes - 1, from .npy, .npz as `path.npz:key`, or text, one a line.
+def load_labels(path: str | Path, count: int, classes: int, *, intact: Labels | None = None) -> Labels:
+    """Read `count` labels, each 0 .. classes - 1, from a file or `file:key` as `read_numbers` does, in text one a line.
 
-    Raises InputError, naming the file, if it is missing, holds no integers, too few, too many, or one out of range.
+    Where the file has an array `clean_label` beside them, as CIFAR-10N's, and the `intact` labels are given, both must
+    agree: else the labels belong to other images, or to these in another order. Raises InputError, naming the file,
+    if they do not, or if it is missing, holds no integers, too few, too many, or one out of range.
     """
-    array = _load(path, 1)
-    if array.shape != (count,):
-        raise InputError(f"{path}: holds labels of shape {array.shape}, expected {count} labels")
+
+    def check(shape: tuple[int, ...]) -> None:
+        if shape not in ((count,), (count, 1)):
+            raise InputError(f"{path}: holds labels of shape {shape}, expected {count} labels")
+
+    array = read_numbers(path, check).ravel()
+    file, key = split_key(str(path))
+    if intact is not None and key and key != _CLEAN and has_key(file + _CLEAN):
+        clean = load_labels(file + _CLEAN, count, classes)
+        if different := np.count_nonzero(clean != intact):
+            raise InputError(
+                f"{file}: clean_label differs from the labels of the data for {different} of {count} images: the file "
+                "is of other images, or has them in another order"
+            )
     with np.errstate(invalid="ignore"):
         labels = array.astype(np.int64)
     if not np.array_equal(labels, array):
@@ -148,33 +176,3 @@ def _check_range(labels: Labels, classes: int, what: str) -> None:
     if wrong.any():
         index = int(wrong.argmax())
         raise InputError(f"{what} {labels[index]} (sample {index}) is out of range: there are {classes} classes")
-
-
-def split_key(name: str) -> tuple[str, str]:
-    """Split `path.npz:key` into `path.npz` and `:key`; any other name is a path, with an empty key."""
-    path, colon, key = name.rpartition(":")
-    return (path, colon + key) if path.endswith(".npz") else (name, "")
-
-
-def _load(name: str | Path, dimensions: int) -> NDArray[Any]:
-    path, key = split_key(str(name))
-    file = io.BytesIO(read_bytes(path))
-    try:
-        if path.endswith(".npz"):
-            with np.load(file, allow_pickle=False) as arrays:
-                if key[1:] not in arrays.files:
-                    raise InputError(f"{path}: write {path}:KEY with one of its arrays, {', '.join(arrays.files)}")
-                array = np.asarray(arrays[key[1:]])
-        elif path.endswith(".npy"):
-            array = np.asarray(np.load(file, allow_pickle=False))
-        else:
-            lines = file.read().decode().replace(",", " ").splitlines()
-            array = np.array([line.split() for line in lines if line.strip()], np.float64)
-            array = array.ravel() if dimensions == 1 else array
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file makes zipfile, zlib, tokenize and numpy each raise errors of their own
-        raise InputError(f"{name}: holds no array of numbers: {error}") from error
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"{name}: holds {array.dtype} values, expected numbers")
-    return array

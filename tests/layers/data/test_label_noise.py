@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imae.experiments.mars_info import write_miniature
 from imae.layers.data.data_layer import noise_lines
 from imae.layers.data.label_noise import corrupt, load_labels, load_matrix, save_labels
 from imae.layers.layer import TEST
@@ -210,3 +211,36 @@ def test_a_layer_says_its_noise_and_how_many_labels_are_wrong(
 def test_a_layer_without_noise_says_nothing(make: Callable[..., Any]) -> None:
     layer, _ = make('type: "DigitsData" top: "data" top: "label" digits_data_param { batch_size: 1 }')
     assert noise_lines([layer]) == []
+
+
+@pytest.mark.parametrize("kind", ["Cifar10Data", "DigitsData", "MarsData"])
+def test_a_label_file_in_another_order_than_the_images_is_refused_by_each_layer(
+    make: Callable[..., Any], tmp_path: Path, mini_cifar10: Path, kind: str
+) -> None:
+    """Where its own clean_label tells."""
+    write_miniature(tmp_path / "MARS", persons=3, tracks_per_person=2, frames_per_track=4, size=(16, 8))
+    source = {"Cifar10Data": 'source: "root"', "DigitsData": "", "MarsData": 'source: "MARS"'}[kind]
+    field = {"Cifar10Data": "cifar10_data_param", "DigitsData": "digits_data_param", "MarsData": "mars_data_param"}[
+        kind
+    ]
+    prototxt = f'type: "{kind}" top: "data" top: "label" {field} {{ batch_size: 1 {source} NOISE }}'
+    clean = make(prototxt.replace("NOISE", ""))[0].labels.numpy()
+    noise = 'noise_kind: FILE noise_file: "sets.npz:worse_label"'
+    worse = np.roll(clean, 1)
+    np.savez(tmp_path / "sets.npz", clean_label=clean, worse_label=worse)
+    np.testing.assert_array_equal(make(prototxt.replace("NOISE", noise))[0].labels, worse)
+    order = np.random.default_rng(0).permutation(len(clean))
+    np.savez(tmp_path / "sets.npz", clean_label=clean[order], worse_label=worse[order])
+    with pytest.raises(
+        InputError, match=rf'layer "data" \({kind}\): .*sets\.npz: clean_label differs .* another order'
+    ):
+        make(prototxt.replace("NOISE", noise))
+    np.savez(tmp_path / "sets.npz", worse_label=worse[order])  # nothing tells
+    np.testing.assert_array_equal(make(prototxt.replace("NOISE", noise))[0].labels, worse[order])
+
+
+def test_a_wrong_matrix_is_told_with_its_file(make: Callable[..., Any], tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "matrix.txt", np.eye(9))
+    noise = 'noise_kind: MATRIX noise_file: "matrix.txt"'
+    with pytest.raises(InputError, match=r"matrix\.txt: the noise matrix has the shape \(9, 9\), expected 10 x 10"):
+        make(f'type: "DigitsData" top: "data" digits_data_param {{ batch_size: 1 {noise} }}')

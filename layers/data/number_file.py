@@ -1,0 +1,227 @@
+"""Arrays of numbers from .npy, .npz, .pt and text files, which are read as data: nothing in a file is ever run."""
+
+import io
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes
+
+Numbers = NDArray[Any]
+CheckShape = Callable[[tuple[int, ...]], None]
+_WITH_KEYS = (".npz", ".npy", ".pt", ".pth")
+"""Files that may hold several arrays under names."""
+_MAGIC_OF_OLD_PT = 0x1950A86A20F9469CFC6C
+"""The first of the pickles in what torch.save wrote before it wrote zip files."""
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """Split `path.npz:key` (or .npy, .pt, .pth) into path and `:key`; any other name is a path, with an empty key."""
+    path, colon, key = name.rpartition(":")
+    return (path, colon + key) if path.endswith(_WITH_KEYS) else (name, "")
+
+
+def read_numbers(name: str | Path, check_shape: CheckShape) -> Numbers:
+    """Read one array of integers or floats: a .npy file, text (rows of numbers), or `file:key`.
+
+    With a key it is that of an .npz, or of a dictionary of NumPy arrays that numpy.save or torch.save wrote, which is
+    unpickled with nothing but such arrays allowed. `check_shape` is called as soon as the shape is known, for .npy and
+    .npz before any number is read, and raises InputError for one that is not wanted. Raises InputError, naming the
+    file, if it is missing, damaged, or holds anything else.
+    """
+    path, key = split_key(str(name))
+    if not Path(path).exists() and ":" in path and Path(path.rpartition(":")[0]).exists():
+        raise InputError(f"{path}: only of {', '.join(_WITH_KEYS)} files an array is chosen by FILE:KEY")
+    content = read_bytes(path)
+    with _naming(str(name)):
+        if path.endswith(".npz"):
+            return _from_npz(path, key[1:], content, check_shape)
+        if path.endswith(_WITH_KEYS):
+            found = _from_npy(io.BytesIO(content), check_shape) if path.endswith(".npy") else _from_pt(content)
+            array = _chosen(path, key[1:], found)
+        else:
+            lines = content.decode().replace(",", " ").splitlines()
+            array = np.array([line.split() for line in lines if line.strip()], np.float64)
+            array = array.ravel() if 1 in array.shape else array
+        if array.dtype.kind not in "iuf":
+            raise InputError(f"{name}: holds {array.dtype} values, expected numbers")
+        check_shape(array.shape)
+        return array
+
+
+def has_key(name: str | Path) -> bool:
+    """Whether `read_numbers` would find the file that `name`, `file:key`, names, and an array under the key in it."""
+    path, key = split_key(str(name))
+    if not key:
+        return False
+    content = read_bytes(path)
+    with _naming(str(name)):
+        if path.endswith(".npz"):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                return f"{key[1:]}.npy" in archive.namelist()
+        found = _from_npy(io.BytesIO(content), lambda _: None) if path.endswith(".npy") else _from_pt(content)
+        return isinstance(found, dict) and key[1:] in found
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turn what a damaged file makes zipfile, zlib, pickle and numpy raise into an InputError that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name}: holds no array of numbers: {error}") from error
+
+
+def _from_npz(path: str, key: str, content: bytes, check_shape: CheckShape) -> Numbers:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if key not in names:
+            raise _no_key(path, names)
+        with archive.open(f"{key}.npy") as file:
+            array = _from_npy(file, check_shape)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{key} holds Python objects")
+    return array
+
+
+def _from_npy(file: IO[bytes], check_shape: CheckShape) -> Any:
+    """Return an array or, where it holds Python objects, the one object that it must be."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        found = _unpickle(file.read())
+        if isinstance(found, list) and len(found) == 1 and shape == ():
+            return found[0]
+        raise ValueError("an array of Python objects")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"an array of shape {shape}")
+    check_shape(shape)
+    size = math.prod(shape) * dtype.itemsize
+    data = file.read(size)
+    if len(data) < size:
+        raise ValueError(f"{len(data)} bytes for an array of shape {shape}, which needs {size}")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _from_pt(content: bytes) -> Any:
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        file = io.BytesIO(content)
+        if _unpickle(content, file) != _MAGIC_OF_OLD_PT:
+            raise ValueError("not written by torch.save")
+        for _ in range(2):  # the version of the protocol, and what machine wrote it
+            _unpickle(content, file)
+        return _unpickle(content, file)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "data.pkl"]
+        if len(members) != 1 or members[0].file_size > len(content):
+            raise ValueError("not written by torch.save")
+        return _unpickle(archive.read(members[0]))
+
+
+def _chosen(path: str, key: str, found: Any) -> Numbers:
+    """The array that a file is, without a key, or the one that it has under the key."""
+    if isinstance(found, dict):
+        if key not in found:
+            raise _no_key(path, [name for name in found if isinstance(name, str)])
+        found = found[key]
+    elif key:
+        raise InputError(f"{path}: is one array, which takes no :{key}")
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"a Python {type(found).__name__}")
+    return found
+
+
+def _no_key(path: str, names: list[str]) -> InputError:
+    return InputError(f"{path}: write {path}:KEY with one of its arrays, {', '.join(names)}")
+
+
+class _Dtype:
+    """What a pickled numpy.dtype is read as: of integers, floats or (for an array of one object) objects."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not re.fullmatch("[iuf][1248]|O8|b1", code):
+            raise ValueError(f"an array of the type {code!r}")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] not in tuple("<>|="):
+            raise ValueError(f"numbers in the byte order {state[1]!r}")
+        self.order = state[1]
+
+
+class _Array:
+    """What a pickled numpy.ndarray is read as, before its contents are known."""
+
+    contents: Any = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        if isinstance(data, list):
+            self.contents = data
+            return
+        data = data.encode("latin1") if isinstance(data, str) else data
+        self.contents = _array(data, dtype, shape, "F" if fortran else "C")
+
+
+def _array(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Any = "C") -> Numbers:
+    if dtype.code == "O8":
+        raise ValueError("an array of Python objects")
+    return np.frombuffer(data, np.dtype(dtype.order + dtype.code)).reshape(shape, order=order)
+
+
+def _unpickle(content: bytes, file: IO[bytes] | None = None) -> Any:
+    """Return the dictionary, list, number or array that a pickle holds (the next of `file`, a view of `content`)."""
+    return _plain(_Unpickler(file or io.BytesIO(content), len(content)).load())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: item.contents if isinstance(item, _Array) else item for key, item in value.items()}
+    if isinstance(value, _Array):
+        contents = value.contents
+        return [_plain(item) for item in contents] if isinstance(contents, list) else contents
+    return value
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows no function or class but those that stand for NumPy's arrays of numbers."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        super().__init__(file)
+        self._left = 4 * size
+        """How many bytes texts may yet be encoded to: each is in the pickle once."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known: dict[tuple[str, str], Any] = {
+            ("numpy", "dtype"): _Dtype,
+            ("numpy", "ndarray"): _Array,
+            ("multiarray", "_reconstruct"): lambda *_: _Array(),
+            ("numeric", "_frombuffer"): _array,
+            ("_codecs", "encode"): self._encode,
+        }
+        place = re.sub(r"^numpy\._?core\.", "", module)
+        if (place, name) in known:
+            return known[place, name]
+        advice = ": save it as a NumPy array" if module.split(".")[0] == "torch" else ""
+        raise ValueError(f"a {module}.{name}{advice}; only dictionaries of NumPy arrays are read")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise ValueError("a torch.Tensor: save it as a NumPy array")
+
+    def _encode(self, text: str, encoding: str) -> bytes:
+        self._left -= len(text)
+        if encoding != "latin1" or self._left < 0:
+            raise ValueError("no array as NumPy pickles it")
+        return text.encode("latin1")
