@@ -37,18 +37,18 @@ def tune_t(
 ) -> None:
     """Choose T of IMAE, and q of GCE, by training with each value and comparing on training images held out.
 
-    The best is picked twice, by the intact labels of those images and, as who has noisy labels has no others, by labels
-    with the same noise; the report says what each pick costs in test accuracy. What is finished stays on disk: the same
-    command, given again, goes on where it was stopped or killed.
+    The best is picked by labels such as those trained on and, where these are drawn or given, also by the images' own
+    labels, as the data has them; the report says what each pick costs in test accuracy. What is finished stays on disk:
+    the same command, given again, goes on where it was stopped or killed.
 
     --labels takes one label for each training image. Own images can stand in for CIFAR-10's in the layout of its binary
-    version (cifar-10-batches-bin), with their labels as they are and --noise 0: both picks are one then.
+    version (cifar-10-batches-bin), with their labels as they are and --noise 0: there is one pick then.
 
     [bold]imae tune-t --data DATA --schedule short --noise 50 --T 4 --T 8 --jobs 2[/]
     """
     from imae.experiments.paper import T_GRID
     from imae.experiments.sweep import CLASSES
-    from imae.experiments.tuning import COLUMNS, Q_GRID, candidates_of, picks, rows_of, tuning_cells, write_tuning
+    from imae.experiments.tuning import Q_GRID, candidates_of, columns_of, picks, rows_of, tuning_cells, write_tuning
     from imae.layers.data.cifar10_data import load_cifar10
     from imae.layers.data.label_noise import load_labels
 
@@ -71,7 +71,7 @@ def tune_t(
         own[name] = load_labels(labels, len(given), CLASSES, intact=given)
     outcome = options.run(sweep, cells, write_tuning, own)
     candidates = candidates_of(outcome.results)
-    print_table(["loss", *COLUMNS], rows_of(candidates), right=[1, 2, 3])
+    print_table(columns_of(candidates), rows_of(candidates), right=[1, 2, 3])
     for pick in picks(candidates):
         typer.echo(pick.text)
     for path in write_tuning(outcome):

@@ -13,6 +13,9 @@ from imae.prototxt_like.errors import InputError
 from imae.reports.pages import Code, Heading, Items, Part
 
 Value = TypeVar("Value")
+_PARAMETERS = (
+    f"Where nothing else is said: T of IMAE {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE 0.7"
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _settings(outcome: Outcome) -> list[str]:
         f"Schedule: {outcome.schedule_name}: {schedule.iterations:,} iterations of {schedule.train_batch} images on "
         f"{images}; learning rate 0.1, divided by 10 at {first:,} and {second:,}; momentum 0.9, weight decay 0.0001",
         f"Tested every {schedule.test_interval} iterations and at the end, on the whole test set",
-        f"Where nothing else is said: T of IMAE {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE 0.7",
+        *([_PARAMETERS] if any(result.cell.T is None and result.cell.q is None for result in results) else []),
         *([noise] if drawn else []),
         f"Seeds: {', '.join(map(str, seeds))}: of initial weights, order and augmentation; "
         "the wrong labels are the same for all losses and seeds",

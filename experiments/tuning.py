@@ -1,8 +1,11 @@
-"""Choosing T of IMAE, and q of GCE, on training images held out, by their intact labels and by noisy ones."""
+"""Choosing T of IMAE, and q of GCE, on training images held out, by their own labels and by noisy ones.
+
+Their own labels are those that the data has. Whether they are right is not known here: the data may be anybody's.
+"""
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
 
 Q_GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
 """The q of GCE, from near CCE (0) to near MAE (1)."""
-COLUMNS = ("held out, noisy labels", "held out, intact labels", "test, final")
-NOISY, INTACT = "noisy labels", "intact labels"
+NOISY, GIVEN, OWN = "noisy labels", "given labels", "own labels"
+"""Labels of the images held out: with drawn noise, from a file, and those of the data."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,8 @@ class Candidate:
     parameter: str
     """T or q."""
     value: float
-    noisy: list[float]
-    """On the images held out, by labels with the noise of those trained on."""
-    intact: list[float]
-    """On the same by their intact labels."""
+    held_out: dict[str, list[float]]
+    """On the images held out, by kind of labels: such as those trained on, first, and where others, their own."""
     test: list[float]
 
     @property
@@ -100,40 +101,44 @@ def candidates_of(results: Sequence[Result]) -> list[Candidate]:
 def _candidate(alike: Sequence[Result]) -> Candidate:
     parameter, value = ("q", alike[0].cell.q) if alike[0].cell.T is None else ("T", alike[0].cell.T)
     assert value is not None, "each cell has its T or q"
-    noisy, intact = ([100 * float(getattr(r, f"held_out_{labels}")) for r in alike] for labels in ("noisy", "intact"))
-    return Candidate(parameter, value, noisy, intact, [100 * result.final for result in alike])
+    noisy, own = ([100 * float(getattr(r, f"held_out_{labels}")) for r in alike] for labels in ("noisy", "intact"))
+    trained_on = GIVEN if alike[0].cell.labels else NOISY if alike[0].cell.noise else OWN
+    return Candidate(parameter, value, {trained_on: noisy, OWN: own}, [100 * result.final for result in alike])
 
 
 def picks(candidates: Sequence[Candidate]) -> list[Pick]:
-    """Return, for T and for q, what noisy and what intact labels pick by the mean over seeds: of equals the first."""
+    """Return, for T and for q, what each kind of labels picks by the mean over seeds: of equals the first."""
     found = []
     for parameter in dict.fromkeys(candidate.parameter for candidate in candidates):
         grid = [candidate for candidate in candidates if candidate.parameter == parameter]
         best = max(statistics.fmean(candidate.test) for candidate in grid)
-        by: dict[str, Callable[[Candidate], float]] = {
-            NOISY: lambda candidate: statistics.fmean(candidate.noisy),
-            INTACT: lambda candidate: statistics.fmean(candidate.intact),
-        }
-        for labels, accuracy in by.items():
-            pick = max(grid, key=accuracy)
+        for labels in grid[0].held_out:
+            accuracies = [statistics.fmean(candidate.held_out[labels]) for candidate in grid]
+            pick = grid[accuracies.index(max(accuracies))]
             found.append(Pick(pick, labels, best - statistics.fmean(pick.test)))
     return found
 
 
+def columns_of(candidates: Sequence[Candidate]) -> list[str]:
+    """Return the names of the columns of `rows_of`."""
+    return ["loss", *(f"held out, {labels}" for labels in candidates[0].held_out), "test, final"]
+
+
 def rows_of(candidates: Sequence[Candidate]) -> list[list[str]]:
-    """Return the rows of a table with the loss and `COLUMNS`."""
-    return [[c.name, *map(mean_text, (c.noisy, c.intact, c.test))] for c in candidates]
+    """Return a row for each candidate: its name, and its accuracies, %."""
+    return [[c.name, *map(mean_text, (*c.held_out.values(), c.test))] for c in candidates]
 
 
 def write_tuning(outcome: Outcome) -> list[Path]:
     """Write a page and its figure, named after the net and the labels, into the sweep's folder; return both pages."""
     candidates, cell = candidates_of(outcome.results), outcome.results[0].cell
     name = f"tuning_{cell.task}"
+    about = group_name(cell) if cell.noise or cell.labels else f"ResNet-{cell.depth}, {OWN}"
     deviation = 50 / cell.held_out**0.5
     parts: list[Part] = [
-        f"{group_name(cell)}; the last {cell.held_out:,} training images are held out.",
+        f"{about}; the last {cell.held_out:,} training images are held out.",
         Items([pick.text for pick in picks(candidates)]),
-        Table(["loss", *COLUMNS], rows_of(candidates), f"Final accuracy, %: {spread(outcome.results)}."),
+        Table(columns_of(candidates), rows_of(candidates), f"Final accuracy, %: {spread(outcome.results)}."),
         f"Picked by the mean over seeds. An accuracy on {cell.held_out:,} images has a standard error of up to "
         f"{deviation:.1f} points, so that candidates closer than that are as good as equal.",
         Heading("Accuracy against the parameter"),
@@ -143,7 +148,7 @@ def write_tuning(outcome: Outcome) -> list[Path]:
             "Final accuracy, %, mean over the seeds, of each T of IMAE and each q of GCE.",
         ),
     ]
-    return write_sweep_page(name, f"Choosing T and q on images held out: {group_name(cell)}", parts, outcome)
+    return write_sweep_page(name, f"Choosing T and q on images held out: {about}", parts, outcome)
 
 
 def _draw(candidates: Sequence[Candidate], width: float) -> "Drawing":
@@ -153,8 +158,12 @@ def _draw(candidates: Sequence[Candidate], width: float) -> "Drawing":
         grid = [candidate for candidate in candidates if candidate.parameter == parameter]
         curves = [
             ("test", pictures.SERIES[1], [statistics.fmean(c.test) for c in grid]),
-            (f"held out, {INTACT}", pictures.SERIES[3], [statistics.fmean(c.intact) for c in grid]),
-            (f"held out, {NOISY}", pictures.SERIES[5], [statistics.fmean(c.noisy) for c in grid]),
+            *(
+                (f"held out, {labels}", style, [statistics.fmean(c.held_out[labels]) for c in grid])
+                for labels, style in zip(
+                    reversed(grid[0].held_out), (pictures.SERIES[3], pictures.SERIES[5]), strict=False
+                )
+            ),
         ]
         for label, style, values in curves:
             axes.plot(range(len(grid)), values, label=label, **{**style, "markevery": 1})
