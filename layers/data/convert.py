@@ -1,7 +1,6 @@
 """Converting CIFAR-10 to what Caffe reads: LMDBs of Datum records, and mean images."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch.nn.functional import pad as zero_pad
 from imae.layers.data.cifar10_data import load_cifar10
 from imae.layers.data.image_set import mean_image
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.files import temporary_folder, write_atomically
 from imae.prototxt_like.schema import BlobProto, Datum
 
 Progress = Callable[[int, int], None]
@@ -46,18 +45,18 @@ def convert_cifar10(
     total, done = sum(len(labels) for _, labels in databases.values()), 0
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".convert_", dir=out) as temporary:
+        with temporary_folder(out, ".convert_") as temporary:
             for name, (images, labels) in databases.items():
-                for count in _write_lmdb(Path(temporary) / name, images, labels):
+                for count in _write_lmdb(temporary / name, images, labels):
                     done += count
                     if progress:
                         progress(done, total)
             for name, images in means.items():
-                write_atomically(Path(temporary) / name, _mean_blob(images))
+                write_atomically(temporary / name, _mean_blob(images))
             for target in targets:
                 if target.is_dir():
                     shutil.rmtree(target)
-                (Path(temporary) / target.name).replace(target)
+                (temporary / target.name).replace(target)
     except (OSError, lmdb.Error) as error:
         raise InputError(f"{out}: cannot be written: {error}") from error
     return targets
