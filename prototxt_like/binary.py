@@ -1,42 +1,110 @@
-"""Reading and writing Caffe's binary files: caffemodel, solverstate and binaryproto, and blobs as arrays."""
+"""Reading and writing Caffe's binary files: caffemodel, solverstate and binaryproto."""
 
 import logging
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from imae.prototxt_like.blobs import (
+    Blob,
+    FloatArray,
+    Pieces,
+    Values,
+    blob_pieces,
+    check_finite,
+    size,
+    stored_array,
+    take_out,
+)
+from imae.prototxt_like.blobs import array_to_blob as array_to_blob
+from imae.prototxt_like.blobs import blob_to_array as blob_to_array
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.prototxt_like.kinds import KINDS, describe, describe_foreign, is_plausible
-from imae.prototxt_like.schema import BlobProto, NetParameter, SolverState
+from imae.prototxt_like.limits import check_message
+from imae.prototxt_like.schema import BlobProto, LayerParameter, NetParameter, SolverState
 from imae.prototxt_like.schema import unknown_fields as unknown_fields
 from imae.prototxt_like.upgrade import upgrade_net
+from imae.prototxt_like.wire import LARGEST, header
 
 FilePath = str | os.PathLike[str]
 _log = logging.getLogger(__name__)
+_LAYER = NetParameter.DESCRIPTOR.fields_by_name["layer"].number
+_BLOBS = LayerParameter.DESCRIPTOR.fields_by_name["blobs"].number
+_HISTORY = SolverState.DESCRIPTOR.fields_by_name["history"].number
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A message read from a file, whose blobs' values stay outside it: one copy of them, that of the file."""
+
+    message: Any
+    values: Sequence[Values]
+
+    def array(self, blob: BlobProto, name: str, *, diff: bool = False) -> FloatArray:
+        """Return the values of one of the message's blobs: `blob_to_array`'s, but read only and perhaps not aligned.
+
+        Raises InputError, beginning with `name`, as `blob_to_array` does, and for data that are not finite.
+        """
+        array = stored_array(blob, self.values, name, diff=diff)
+        if not diff:
+            check_finite(array, name)
+        return array
 
 
 def read_caffemodel(path: FilePath) -> NetParameter:
     """Read a net's weights as Caffe writes them, brought up to the present form.
 
-    Fields this schema lacks are kept, and logged as a warning. A file cut off exactly between two layers cannot be told
-    from a whole one: the layers after the cut are then missing.
+    Fields this schema lacks are kept, and logged as a warning. A file cut off exactly between two layers can be told
+    from a whole one if `write_caffemodel` made it; of Caffe's, the layers after the cut are then missing.
 
     Raises InputError, naming the file, if it is missing, damaged, of another kind or holds no layers.
     """
     net = _read(path, NetParameter)
-    upgrade_net(net, str(path))
+    _upgrade(net, path)
     return net
 
 
-def write_caffemodel(net: NetParameter, path: FilePath) -> None:
-    """Write a net with its blobs; raises InputError if it lacks a required field, or if `path` cannot be written."""
-    write_atomically(path, _serialize(net, path))
+def open_caffemodel(path: FilePath) -> Stored:
+    """Read a net's weights as `read_caffemodel` does, their values outside the message: for files of any size."""
+    stored = _open(path, NetParameter)
+    _upgrade(stored.message, path)
+    return stored
+
+
+def _upgrade(net: NetParameter, path: FilePath) -> None:
+    layers = len(net.layer) + len(net.layers)
+    if net.HasField("imae_layers") and layers != net.imae_layers:
+        raise InputError(f"{path}: this caffemodel is cut short: it holds {layers} of its {net.imae_layers} layers")
+    net.ClearField("imae_layers")
+    upgrade_net(net, str(path))
+
+
+def write_caffemodel(net: NetParameter, path: FilePath, blobs: Mapping[str, Sequence[Blob]] | None = None) -> None:
+    """Write a net with its blobs, or with `blobs`, by the names of its layers, which are written as they lie in memory.
+
+    The number of layers comes first, so that a file cut short is told from a whole one; Caffe passes over it.
+    Raises InputError if the net lacks a required field, if it is larger than protobuf's 2 GiB, or if `path` cannot be
+    written.
+    """
+    pieces: Pieces = [NetParameter(imae_layers=len(net.layer) + len(net.layers)).SerializeToString()]
+    if blobs is None:
+        pieces.append(_serialize(net, path))
+    else:
+        rest = NetParameter()
+        rest.CopyFrom(net)
+        rest.ClearField("layer")
+        pieces.append(_serialize(rest, path))
+        for layer in net.layer:
+            inner: Pieces = [_serialize(layer, path)]
+            for blob in blobs.get(layer.name, ()):
+                inner += _as_field(_BLOBS, blob_pieces(*blob))
+            pieces += _as_field(_LAYER, inner)
+    _write(path, pieces)
 
 
 def read_solverstate(path: FilePath) -> SolverState:
@@ -44,98 +112,110 @@ def read_solverstate(path: FilePath) -> SolverState:
 
     Raises InputError, naming the file, if it is missing, damaged, cut short or of another kind.
     """
-    state = _read(path, SolverState)
+    return _whole_state(_read(path, SolverState), path)
+
+
+def open_solverstate(path: FilePath) -> Stored:
+    """Read the state of a solver as `read_solverstate` does, the history's values outside the message."""
+    stored = _open(path, SolverState)
+    _whole_state(stored.message, path)
+    return stored
+
+
+def _whole_state(state: SolverState, path: FilePath) -> SolverState:
     if not state.HasField("current_step"):
         raise InputError(f"{path}: this solverstate is cut short: current_step, the last field of one, is missing")
     return state
 
 
-def write_solverstate(state: SolverState, path: FilePath) -> None:
-    """Write the state of a solver, with `current_step` as the last field, whose absence then shows a file cut short."""
-    last = SolverState(current_step=state.current_step)
+def write_solverstate(state: SolverState, path: FilePath, history: Sequence[ArrayLike] = ()) -> None:
+    """Write the state of a solver, with `current_step` as the last field, whose absence then shows a file cut short.
+
+    `history` follows the state's own, written as it lies in memory. Raises InputError as `write_caffemodel` does.
+    """
     body = SolverState()
     body.CopyFrom(state)
     body.ClearField("current_step")
-    write_atomically(path, _serialize(body, path) + last.SerializeToString())
+    pieces: Pieces = [_serialize(body, path)]
+    for array in history:
+        pieces += _as_field(_HISTORY, blob_pieces(array))
+    pieces.append(SolverState(current_step=state.current_step).SerializeToString())
+    _write(path, pieces)
 
 
-def read_binaryproto(path: FilePath) -> NDArray[np.floating[Any]]:
-    """Read one blob, such as a mean image (1 x channels x height x width), as `blob_to_array` does."""
-    return blob_to_array(_read(path, BlobProto), str(path))
+def check_snapshot_size(prefix: str, values: int, itemsize: int, *, diffs: bool, histories: int) -> None:
+    """Raise InputError if a snapshot of `values` weights of `itemsize` bytes is more than protobuf's files can hold.
+
+    That is for before training, which could keep nothing of what it does.
+    """
+    weights = values * itemsize * (2 if diffs else 1)
+    for kind, content, bytes_ in (
+        ("caffemodel", "weights and, by snapshot_diff, gradients" if diffs else "weights", weights),
+        ("solverstate", f"{histories} numbers for each weight", histories * values * itemsize),
+    ):
+        if bytes_ > LARGEST:
+            raise InputError(
+                f"{prefix}: a snapshot's {kind} ({content}) would have {bytes_ / 2**30:.2f} GiB, but protobuf's files "
+                "end at 2: nothing could be kept; snapshot: 0 with snapshot_after_train: false trains without"
+            )
+
+
+def read_binaryproto(path: FilePath) -> FloatArray:
+    """Read one blob, such as a mean image (1 x channels x height x width), as `blob_to_array` does.
+
+    Raises InputError, naming the file, if it is missing, damaged, of another kind or holds a value that is not finite.
+    """
+    array = blob_to_array(_read(path, BlobProto), str(path))
+    check_finite(array, str(path))
+    return array
 
 
 def write_binaryproto(array: ArrayLike, path: FilePath) -> None:
     """Write one array as a blob; see `array_to_blob`."""
-    write_atomically(path, _serialize(array_to_blob(array), path))
+    _write(path, blob_pieces(array))
 
 
-def blob_to_array(blob: BlobProto, name: str = "blob", *, diff: bool = False) -> NDArray[np.floating[Any]]:
-    """Return a copy of a blob's data (or its diff) in its shape: float64 where the blob holds doubles, else float32.
-
-    As in Caffe, the four old dimensions num, channels, height and width win over `shape` where one of them is set.
-    Raises InputError, beginning with `name`, if the shape and the number of values disagree.
-    """
-    kind = "diff" if diff else "data"
-    double = getattr(blob, f"double_{kind}")
-    flat = np.array(double, np.float64) if double else np.array(getattr(blob, kind), np.float32)
-    legacy = ("num", "channels", "height", "width")
-    if any(blob.HasField(dimension) for dimension in legacy):
-        shape = tuple(getattr(blob, dimension) for dimension in legacy)
-    else:
-        shape = tuple(blob.shape.dim)
-    if min(shape, default=0) < 0 or math.prod(shape) != flat.size:
-        dimensions = " x ".join(map(str, shape)) or "a scalar"
-        raise InputError(f"{name}: the shape is {dimensions}, {math.prod(shape)} values, but {kind} holds {flat.size}")
-    return flat.reshape(shape)
+def _as_field(number: int, pieces: Pieces) -> Pieces:
+    return [header(number, size(pieces)), *pieces]
 
 
-def array_to_blob(array: ArrayLike, diff: ArrayLike | None = None) -> BlobProto:
-    """Return a blob with the array's shape and values: doubles for float64, float32 for every other type of number.
-
-    `diff`, of the same shape and stored in the same precision, may be given too; a different shape raises InputError.
-    """
-    data = np.asarray(array)
-    double = data.dtype == np.float64
-    blob = BlobProto()
-    blob.shape.dim.extend(data.shape)
-    blob.shape.SetInParent()
-    _put_packed(blob, "double_data" if double else "data", data)
-    if diff is not None:
-        diff = np.asarray(diff)
-        if diff.shape != data.shape:
-            raise InputError(f"blob: the diff's shape {diff.shape} is not the data's, {data.shape}")
-        _put_packed(blob, "double_diff" if double else "diff", diff)
-    return blob
-
-
-def _put_packed(blob: BlobProto, field: str, values: NDArray[Any]) -> None:
-    """Fill a packed field through its bytes on the wire, which is far faster than through Python's float objects."""
-    content = values.astype("<f8" if field.startswith("double") else "<f4", copy=False).tobytes()
-    length, size = bytearray(), len(content)
-    while size > 127:
-        length.append(size & 127 | 128)
-        size >>= 7
-    tag = blob.DESCRIPTOR.fields_by_name[field].number << 3 | 2
-    try:
-        blob.MergeFromString(bytes([tag, *length, size]) + content)
-    except DecodeError as error:
-        raise InputError(f"blob: {len(content)} bytes are more than a protobuf file can hold (2 GiB)") from error
+def _write(path: FilePath, pieces: Pieces) -> None:
+    if size(pieces) > LARGEST:
+        raise InputError(f"{path}: cannot be written: its {size(pieces)} bytes are more than protobuf's 2 GiB")
+    write_atomically(path, pieces)
 
 
 def _read(path: FilePath, message_class: Any) -> Any:
     data = read_bytes(path)
     message = message_class()
     try:
-        fits = not describe_foreign(data) and message.MergeFromString(data) and is_plausible(message)
+        message.MergeFromString(data)
     except DecodeError:
-        fits = False
-    if not fits:
+        message = None
+    return _checked(path, data, message, message_class)
+
+
+def _open(path: FilePath, message_class: Any) -> Stored:
+    data, values = read_bytes(path), list[Values]()
+    try:
+        message = message_class.FromString(take_out(memoryview(data), message_class.DESCRIPTOR, values))
+    except (DecodeError, ValueError):
+        message = None
+    return Stored(_checked(path, data, message, message_class), values)
+
+
+def _checked(path: FilePath, data: bytes, message: Any, message_class: Any) -> Any:
+    """Return the message that was found in `data`, if it is a sound one of its class."""
+    if message is None or describe_foreign(data) or not is_plausible(message):
         found = describe(data, message_class)
         raise InputError(f"{path}: expected {KINDS[message_class]}, but {found} ({len(data)} bytes)")
+    if len(data) > LARGEST:
+        raise InputError(f"{path}: its {len(data)} bytes are more than protobuf's 2 GiB")
     if missing := message.FindInitializationErrors():
         raise InputError(f"{path}: the required {missing[0]} is missing")
     for place in _undecodable_strings(message):
         raise InputError(f"{path}: {place} is not UTF-8")
+    check_message(message, str(path))
     if unknown := unknown_fields(message):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         _log.warning("%s: kept, but not understood: %s%s", path, ", ".join(unknown[:3]), more)

@@ -5,6 +5,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from imae.prototxt_like.schema import BlobProto, NetParameter, SolverState, unknown_numbers
+from imae.prototxt_like.wire import fields
 
 _MAGIC = {
     b"\x89PNG": "a PNG image",
@@ -24,7 +25,7 @@ _MAGIC = {
 }
 KINDS = {NetParameter: "a caffemodel", SolverState: "a solverstate", BlobProto: "a binaryproto"}
 # A file of each kind holds at least one of these.
-_ESSENTIAL = {NetParameter: {"layer", "layers"}, SolverState: {"iter"}, BlobProto: {"data", "double_data"}}
+_ESSENTIAL = {NetParameter: {"layer", "layers"}, SolverState: {"iter"}, BlobProto: {"data", "double_data", "raw_data"}}
 _HEAD = 4096  # bytes that decide
 
 
@@ -72,29 +73,15 @@ def is_plausible(message: Any) -> bool:
 
 def _missing_bytes(data: bytes, expected: Any) -> str | None:
     """Say what is cut off if `data` are fields of `expected` up to one that goes on past the end."""
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        if position > len(data):
-            return "it ends within the number of a field"
-        field = expected.DESCRIPTOR.fields_by_number.get(tag >> 3)
-        if field is None or tag & 7 not in (0, 1, 2, 5):
-            return None
-        value, end = _varint(data, position)
-        position = {0: end, 1: position + 8, 2: end + value, 5: position + 4}[tag & 7]
-        if position > len(data):
-            return f'at least {position - len(data)} more bytes of its field "{field.name}" should follow'
+    try:
+        for field in fields(data):
+            if field.end > len(data) and not field.number:
+                return "it ends within the number of a field"
+            known = expected.DESCRIPTOR.fields_by_number.get(field.number)
+            if known is None:
+                return None
+            if field.end > len(data):
+                return f'at least {field.end - len(data)} more bytes of its field "{known.name}" should follow'
+    except ValueError:
+        return None
     return None
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Decode the base-128 number at `position`; returns it and the position after it (past the end if it is cut)."""
-    value = shift = 0
-    while position < len(data):
-        byte = data[position]
-        value |= (byte & 127) << shift
-        position += 1
-        if byte < 128:
-            return value, position
-        shift += 7
-    return value, position + 1

@@ -13,6 +13,7 @@ from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.prototxt_like.kinds import describe
 from imae.prototxt_like.known_names import FORK_FIELDS, RENAMED_FIELDS
+from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import NetParameter, SolverParameter, unknown_fields
 from imae.prototxt_like.upgrade import upgrade_net, upgrade_solver
 
@@ -102,6 +103,7 @@ def _parse(text: str, message: Any, name: str) -> Any:
         raise InputError(f"{name}: the required {missing[0]} is missing")
     if not message.ListFields():
         raise InputError(f"{name}: expected a {message.DESCRIPTOR.name} as prototxt, but there is nothing in it")
+    check_message(message, name)
     return message
 
 

@@ -158,8 +158,8 @@ def test_leaving_unknown_fields_out_of_text_is_logged(caplog: pytest.LogCaptureF
     assert 'layer[0] "conv1": field 1007' in caplog.text
 
 
-floats = st.floats(width=32, allow_nan=False)
-names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 fillers = st.fixed_dictionaries(
     {}, optional={"type": names, "value": floats, "sparse": st.integers(-(2**31), 2**31 - 1)}
 )
@@ -188,7 +188,7 @@ def test_any_net_survives_text(net: NetParameter) -> None:
     assert parse_net(format_text(net)) == net
 
 
-@given(st.builds(SolverParameter, base_lr=floats, net=names, stepvalue=st.lists(st.integers(0, 2**31 - 1))))
+@given(st.builds(SolverParameter, base_lr=floats.map(abs), net=names, stepvalue=st.lists(st.integers(0, 2**31 - 1))))
 def test_any_solver_survives_text(solver: SolverParameter) -> None:
     assert parse_solver(format_text(solver)) == solver
 
