@@ -204,15 +204,15 @@ def train(
 
 def newest_snapshot(prefix: str) -> Path | None:
     """Return the solverstate at `prefix` of the highest iteration that is whole, or None; warn of damaged ones."""
-    from imae.prototxt_like.binary import read_caffemodel, read_solverstate
+    from imae.prototxt_like.binary import open_caffemodel, open_solverstate
 
     pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate")
     folder = Path(prefix).parent
     found = {int(m[1]): path for path in folder.glob("*.solverstate") if (m := pattern.fullmatch(path.name))}
     for iteration in sorted(found, reverse=True):
         try:
-            read_solverstate(found[iteration])
-            read_caffemodel(found[iteration].with_suffix(".caffemodel"))
+            open_solverstate(found[iteration])
+            open_caffemodel(found[iteration].with_suffix(".caffemodel"))
         except InputError as error:
             warn(f"passed over, being damaged: {error}")
         else:

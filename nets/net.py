@@ -20,9 +20,10 @@ from imae.nets.plan import fused_plan, plan_release
 from imae.nets.precision import set_gpu_arithmetic
 from imae.nets.remade import Remade, with_values, without
 from imae.nets.state import filter_layers
-from imae.nets.storage import Storage
-from imae.prototxt_like.binary import array_to_blob, blob_to_array, read_caffemodel
+from imae.nets.storage import Storage, as_array, copy_array
+from imae.prototxt_like.binary import Stored, array_to_blob, open_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import BlobProto, LayerParameter, NetParameter, ParamSpec
 from imae.prototxt_like.text import did_you_mean, read_net
 
@@ -91,6 +92,7 @@ class Net:
         if not isinstance(param, NetParameter):
             folder = folder or Path(param).parent
             param = read_net(param)
+        check_message(param, "net")
         param = _copy(param)
         state = param.state
         state.phase, state.level = phase, state.level or level
@@ -265,15 +267,15 @@ class Net:
 
     # Weights
 
-    def copy_weights(self, source: NetParameter | str | Path) -> CopyReport:
-        """Copy the blobs of the layers that `source` (a net, or the path of a caffemodel) has under the same name.
+    def copy_weights(self, source: NetParameter | Stored | str | Path) -> CopyReport:
+        """Copy the blobs of the layers that `source` (a net, or a caffemodel or its path) has under the same name.
 
-        Raises InputError where a layer's blobs differ in number or shape; nothing is copied then.
+        Raises InputError where a layer's blobs differ in number or shape, or one is not finite; nothing is copied then.
         """
-        origin = "the source of the weights"
-        if not isinstance(source, NetParameter):
-            origin, source = str(source), read_caffemodel(source)
-        given = {layer.name: layer.blobs for layer in source.layer if layer.blobs}
+        if not isinstance(source, Stored):
+            source = Stored(source) if isinstance(source, NetParameter) else open_caffemodel(source)
+        origin = source.origin
+        given = {layer.name: layer.blobs for layer in source.message.layer if layer.blobs}
         copies = []
         for name, blobs in self.params.items():
             if name not in given:
@@ -281,9 +283,9 @@ class Net:
             if len(given[name]) != len(blobs):
                 raise InputError(f'layer "{name}": has {len(blobs)} blobs, {origin} has {len(given[name])}')
             for i, (blob, proto) in enumerate(zip(blobs, given[name], strict=True)):
-                copies.append((blob.data, self._fitting(f'layer "{name}": blob {i}', blob, proto, origin)))
+                copies.append((blob.data, self._fitting(f'layer "{name}": blob {i}', blob, proto, source)))
         for data, array in copies:
-            data.copy_(torch.from_numpy(array))
+            copy_array(data, array)
         return CopyReport(
             copied=[name for name in self.params if name in given],
             kept=[name for name in self.params if name not in given],
@@ -309,9 +311,19 @@ class Net:
         param = _copy(self.param)
         for layer in param.layer:
             for blob in self.params.get(layer.name, []):
-                diff = blob.diff.cpu().contiguous().numpy() if diffs else None
-                layer.blobs.append(array_to_blob(blob.data.cpu().contiguous().numpy(), diff))
+                layer.blobs.append(array_to_blob(as_array(blob.data), as_array(blob.diff) if diffs else None))
         return param
+
+    def write_weights(self, path: str | Path, *, diffs: bool = False) -> None:
+        """Write what `to_proto` returns to a caffemodel, without a copy of the weights in memory.
+
+        Raises InputError if it is larger than protobuf's 2 GiB, or `path` cannot be written.
+        """
+        blobs = {
+            name: [(as_array(blob.data), as_array(blob.diff) if diffs else None) for blob in blobs]
+            for name, blobs in self.params.items()
+        }
+        write_caffemodel(self.param, path, blobs)
 
     # Building
 
@@ -447,15 +459,15 @@ class Net:
         return torch.full(shape, value, dtype=dtype, device=self.context.device)
 
     @staticmethod
-    def _fitting(what: str, blob: Blob, proto: BlobProto, origin: str) -> np.ndarray:
+    def _fitting(what: str, blob: Blob, proto: BlobProto, source: Stored) -> np.ndarray:
         """The array of a stored blob, if its shape is the blob's; files from before N-d blobs pad with axes of 1."""
-        array = blob_to_array(proto, f"{origin}: {what}")
+        array = source.array(proto, f"{source.origin}: {what}")
         shape = array.shape
         if not proto.HasField("shape"):
             padded = (1,) * (4 - len(blob.shape)) + blob.shape
             shape = blob.shape if shape == padded else shape
         if shape != blob.shape:
-            raise InputError(f"{what} is {describe(blob.shape)}, {origin} has {describe(shape)}")
+            raise InputError(f"{what} is {describe(blob.shape)}, {source.origin} has {describe(shape)}")
         return array.reshape(blob.shape)
 
 

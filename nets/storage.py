@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,9 @@ from imae.layers.layer import Blob
 
 ALIGNMENT = 64
 """Elements that a blob begins at a multiple of: a GPU's kernels want addresses of whole vectors, at least 16 bytes."""
+
+_PART = 2**22
+"""Values of an array that are copied at a time."""
 
 
 @dataclass
@@ -62,3 +66,20 @@ class Storage:
 
 def _multipliers(blob: Blob) -> tuple[float, float]:
     return blob.lr_mult, blob.decay_mult
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array in the order of its axes: without a copy where it lies so in the host's memory."""
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def copy_array(tensor: Tensor, array: np.ndarray) -> None:
+    """Copy an array of the tensor's shape into it, a part at a time: the array may be read only and not aligned."""
+    if array.size <= _PART:
+        tensor.copy_(torch.from_numpy(np.array(array)))
+    elif len(array) == 1:
+        copy_array(tensor[0], array[0])
+    else:
+        half = len(array) // 2
+        copy_array(tensor[:half], array[:half])
+        copy_array(tensor[half:], array[half:])

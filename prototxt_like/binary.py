@@ -43,7 +43,9 @@ class Stored:
     """A message read from a file, whose blobs' values stay outside it: one copy of them, that of the file."""
 
     message: Any
-    values: Sequence[Values]
+    values: Sequence[Values] = ()
+    origin: str = "the source of the weights"
+    """What messages call it: the file's path."""
 
     def array(self, blob: BlobProto, name: str, *, diff: bool = False) -> FloatArray:
         """Return the values of one of the message's blobs: `blob_to_array`'s, but read only and perhaps not aligned.
@@ -143,20 +145,16 @@ def write_solverstate(state: SolverState, path: FilePath, history: Sequence[Arra
     _write(path, pieces)
 
 
-def check_snapshot_size(prefix: str, values: int, itemsize: int, *, diffs: bool, histories: int) -> None:
-    """Raise InputError if a snapshot of `values` weights of `itemsize` bytes is more than protobuf's files can hold.
+def check_snapshot_size(prefix: str, weights: int, histories: int) -> None:
+    """Raise InputError if what a snapshot's two files hold, in bytes, is more than protobuf's files can.
 
     That is for before training, which could keep nothing of what it does.
     """
-    weights = values * itemsize * (2 if diffs else 1)
-    for kind, content, bytes_ in (
-        ("caffemodel", "weights and, by snapshot_diff, gradients" if diffs else "weights", weights),
-        ("solverstate", f"{histories} numbers for each weight", histories * values * itemsize),
-    ):
-        if bytes_ > LARGEST:
+    for kind, content in ("caffemodel", weights), ("solverstate", histories):
+        if content > LARGEST:
             raise InputError(
-                f"{prefix}: a snapshot's {kind} ({content}) would have {bytes_ / 2**30:.2f} GiB, but protobuf's files "
-                "end at 2: nothing could be kept; snapshot: 0 with snapshot_after_train: false trains without"
+                f"{prefix}: the {kind} of a snapshot would have {content / 2**30:.2f} GiB, but protobuf's files end at "
+                "2 GiB: nothing could be kept; with snapshot: 0 and snapshot_after_train: false it trains all the same"
             )
 
 
@@ -201,7 +199,7 @@ def _open(path: FilePath, message_class: Any) -> Stored:
         message = message_class.FromString(take_out(memoryview(data), message_class.DESCRIPTOR, values))
     except (DecodeError, ValueError):
         message = None
-    return Stored(_checked(path, data, message, message_class), values)
+    return Stored(_checked(path, data, message, message_class), values, str(path))
 
 
 def _checked(path: FilePath, data: bytes, message: Any, message_class: Any) -> Any:

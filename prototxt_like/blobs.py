@@ -143,7 +143,7 @@ def stored_array(blob: BlobProto, taken: Sequence[Values], name: str, *, diff: b
     A view may not be aligned, as the values in a file are not.
     """
     kind = "diff" if diff else "data"
-    flat = _flat_values(blob, taken, kind, name)
+    flat: FloatArray = _flat_values(blob, taken, kind, name)
     legacy = ("num", "channels", "height", "width")
     if any(blob.HasField(dimension) for dimension in legacy):
         shape = tuple(getattr(blob, dimension) for dimension in legacy)
@@ -165,9 +165,9 @@ def _describe(shape: Sequence[int]) -> str:
 def _flat_values(blob: BlobProto, taken: Sequence[Values], kind: str, name: str) -> NDArray[Any]:
     if blob.imae_place > len(taken):
         raise InputError(f"{name}: its values are missing")
-    values = taken[blob.imae_place - 1] if blob.imae_place else {}
+    values: Values = taken[blob.imae_place - 1] if blob.imae_place else {}
 
-    def get(field: str) -> NDArray[Any]:
+    def get(field: str) -> FloatArray:
         if field in values:
             return values[field]
         inside = getattr(blob, field)

@@ -15,15 +15,10 @@ from imae.layers.data.data_layer import DataError, DataLayer, noise_lines
 from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
 from imae.nets.state import check_stages, named_stages
-from imae.prototxt_like.binary import (
-    array_to_blob,
-    blob_to_array,
-    read_caffemodel,
-    read_solverstate,
-    write_caffemodel,
-    write_solverstate,
-)
+from imae.nets.storage import as_array, copy_array
+from imae.prototxt_like.binary import check_snapshot_size, open_caffemodel, open_solverstate, write_solverstate
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_net, read_solver
 from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, obstacles
@@ -102,6 +97,7 @@ class Solver:
             self.test_nets.append(net)
         self.update = create_update(param, self.net.storage)
         self._running = [group.data for group in self.net.storage.groups if not group.lr_mult]
+        self._check_snapshot_size()
         self.iteration = 0
         self.stop_requested = self.snapshot_requested = False
         self.losses: deque[Tensor] = deque(maxlen=param.average_loss)
@@ -264,7 +260,7 @@ class Solver:
             return {}
         net.check()
         means = {name: total / batches for name, total in sums.items()}
-        if self.param.test_compute_loss:
+        if self.param.test_compute_loss and batches:
             self.log.line(f"Test loss: {float(losses) / batches:g}", "solver.cpp:393")
         self._log_outputs("Test", net, means)
         values = {name: float(mean) if mean.numel() == 1 else mean.flatten().tolist() for name, mean in means.items()}
@@ -300,13 +296,25 @@ class Solver:
         """Where a snapshot of this iteration is, or would be: its solverstate."""
         return Path(f"{self.prefix}_iter_{self.iteration}.solverstate")
 
+    def _check_snapshot_size(self) -> None:
+        """Raise InputError if a snapshot would be too large for its files."""
+        param, size = self.param, self.net.storage.data.element_size()
+        if param.snapshot_prefix and (param.snapshot or param.snapshot_after_train):
+            written = sum(blob.data.numel() for blobs in self.net.params.values() for blob in blobs) * size
+            trained = sum(blob.data.numel() for blob in self.net.learnable) * size
+            check_snapshot_size(
+                param.snapshot_prefix,
+                weights=written * (2 if param.snapshot_diff else 1),
+                histories=trained * len(self.update.histories),
+            )
+
     def snapshot(self) -> Path:
         """Write `PREFIX_iter_N.caffemodel` and `.solverstate`, and return the latter's path."""
         self.net.check()
         state_path = self.state_path
         model = state_path.with_suffix(".caffemodel")
         self.log.line(f"Snapshotting to binary proto file {model}", "solver.cpp:464")
-        write_caffemodel(self.net.to_proto(diffs=self.param.snapshot_diff), model)
+        self.net.write_weights(model, diffs=self.param.snapshot_diff)
         state = SolverState(
             iter=self.iteration,
             learned_net=str(model),
@@ -319,12 +327,9 @@ class Solver:
                 recent_losses=[float(loss) for loss in self.losses],
             ),
         )
-        for history in self.update.histories:
-            for blob in self.net.learnable:
-                view = self.net.storage.view(history, blob)
-                state.history.append(array_to_blob(view.cpu().contiguous().numpy()))
+        views = [self.net.storage.view(h, blob) for h in self.update.histories for blob in self.net.learnable]
         self.log.line(f"Snapshotting solver state to binary proto file {state_path}", "sgd_solver.cpp:284")
-        write_solverstate(state, state_path)
+        write_solverstate(state, state_path, [as_array(view) for view in views])
         return state_path
 
     def restore(self, path: str | Path) -> None:
@@ -333,19 +338,20 @@ class Solver:
         After a state that Caffe wrote, the data layers go on as if every iteration so far had read one batch.
         Raises InputError if the state does not fit the net, or its weights lack layers of it.
         """
-        state = read_solverstate(path)
+        stored = open_solverstate(path)
+        state = stored.message
         blobs = self.net.learnable * len(self.update.histories)
         if len(state.history) != len(blobs):
             raise InputError(f"{path}: has {len(state.history)} history blobs, this solver needs {len(blobs)}")
         views = [self.net.storage.view(h, blob) for h in self.update.histories for blob in self.net.learnable]
-        arrays = [blob_to_array(history) for history in state.history]
+        arrays = [stored.array(history, f"{path}: history blob {i}") for i, history in enumerate(state.history)]
         for i, (view, array) in enumerate(zip(views, arrays, strict=True)):
             if view.numel() != array.size:
                 raise InputError(f"{path}: history blob {i} has {array.size} values, this net's has {view.numel()}")
         if state.learned_net:
             self._restore_weights(path, state.learned_net)
         for view, array in zip(views, arrays, strict=True):
-            view.copy_(torch.from_numpy(array.reshape(tuple(view.shape))))
+            copy_array(view, array.reshape(tuple(view.shape)))
         self.iteration = state.iter
         ours = state.imae_state
         if state.HasField("imae_state"):
@@ -363,8 +369,8 @@ class Solver:
         written = Path(name)
         beside = Path(state_path).parent / written.name
         path = written if written.exists() or not beside.exists() else beside
-        model = read_caffemodel(path)
-        held = {layer.name for layer in model.layer if layer.blobs}
+        model = open_caffemodel(path)
+        held = {layer.name for layer in model.message.layer if layer.blobs}
         if missing := [layer for layer in self.net.params if layer not in held]:
             raise InputError(
                 f"{path}: lacks the weights of {', '.join(missing)}, which the net of {state_path} needs: it is of "
@@ -466,9 +472,8 @@ def _stages_by_net(stages: Sequence[str], nets: Sequence[NetParameter]) -> list[
 
 
 def _check(param: SolverParameter) -> None:
+    check_message(param, "solver")
     check_policy(param)
-    if param.average_loss < 1 or param.iter_size < 1:
-        raise InputError("solver: average_loss and iter_size must be at least 1")
     if param.snapshot and not param.snapshot_prefix:
         raise InputError("solver: snapshot is given, but no snapshot_prefix")
     if param.snapshot_format != param.BINARYPROTO and param.HasField("snapshot_format"):

@@ -1,5 +1,6 @@
 """Net wires layers as Caffe does: rules, splits, sharing, losses, what runs backward, and weights from elsewhere."""
 
+import math
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.layer import Shapes, register, registry
 from imae.nets.net import Net
+from imae.nets.storage import copy_array
 from imae.prototxt_like.binary import array_to_blob, read_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN, NetParameter, NetState
@@ -783,3 +785,34 @@ def test_a_gradient_by_what_is_not_there_or_of_another_shape_is_refused() -> Non
         net.backward({"scores": X})
     with pytest.raises(InputError, match=r'^net "": the gradient by "score" is 4x2, not 4x3$'):
         net.backward({"score": X[:, :2]})
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_copied(tmp_path: Path, value: float) -> None:
+    source, net = build(ip("a", "x", "a"), ip("b", "a", "b")), build(ip("a", "x", "a"), ip("b", "a", "b"))
+    source.params["a"][0].data.fill_(2)
+    source.params["b"][0].data[1, 1] = value
+    source.write_weights(tmp_path / "nan.caffemodel")
+    before = net.params["a"][0].data.clone()
+    for weights in (tmp_path / "nan.caffemodel", source.to_proto()):
+        with pytest.raises(InputError, match=rf': layer "b": blob 0: value \d+ is {value}, expected a finite number'):
+            net.copy_weights(weights)
+    assert torch.equal(net.params["a"][0].data, before)
+
+
+def test_weights_written_without_a_message_are_those_with_one(tmp_path: Path) -> None:
+    net = build(ip("a", "x", "a"), ip("b", "a", "b"))
+    for blobs in net.params.values():
+        for blob in blobs:
+            blob.diff.fill_(0.5)
+    net.write_weights(tmp_path / "net.caffemodel", diffs=True)
+    assert read_caffemodel(tmp_path / "net.caffemodel") == net.to_proto(diffs=True)
+
+
+def test_a_large_array_is_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imae.nets.storage._PART", 5)
+    unaligned = np.frombuffer(b"x" + np.arange(42, dtype=np.float32).tobytes(), np.uint8)[1:].view(np.float32)
+    for shape in ((42,), (1, 42), (2, 3, 7), (3, 1, 14)):
+        tensor = torch.zeros(shape)
+        copy_array(tensor, unaligned.reshape(shape))
+        assert torch.equal(tensor, torch.arange(42.0).view(shape))

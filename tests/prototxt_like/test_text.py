@@ -209,6 +209,7 @@ def test_no_text_raises_anything_but_an_input_error_of_one_line(text: str) -> No
 
 
 def test_numbers_are_read_as_caffe_reads_them() -> None:
-    net = parse_net("layer { loss_weight: 1.f loss_weight: .5 loss_weight: -inf loss_weight: 1e-3 }")
-    assert list(net.layer[0].loss_weight) == pytest.approx([1, 0.5, -math.inf, 1e-3])
+    net = parse_net("layer { loss_weight: 1.f loss_weight: .5 loss_weight: 1e-3 clip_param { min: -inf max: 6 } }")
+    assert list(net.layer[0].loss_weight) == pytest.approx([1, 0.5, 1e-3])
+    assert net.layer[0].clip_param.min == -math.inf
     assert list(parse_net("input_dim: [0x10, 010]").input_dim) == [16, 8]

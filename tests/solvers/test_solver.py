@@ -356,3 +356,30 @@ def test_a_net_whose_loss_has_no_top_trains_and_tests_as_with_it(tmp_path: Path)
         r["loss"] for r in expected if r["phase"] == "train"
     ]
     assert "Train net output" not in log and "automatic" not in log
+
+
+@pytest.mark.parametrize("settings", ["", "snapshot_diff: true"])
+def test_snapshots_beyond_protobufs_limit_are_noticed_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str
+) -> None:
+    size = 4 * (64 * 16 + 16 + 16 * 10 + 10)
+    monkeypatch.setattr("imae.prototxt_like.binary.LARGEST", size if settings else size - 1)
+    with pytest.raises(
+        InputError, match=r"run: the caffemodel of a snapshot would have .* but protobuf's files end at 2 GiB"
+    ):
+        create_solver(tmp_path, f"max_iter: 1 {settings}")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.prototxt"]
+    create_solver(tmp_path, f"max_iter: 1 snapshot_after_train: false {settings}")
+
+
+def test_a_test_pass_of_no_batches_is_none(tmp_path: Path) -> None:
+    solver = create_solver(tmp_path, "max_iter: 1 test_iter: 0 test_interval: 1 test_compute_loss: true")
+    solver.solve()
+    assert solver.iteration == 1
+    assert "Test loss" not in (tmp_path / "run.log").read_text()
+
+
+def test_a_setting_that_is_not_finite_is_refused_however_it_is_given(tmp_path: Path) -> None:
+    param = SolverParameter(base_lr=math.inf, net="net.prototxt")
+    with pytest.raises(InputError, match=r"^solver: base_lr is inf, expected a finite number"):
+        Solver(param, folder=tmp_path)
