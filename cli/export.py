@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imae.cli.options import LARGEST, Model, Weights, load_torch
+from imae.prototxt_like.errors import counted
 
 if TYPE_CHECKING:
     from imae.nets.onnx_export import OnnxReport
@@ -50,7 +51,10 @@ def export(
     report = export_onnx(
         model, weights, output, shape=sizes, outputs=blobs, include_transform=include_transform, opset=opset
     )
-    typer.echo(f"Wrote {report.path}: {report.nodes} nodes, {report.constants} constants, opset {report.opset}")
+    typer.echo(
+        f"Wrote {report.path}: {counted(report.nodes, 'node')}, {counted(report.constants, 'constant')}, "
+        f"opset {report.opset}"
+    )
     for what, values in (("input", report.inputs), ("output", report.outputs)):
         for name, dimensions in values.items():
             typer.echo(f"{what} {name}: {'x'.join(map(str, dimensions))}")

@@ -8,6 +8,7 @@ import typer
 
 from imae.cli.options import Cpu, Gpu, Model, Plan, PlanOption, Precision, PrecisionOption, Weights, choose_device
 from imae.cli.progress import Display
+from imae.prototxt_like.errors import counted
 
 
 def features(
@@ -54,6 +55,6 @@ def features(
             on_progress=lambda done, total: display.advance("images", done, total),
         )
     seconds, images = time.perf_counter() - since, report.rows - report.found
-    typer.echo(f"Wrote {output}: {report.rows} rows of {report.features} features")
+    typer.echo(f"Wrote {output}: {counted(report.rows, 'row')} of {counted(report.features, 'feature')}")
     before = f", the first {report.found} by an earlier run" if report.found else ""
-    typer.echo(f"{images} images in {seconds:.1f} s ({images / seconds:.4g} images/s){before}")
+    typer.echo(f"{counted(images, 'image')} in {seconds:.1f} s ({images / seconds:.4g} images/s){before}")

@@ -1,7 +1,10 @@
 """What the command says when something is wrong: one line on stderr."""
 
 import logging
+import re
 import sys
+import traceback
+from pathlib import Path
 
 
 class _Warnings(logging.Handler):
@@ -29,11 +32,23 @@ def error_line(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or message
     if isinstance(error, MemoryError):
-        return "out of memory; a smaller batch_size needs less"
+        return f"out of memory{_batch_hint(error)}"
     if isinstance(error, RuntimeError):  # torch's, told by name and text because torch may not be imported
         if type(error).__name__ == "OutOfMemoryError":
-            return f"{'. '.join(message.split('. ')[:2])}; a smaller batch_size needs less"
-        if "can't allocate memory" in message:
-            return "out of memory; a smaller batch_size needs less"
+            return f"{'. '.join(message.split('. ')[:2])}{_batch_hint(error)}"
+        if found := _NO_MEMORY.search(message):
+            asked = f": {int(found[1]) / 2**30:,.3g} GiB were asked for" if found[1] else ""
+            return f"out of memory{asked}{_batch_hint(error)}"
         return None
     return message
+
+
+_NO_MEMORY = re.compile(r"can't allocate memory(?:: you tried to allocate (\d+) bytes)?")
+
+
+def _batch_hint(error: Exception) -> str:
+    """What a smaller batch does, where memory ran out in a pass of a net, whose values grow with it."""
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    passes = ("forward", "backward")
+    in_pass = any(code.co_name in passes and Path(code.co_filename).parent.name == "nets" for code in frames)
+    return "; a smaller batch_size needs less" if in_pass else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +123,7 @@ def choose_device(
     if cpu or (gpu is None and not count):
         return torch.device("cpu")
     asked = f"the solver's device_id {default_gpu}" if gpu is None else f"--gpu {gpu}"
-    found = f"this machine has {count or 'no'} GPU{'s' if count != 1 else ''} that PyTorch can use"
+    found = f"this machine has {counted(count, 'GPU') if count else 'no GPU'} that PyTorch can use"
     if not count:
         raise InputError(f"{asked}: {found}; leave it out to use the CPU")
     every = gpu == "all" or (gpu is None and local_rank is not None)
@@ -134,7 +134,9 @@ def choose_device(
         raise InputError(f"{asked}: imae runs on one GPU; give its number ({found}), or start it by torchrun")
     place = local_rank or 0
     if place >= len(numbers):
-        raise InputError(f"more processes were started here than the {len(numbers)} GPUs they may use: {found}")
+        raise InputError(
+            f"more processes were started here than the {counted(len(numbers), 'GPU')} they may use: {found}"
+        )
     if numbers[place] >= count:
         raise InputError(f"{asked}: {found}, numbered from 0")
     return torch.device("cuda", numbers[place])
@@ -147,4 +149,4 @@ def describe_device(device: "torch.device") -> str:
     if device.type == "cuda":
         return f"GPU {device.index}, {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    return f"CPU, {counted(threads, 'thread')}"

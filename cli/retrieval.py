@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imae.cli.table import print_table
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,8 @@ def retrieval(
     rows, frames = _read_features(features), int(tracks.last.max())
     if len(rows) not in (frames, len(tracks.last)):
         raise InputError(
-            f"{features}: has {len(rows)} rows of features; {info} has {frames} frames and {len(tracks.last)} tracks"
+            f"{features}: has {counted(len(rows), 'row')} of features; {info} has {counted(frames, 'frame')} and "
+            f"{counted(len(tracks.last), 'track')}"
         )
     if len(rows) == frames:
         rows = average_features(rows, tracks.first, tracks.last)
@@ -55,9 +56,10 @@ def retrieval(
     figures = [("mAP", result.map_trapezoid), ("mAP, not interpolated", result.map_standard)]
     figures += [(f"CMC-{rank}", result.cmc[rank - 1]) for rank in RANKS if rank <= len(result.cmc)]
     print_table(["", "%"], [[name, f"{100 * value:.2f}"] for name, value in figures], right=[1])
-    typer.echo(f"{len(query)} queries, {len(rows)} tracks of {rows.shape[1]} features")
-    if len(result.queries_without_match):
-        typer.echo(f"{len(result.queries_without_match)} queries have no match; they count as missed")
+    typer.echo(f"{counted(len(query), 'query')}, {counted(len(rows), 'track')} of {counted(rows.shape[1], 'feature')}")
+    if missed := len(result.queries_without_match):
+        have, they = ("has", "it counts") if missed == 1 else ("have", "they count")
+        typer.echo(f"{counted(missed, 'query')} {have} no match; {they} as missed")
 
 
 def _read_features(path: Path) -> "np.ndarray":

@@ -33,7 +33,7 @@ from imae.cli.options import (
 )
 from imae.cli.progress import Display
 from imae.cli.signals import Effect, exit_status, handle_signals
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 
 if TYPE_CHECKING:
     from imae.solvers.solver import Solver, TrainingEnded
@@ -168,10 +168,11 @@ def train(
             log_folder=glog.log_dir,
         )
         trainer.on_progress = advance
-        size = sum(blob.data.numel() for blob in trainer.net.learnable)
-        each = f"{processes.count} processes, the first on " if processes else ""
+        size = sum(blob.data.numel() for blob in trainer.net.learnable if blob.lr_mult)
+        each = f"{counted(processes.count, 'process')}, the first on " if processes else ""
         trainer.log.line(
-            f"{trainer.net.name}: {size} learnable parameters, on {each}{describe_device(device)}", "caffe.cpp:204"
+            f"{trainer.net.name}: {counted(size, 'learnable parameter')}, on {each}{describe_device(device)}",
+            "caffe.cpp:204",
         )
         if first and not state:
             _copy_weights(trainer, [weights] if weights else list(param.weights))
@@ -256,7 +257,7 @@ def _copy_weights(trainer: "Solver", sources: list[str]) -> None:
     for name in ",".join(sources).split(",") if sources else []:
         source = next((path for path in (Path(name), trainer.folder / name) if path.exists()), Path(name))
         report = trainer.net.copy_weights(source)
-        trainer.log.line(f"Copied the weights of {len(report.copied)} layers from {source}", "net.cpp:744")
+        trainer.log.line(f"Copied the weights of {counted(len(report.copied), 'layer')} from {source}", "net.cpp:744")
         if report.kept:
             trainer.log.line(f"Layers that keep theirs: {', '.join(report.kept)}", "net.cpp:744")
         if report.unused:
@@ -278,7 +279,7 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
 
     rate = f" ({iterations / seconds:.4g} it/s)" if iterations else ""
     verb = "Stopped" if trainer.stop_requested else "Done"
-    typer.echo(f"{verb} at iteration {trainer.iteration}: {iterations} iterations in {seconds:.1f} s{rate}")
+    typer.echo(f"{verb} at iteration {trainer.iteration}: {counted(iterations, 'iteration')} in {seconds:.1f} s{rate}")
     files = [trainer.log.log_path, trainer.log.metrics_path]
     metrics = trainer.log.metrics_path
     if metrics and metrics.exists():

@@ -5,6 +5,7 @@ import math
 from torch import Tensor
 
 from imae.layers.layer import Layer, Saved, Shapes, describe, register
+from imae.prototxt_like.errors import counted
 
 LARGEST_COUNT = 2**31 - 1
 """How many numbers a blob of Caffe's may have."""
@@ -31,7 +32,9 @@ class Input(Layer):
             if math.prod(shape) > LARGEST_COUNT:
                 raise self.error(f"input_param gives the shape {describe(shape)}, of more than {LARGEST_COUNT} numbers")
         if len(shapes) not in (1, len(self.param.top)):
-            raise self.error(f"input_param gives {len(shapes)} shapes for {len(self.param.top)} tops")
+            raise self.error(
+                f"input_param gives {counted(len(shapes), 'shape')} for {counted(len(self.param.top), 'top')}"
+            )
         return shapes if len(shapes) == len(self.param.top) else shapes * len(self.param.top)
 
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:

@@ -158,7 +158,9 @@ class Layer:
         ):
             if count < least or (most is not None and count > most):
                 expected = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
-                raise self.error(f"takes {expected} {what} blobs, the prototxt gives {count}")
+                raise self.error(
+                    f"takes {expected} {what} {'blob' if expected == '1' else 'blobs'}, the prototxt gives {count}"
+                )
 
     def loss_weights(self) -> list[float]:
         """Return the weight of each top in the net's loss."""

@@ -22,10 +22,13 @@ from imae.nets.remade import Remade, with_values, without
 from imae.nets.state import filter_layers
 from imae.nets.storage import Storage, as_array, copy_array
 from imae.prototxt_like.binary import Stored, array_to_blob, open_caffemodel, write_caffemodel
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import BlobProto, LayerParameter, NetParameter, ParamSpec
 from imae.prototxt_like.text import did_you_mean, read_net
+
+_RENAME = "; to learn this layer from scratch instead, rename it"
+"""Caffe's advice where a layer of the source has the name of another layer."""
 
 
 @dataclass
@@ -281,7 +284,9 @@ class Net:
             if name not in given:
                 continue
             if len(given[name]) != len(blobs):
-                raise InputError(f'layer "{name}": has {len(blobs)} blobs, {origin} has {len(given[name])}')
+                raise InputError(
+                    f'layer "{name}": has {counted(len(blobs), "blob")}, {origin} has {len(given[name])}{_RENAME}'
+                )
             for i, (blob, proto) in enumerate(zip(blobs, given[name], strict=True)):
                 copies.append((blob.data, self._fitting(f'layer "{name}": blob {i}', blob, proto, source)))
         for data, array in copies:
@@ -299,7 +304,9 @@ class Net:
         """
         for name, blobs in self.params.items():
             if len(theirs := other.params.get(name, [])) not in (0, len(blobs)):
-                raise InputError(f'layer "{name}": has {len(blobs)} blobs in one net and {len(theirs)} in the other')
+                raise InputError(
+                    f'layer "{name}": has {counted(len(blobs), "blob")} in one net and {len(theirs)} in the other'
+                )
             for i, (mine, their) in enumerate(zip(blobs, theirs, strict=False)):
                 if mine.shape != their.shape:
                     shapes = f"{describe(mine.shape)} in one net and {describe(their.shape)} in the other"
@@ -347,7 +354,9 @@ class Net:
             )
         shapes = layer.setup([self.shapes[bottom] for bottom in bottoms])
         if len(param.param) > len(layer.blobs):
-            raise layer.error(f"has {len(layer.blobs)} learnable blobs, but {len(param.param)} param settings")
+            raise layer.error(
+                f"has {counted(len(layer.blobs), 'learnable blob')}, but {counted(len(param.param), 'param setting')}"
+            )
         tops = list(range(len(self.names), len(self.names) + len(shapes)))
         self.newest.update(zip(param.top, tops, strict=False))  # an anonymous top has no name to read it by
         self.names += layer.param.top
@@ -467,7 +476,7 @@ class Net:
             padded = (1,) * (4 - len(blob.shape)) + blob.shape
             shape = blob.shape if shape == padded else shape
         if shape != blob.shape:
-            raise InputError(f"{what} is {describe(blob.shape)}, {source.origin} has {describe(shape)}")
+            raise InputError(f"{what} is {describe(blob.shape)}, {source.origin} has {describe(shape)}{_RENAME}")
         return array.reshape(blob.shape)
 
 

@@ -17,7 +17,7 @@ from imae.nets.net import Net
 from imae.nets.state import check_stages, named_stages
 from imae.nets.storage import as_array, copy_array
 from imae.prototxt_like.binary import check_snapshot_size, open_caffemodel, open_solverstate, write_solverstate
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_net, read_solver
@@ -342,12 +342,16 @@ class Solver:
         state = stored.message
         blobs = self.net.learnable * len(self.update.histories)
         if len(state.history) != len(blobs):
-            raise InputError(f"{path}: has {len(state.history)} history blobs, this solver needs {len(blobs)}")
+            raise InputError(
+                f"{path}: has {counted(len(state.history), 'history blob')}, this solver needs {len(blobs)}"
+            )
         views = [self.net.storage.view(h, blob) for h in self.update.histories for blob in self.net.learnable]
         arrays = [stored.array(history, f"{path}: history blob {i}") for i, history in enumerate(state.history)]
         for i, (view, array) in enumerate(zip(views, arrays, strict=True)):
             if view.numel() != array.size:
-                raise InputError(f"{path}: history blob {i} has {array.size} values, this net's has {view.numel()}")
+                raise InputError(
+                    f"{path}: history blob {i} has {counted(array.size, 'value')}, this net's has {view.numel()}"
+                )
         if state.learned_net:
             self._restore_weights(path, state.learned_net)
         for view, array in zip(views, arrays, strict=True):
@@ -402,12 +406,18 @@ class Solver:
         general = param.net_param if param.HasField("net_param") else param.net
         missing = len(param.test_iter) - len(nets)
         if missing < 0 or (missing > 0 and not (param.HasField("net_param") or param.HasField("net"))):
-            raise InputError(f"solver: test_iter is given {len(param.test_iter)} times for {len(nets)} test nets")
+            raise InputError(
+                f"solver: test_iter is given {counted(len(param.test_iter), 'time')} "
+                f"for {counted(len(nets), 'test net')}"
+            )
         nets += [self._net_param(general) for _ in range(missing)]
         if nets and param.test_interval <= 0:
             raise InputError("solver: there are test nets, but no test_interval above 0")
         if len(param.test_state) not in (0, len(nets)):
-            raise InputError(f"solver: test_state is given {len(param.test_state)} times for {len(nets)} test nets")
+            raise InputError(
+                f"solver: test_state is given {counted(len(param.test_state), 'time')} "
+                f"for {counted(len(nets), 'test net')}"
+            )
         return nets
 
     def _net_param(self, source: NetParameter | str) -> tuple[NetParameter, Path]:

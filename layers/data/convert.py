@@ -41,7 +41,7 @@ def convert_cifar10(
         means["mean_pad.binaryproto"] = padded
     targets = [out / name for name in (*databases, *means)]
     if not force and (existing := next((target for target in targets if target.exists()), None)):
-        raise InputError(f"{existing} exists already, and is overwritten only by force")
+        raise InputError(f"{existing} exists already, and is overwritten only with --force")
     total, done = sum(len(labels) for _, labels in databases.values()), 0
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,7 @@ def test_weights_start_a_run_from_the_layers_of_the_same_names(imae: Imae, digit
     Path("net.prototxt").write_text(text.replace('name: "ip2"', 'name: "new"'))
     weights = "out/digits_iter_20.caffemodel"
     outcome = imae(*TRAIN, "--iterations", "1", "--prefix", "tuned/net", "--set", "base_lr=0", "--weights", weights)
-    assert f"Copied the weights of 1 layers from {weights}" in outcome.err
+    assert f"Copied the weights of 1 layer from {weights}" in outcome.err
     assert "Layers that keep theirs: new" in outcome.err
     assert "Ignoring source layers ip2" in outcome.err
     before, after = (

@@ -31,8 +31,8 @@ def top(text: str, *bottoms: Tensor, phase: int = TRAIN, forwards: int = 0, seed
     [
         ('type: "Relu"', [(2, 3)], 'layer "mine": unknown layer type "Relu"; did you mean "ReLU"?'),
         ('type: "Quux"', [(2, 3)], 'layer "mine": unknown layer type "Quux"; known are Accuracy, '),
-        ('type: "ReLU"', [(2, 3), (2, 3)], "takes 1 bottom blobs, the prototxt gives 2"),
-        ('type: "ReLU" top: "a" top: "b"', [(2, 3)], "takes 1 top blobs, the prototxt gives 2"),
+        ('type: "ReLU"', [(2, 3), (2, 3)], "takes 1 bottom blob, the prototxt gives 2"),
+        ('type: "ReLU" top: "a" top: "b"', [(2, 3)], "takes 1 top blob, the prototxt gives 2"),
         ('type: "Eltwise"', [(2, 3)], "takes 2 or more bottom blobs, the prototxt gives 1"),
         ('type: "Scale"', [(2, 3)] * 3, "takes 1 to 2 bottom blobs, the prototxt gives 3"),
         ('type: "Eltwise"', [(2, 3), (3, 2)], "its bottoms differ in shape: 2x3, 3x2"),

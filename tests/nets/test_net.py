@@ -599,7 +599,7 @@ def test_nets_may_share_their_memory() -> None:
     torch.testing.assert_close(test.forward(x=X, y=Y)["o"], (X @ torch.full((3, 3), 0.5)) @ own.t())
     with pytest.raises(InputError, match='layer "fc": blob 0 is 2x3 in one net and 3x3 in the other'):
         build(ip("fc", "x", "z", num_output=2)).share_weights(train)
-    with pytest.raises(InputError, match='layer "fc": has 1 blobs in one net and 2 in the other'):
+    with pytest.raises(InputError, match='layer "fc": has 1 blob in one net and 2 in the other'):
         build(ip("fc", "x", "z").replace("num_output", "bias_term: false num_output")).share_weights(train)
 
 

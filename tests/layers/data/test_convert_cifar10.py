@@ -70,7 +70,7 @@ def test_progress_counts_up_to_all_records(mini_cifar10: Path, tmp_path: Path) -
 
 def test_what_exists_is_overwritten_only_by_force(mini_cifar10: Path, tmp_path: Path) -> None:
     (tmp_path / "mean.binaryproto").write_bytes(b"precious")
-    with pytest.raises(InputError, match=r"mean.binaryproto exists already, and is overwritten only by force"):
+    with pytest.raises(InputError, match=r"mean.binaryproto exists already, and is overwritten only with --force"):
         convert_cifar10(mini_cifar10, tmp_path)
     assert (tmp_path / "mean.binaryproto").read_bytes() == b"precious"
     assert not (tmp_path / "cifar10_train_lmdb").exists()
