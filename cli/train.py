@@ -1,8 +1,8 @@
 """`imae train`: train a net as a solver prototxt says."""
 
+import contextlib
 import json
 import os
-import re
 import shlex
 import signal
 import sys
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from imae.solvers.solver import Solver, TrainingEnded
 
 _RESUMING, _CHANGING = "Where to start", "What to change in the solver"
+_OF_THE_START = ("weights", "snapshot", "resume", "overwrite", "seed")
+"""Options that what resumes does not repeat."""
 _ECHO = 5.0
 """Seconds within which torchrun passes on a signal that each process may have got by itself."""
 
@@ -65,6 +67,14 @@ def train(
         typer.Option(
             "--resume",
             help="Go on from the newest snapshot at the prefix that is whole; start afresh if there is none.",
+            rich_help_panel=_RESUMING,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Start anew where a training left results: its metrics and snapshots are removed.",
             rich_help_panel=_RESUMING,
         ),
     ] = False,
@@ -131,15 +141,18 @@ def train(
     """
     if snapshot and (weights or resume):
         raise typer.BadParameter("--snapshot holds the weights: give it alone, without --weights or --resume")
+    if overwrite and (resume or snapshot):
+        raise typer.BadParameter("--overwrite removes what --resume and --snapshot go on from: give one of them")
     param = _solver_param(solver, iterations, seed, prefix, settings or [])
     on_cpu = cpu or (gpu is None and param.HasField("solver_mode") and param.solver_mode == param.CPU)
     parallel = "WORLD_SIZE" in os.environ  # torchrun's
     first = not parallel or os.environ.get("RANK") == "0"
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) if parallel else None
     device = choose_device(gpu, on_cpu, default_gpu=param.device_id, local_rank=local_rank)
-    state = snapshot or (newest_snapshot(param.snapshot_prefix) if resume and first else None)
     from imae.nets.memory import keep_freed_memory
     from imae.solvers.parallel import ParallelSolver, Processes
+    from imae.solvers.results import is_at, newest_snapshot, refuse_results, remove_results
+    from imae.solvers.run_lock import RunLock
     from imae.solvers.solver import Solver, TrainingEnded
 
     keep_freed_memory()
@@ -151,8 +164,13 @@ def train(
         display.advance(what, number, total)
 
     glog = context.find_object(Glog) or Glog()
-    with Display(shown=first and glog.shown_from <= 0) as display:
+    lock = RunLock(param.snapshot_prefix if first else "")
+    with Display(shown=first and glog.shown_from <= 0) as display, contextlib.ExitStack() as held:
         processes = Processes(device) if parallel else None
+        held.enter_context(lock)
+        state = snapshot or (newest_snapshot(param.snapshot_prefix) if resume and first else None)
+        if first and not (resume or overwrite or (state and is_at(param.snapshot_prefix, state))):
+            refuse_results(param.snapshot_prefix)
         create: Callable[..., Solver] = partial(ParallelSolver, processes=processes) if processes else Solver
         trainer = create(
             param,
@@ -165,6 +183,7 @@ def train(
             level=level,
             stages=stages(stage),
             show=display.show,
+            lock=lock,
             log_folder=glog.log_dir,
         )
         trainer.on_progress = advance
@@ -176,6 +195,8 @@ def train(
         )
         if first and not state:
             _copy_weights(trainer, [weights] if weights else list(param.weights))
+        if first and overwrite:
+            remove_results(param.snapshot_prefix)
         since = time.perf_counter()
         on_stop = partial(display.rename, "train", "stopping")
         with handle_signals(
@@ -201,24 +222,6 @@ def train(
         processes.leave()
     if trainer.stop_requested:
         raise typer.Exit(exit_status(stopped_by[0] if stopped_by else signal.SIGTERM))
-
-
-def newest_snapshot(prefix: str) -> Path | None:
-    """Return the solverstate at `prefix` of the highest iteration that is whole, or None; warn of damaged ones."""
-    from imae.prototxt_like.binary import open_caffemodel, open_solverstate
-
-    pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate")
-    folder = Path(prefix).parent
-    found = {int(m[1]): path for path in folder.glob("*.solverstate") if (m := pattern.fullmatch(path.name))}
-    for iteration in sorted(found, reverse=True):
-        try:
-            open_solverstate(found[iteration])
-            open_caffemodel(found[iteration].with_suffix(".caffemodel"))
-        except InputError as error:
-            warn(f"passed over, being damaged: {error}")
-        else:
-            return found[iteration]
-    return None
 
 
 def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: str | None, settings: list[str]) -> Any:
@@ -268,6 +271,8 @@ def _copy_weights(trainer: "Solver", sources: list[str]) -> None:
 
 def _report(ended: "TrainingEnded", context: typer.Context, trainer: "Solver") -> None:
     """Say why this process ends, at once (torchrun may end it first), and what to do."""
+    from imae.solvers.results import newest_snapshot
+
     state = ended.state or newest_snapshot(trainer.prefix)
     advice = f"resume with: {_resuming_command(context, state)}" if state else "there is no snapshot to resume from"
     print(f"imae: error: iteration {trainer.iteration}: {ended}; {advice}", file=sys.stderr, flush=True)
@@ -303,7 +308,7 @@ def _resuming_command(context: typer.Context, state: Path) -> str:
         words = ["torchrun", *hosts, f"--nproc-per-node={here}", "-m", "imae.cli", "train"]
     for option in context.command.params:
         value = context.params.get(option.name or "")
-        if not value or value == option.default or option.name in ("weights", "snapshot", "resume", "seed"):
+        if not value or value == option.default or option.name in _OF_THE_START:
             continue
         values = value if isinstance(value, list) else [value]
         words += [

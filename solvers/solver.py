@@ -24,6 +24,7 @@ from imae.prototxt_like.text import read_net, read_solver
 from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, obstacles
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
+from imae.solvers.run_lock import RunLock
 from imae.solvers.update import create_update
 
 
@@ -61,13 +62,15 @@ class Solver:
         capture: bool = True,
         show: Callable[[str], None] = lambda line: None,
         log_folder: str | Path = "",
+        lock: RunLock | None = None,
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
 
         Paths in it are looked up in the working directory, then in `folder` (its own, by default); log, metrics and
         snapshots are written at `snapshot_prefix`, relative to the working directory, but for a log that has a
-        `log_folder` of its own. `show` gets the log's lines. On a GPU an iteration is captured once and replayed, which
-        `capture` can switch off; `tf32` is as for `Net`.
+        `log_folder` of its own. `show` gets the log's lines. While it solves it holds `lock`, by default one on the
+        prefix. On a GPU an iteration is captured once and replayed, which `capture` can switch off; `tf32` is as for
+        `Net`.
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
         if not isinstance(param, SolverParameter):
@@ -105,6 +108,7 @@ class Solver:
         self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
         self._open_log(show, log_folder)
+        self.lock = lock or RunLock(self.prefix if self.log.log_path else "")
         self.captured: CapturedIteration | None = None
         self.captured_tests: dict[int, CapturedTest] = {}
         if self.device.type == "cuda" and self.capturable:
@@ -126,7 +130,14 @@ class Solver:
     # Training
 
     def solve(self, resume: str | Path | None = None) -> None:
-        """Train to `max_iter`, from a solverstate by option, with the displays, tests and snapshots on the way."""
+        """Train to `max_iter`, from a solverstate by option, with the displays, tests and snapshots on the way.
+
+        Raises InputError if another training writes at the prefix.
+        """
+        with self.lock:
+            self._solve(resume)
+
+    def _solve(self, resume: str | Path | None) -> None:
         self.log.line(f"Solving {self.net.name}", "solver.cpp:294")
         for line in loss_settings(self.net):
             self.log.line(line, "net.cpp:122")

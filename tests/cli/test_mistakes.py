@@ -109,7 +109,9 @@ def test_weights_of_another_net(imae: Imae, digits: Path) -> None:
     assert "imae: warning: " in outcome.err
     replace(digits, '"other', '"ip')
     replace(digits, "num_output: 16", "num_output: 17")
-    assert_one_line(imae(*TRAIN, "--weights", model), '"ip1"', "is 17x64", "digits_iter_1.caffemodel has 16x64")
+    assert_one_line(
+        imae(*TRAIN, "--overwrite", "--weights", model), '"ip1"', "is 17x64", "digits_iter_1.caffemodel has 16x64"
+    )
 
 
 def test_an_lmdb_that_is_missing_empty_or_damaged(imae: Imae, digits: Path) -> None:
@@ -119,12 +121,12 @@ def test_an_lmdb_that_is_missing_empty_or_damaged(imae: Imae, digits: Path) -> N
     whole = database.read_bytes()
     for content in (b"", whole[:100], whole[: len(whole) // 2], os.urandom(len(whole))):
         database.write_bytes(content)
-        assert_one_line(imae(*TRAIN), '"data"', "db")
+        assert_one_line(imae(*TRAIN, "--overwrite"), '"data"', "db")
     database.unlink()
-    assert_one_line(imae(*TRAIN), '"data"', "db")
+    assert_one_line(imae(*TRAIN, "--overwrite"), '"data"', "db")
     (digits / "db" / "lock.mdb").unlink()
     write_lmdb(digits / "db", [])
-    assert_one_line(imae(*TRAIN), '"data"', "db", "no records")
+    assert_one_line(imae(*TRAIN, "--overwrite"), '"data"', "db", "no records")
 
 
 def test_a_label_out_of_range(imae: Imae, digits: Path) -> None:

@@ -19,6 +19,7 @@ from imae.layers.data.digits_data import load_digits
 from imae.layers.data.label_noise import corrupt
 from imae.prototxt_like.binary import read_caffemodel, read_solverstate
 from imae.prototxt_like.schema import Datum
+from imae.solvers.log import read_metrics
 
 TRAIN = ("train", "--solver", "solver.prototxt", "--cpu")
 Imae = Callable[..., Any]
@@ -184,7 +185,7 @@ def test_signals_do_what_the_options_say(imae: Imae, digits: Path, monkeypatch: 
     at_iteration(13, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
     assert "Done at iteration 60" in imae(*TRAIN, "-sigint_effect", "none").out
     assert not (digits / "out" / "digits_iter_13.solverstate").exists()
-    assert "Done at iteration 60" in imae(*TRAIN, "-sigint_effect", "snapshot").out
+    assert "Done at iteration 60" in imae(*TRAIN, "-sigint_effect", "snapshot", "--overwrite").out
     assert (digits / "out" / "digits_iter_13.solverstate").exists()
 
 
@@ -201,7 +202,7 @@ def test_options_change_the_solver(imae: Imae, digits: Path) -> None:
 
 def test_a_prefix_that_is_a_folder_keeps_the_solvers_name(imae: Imae, digits: Path) -> None:
     assert imae(*TRAIN, "--iterations", "1", "--prefix", "new/").status == 0
-    assert imae(*TRAIN, "--iterations", "2", "--prefix", "new").status == 0
+    assert imae(*TRAIN, "--iterations", "2", "--prefix", "new", "--resume").status == 0
     assert {"solver.log", "solver_iter_1.caffemodel", "solver_iter_2.caffemodel"} <= {
         p.name for p in Path("new").iterdir()
     }
@@ -344,3 +345,61 @@ def test_an_lmdb_cut_while_it_trains_costs_no_finished_iteration(
     file.write_bytes(content)
     assert imae(*shlex.split(found[2])[1:]).status == 0
     assert final(folder) == whole
+
+
+def test_results_are_overwritten_only_where_that_is_asked_for(imae: Imae, digits: Path) -> None:
+    assert imae(*TRAIN, "--iterations", "45").status == 0
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    outcome = imae(*TRAIN)
+    assert outcome.status == 1
+    assert outcome.err == (
+        "imae: error: out/digits: holds results of a training (digits_iter_45.solverstate and 6 more); --resume goes "
+        "on from its newest snapshot, --overwrite removes them, --prefix puts the new ones elsewhere\n"
+    )
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+    assert imae(*TRAIN, "--overwrite", "--resume").status == 2
+    assert imae(*TRAIN, "--overwrite", "--weights", "missing.caffemodel").status == 1
+    assert set(before) <= {path.name for path in Path("out").iterdir()}, "a start that fails removes nothing"
+    weights = "out/digits_iter_45.caffemodel"
+    assert imae(*TRAIN, "--iterations", "20", "--overwrite", "--weights", weights).status == 0
+    assert {path.name for path in Path("out").glob("*_iter_*")} == {
+        "digits_iter_20.caffemodel",
+        "digits_iter_20.solverstate",
+    }
+    assert [record["iteration"] for record in read_metrics("out/digits.metrics.jsonl")] == [0, 0, 10]
+
+
+def test_a_state_from_elsewhere_overwrites_no_results(imae: Imae, digits: Path) -> None:
+    for prefix in ("one/run", "other/run"):
+        assert imae(*TRAIN, "--iterations", "20", "--prefix", prefix).status == 0
+    outcome = imae(*TRAIN, "--iterations", "30", "--prefix", "one/run", "--snapshot", "other/run_iter_20.solverstate")
+    assert outcome.status == 1 and "one/run: holds results of a training" in outcome.err
+    assert imae(*TRAIN, "--iterations", "30", "--prefix", "one/run", "--resume").status == 0
+
+
+def test_two_trainings_do_not_share_a_prefix(imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the lock of one that was killed does not block the next."""
+    monkeypatch.setattr("imae.solvers.run_lock._PATIENCE", 0.0)
+    code = """
+import sys, time
+from imae.cli import main, progress
+def advance(self, what, done, total):
+    if (what, done) == ("train", 2):
+        print("under way", flush=True)
+        time.sleep(60)
+progress.Display.advance = advance
+main()
+"""
+    command = [sys.executable, "-c", code, *TRAIN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
+        assert other.stdout and other.stdout.readline() == b"under way\n"
+        before = Path("out/digits.log").read_bytes()
+        for more in ((), ("--resume",), ("--overwrite",)):
+            outcome = imae(*TRAIN, *more)
+            assert outcome.status == 1
+            assert outcome.err.startswith("imae: error: out/digits: another training writes its log, metrics and")
+        assert Path("out/digits.log").read_bytes() == before
+        other.kill()
+    assert Path("out/digits.lock").exists()
+    assert imae(*TRAIN, "--resume").status == 0
+    assert not Path("out/digits.lock").exists()

@@ -383,3 +383,19 @@ def test_a_setting_that_is_not_finite_is_refused_however_it_is_given(tmp_path: P
     param = SolverParameter(base_lr=math.inf, net="net.prototxt")
     with pytest.raises(InputError, match=r"^solver: base_lr is inf, expected a finite number"):
         Solver(param, folder=tmp_path)
+
+
+def test_solving_holds_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imae.solvers.run_lock._PATIENCE", 0.0)
+    solver, other = (create_solver(tmp_path, "max_iter: 2") for _ in range(2))
+    refusals = []
+
+    def solve_too(what: str, done: int, total: int) -> None:
+        with pytest.raises(InputError, match="another training writes") as caught:
+            other.solve()
+        refusals.append(caught.value)
+
+    solver.on_progress = solve_too
+    solver.solve()
+    assert len(refusals) == 2
+    other.solve()
