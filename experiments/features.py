@@ -45,6 +45,8 @@ def extract_features(
 ) -> FeatureReport:
     """Write `blob` of every image of the net's data, in phase TEST, to `output`: .npy, float32 (images, features).
 
+    A blob of one number an image, without further axes, as labels are, gives (images,), which `noise_file` reads.
+
     The images come once each, in the data layer's order, which is read from the folder or database `data` in place of
     the prototxt's where it is given. `on_progress` is called after each batch: how many images are done, of how many.
     Until the table is whole it grows under `output`'s name with an ending of its own; the same call, made again after
@@ -71,7 +73,9 @@ def extract_features(
     if shape[:1] != (batch,):
         raise InputError(f'{model}: "{blob}" is {describe(shape)}, expected a row for each of {batch} images')
     features = math.prod(shape[1:])
-    table = _Table(output, (total, features), _fingerprint(param, weights, dtype, tf32, total), batch)
+    table = _Table(
+        output, (total, features) if shape[1:] else (total,), _fingerprint(param, weights, dtype, tf32, total), batch
+    )
     report = FeatureReport(total, features, found=table.rows)
     net.context.forwards = table.rows // batch
     while table.rows < total:
@@ -89,13 +93,13 @@ class _Table:
     The name has a fingerprint of all that the rows depend on, so that nobody goes on from rows of something else.
     """
 
-    def __init__(self, output: Path, shape: tuple[int, int], fingerprint: str, batch: int) -> None:
+    def __init__(self, output: Path, shape: tuple[int, ...], fingerprint: str, batch: int) -> None:
         """Open the file, with the whole batches that an earlier run left in it."""
         self._output = output
         self._path = output.with_name(f"{output.name}.{fingerprint}.partial")
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        start, row = len(header.getvalue()), 4 * shape[1]
+        start, row = len(header.getvalue()), 4 * math.prod(shape[1:])
         try:
             self._file = self._path.open("a+b")
         except OSError as error:

@@ -30,6 +30,11 @@ class Cifar10Data(ImageSetData):
     type = "Cifar10Data"
     field = "cifar10_data_param"
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes CIFAR-10 has."""
+        return 10
+
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return one split."""
         param = self.param.cifar10_data_param
@@ -38,10 +43,11 @@ class Cifar10Data(ImageSetData):
         return load_cifar10(self.context.find(param.source), train, download=param.download)
 
 
-def load_cifar10(source: Path, train: bool, *, download: bool = False) -> tuple[Tensor, Tensor]:
+def load_cifar10(source: Path, train: bool, *, download: bool | None = None) -> tuple[Tensor, Tensor]:
     """Return the images (N x 3 x 32 x 32, uint8) and labels (N, int64) of one split: shared, never change them.
 
-    `source` is as in `Cifar10Data`. Raises InputError if CIFAR-10 is not there, is damaged, or cannot be downloaded.
+    `source` is as in `Cifar10Data`; so is `download`, None where it is no setting that a user can change. Raises
+    InputError if CIFAR-10 is not there, is damaged, or cannot be downloaded.
     """
     candidates = [source, *(source / name for name in _FOLDERS)]
     found = next((c for c in candidates if any((c / name).exists() for name in _FOLDERS.values())), None)
@@ -50,7 +56,7 @@ def load_cifar10(source: Path, train: bool, *, download: bool = False) -> tuple[
     if found is None:
         raise InputError(
             f"CIFAR-10 not found: {source} is not and does not contain {' or '.join(_FOLDERS)}; unpack the archive "
-            "of https://www.cs.toronto.edu/~kriz/cifar.html there, or set download: true"
+            f"of https://www.cs.toronto.edu/~kriz/cifar.html there{', or set download: true' * (download is False)}"
         )
     return _load(found.resolve(), train)
 

@@ -33,6 +33,7 @@ class ImageSetData(DataLayer):
     capturable = True
     field: ClassVar[str]
     """The name of the layer's own parameter message."""
+    _classes: int | None = None
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return the images (N x C x H x W, uint8) and the intact labels (N, int64) of one split, not to be changed."""
@@ -45,8 +46,10 @@ class ImageSetData(DataLayer):
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels can name."""
-        return 10
+        """How many classes the labels can name: as many as those of the training split do, unless a subclass knows."""
+        if self._classes is None:
+            self._classes = int(self.load(True)[1].max()) + 1
+        return self._classes
 
     def setup(self, bottoms: Shapes) -> Shapes:
         """Load the split, corrupt its labels, and return the tops' shapes."""

@@ -12,9 +12,9 @@ from torch import Tensor
 from imae.layers.data.counter_random import random_below
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.image_decode import decode_image
-from imae.layers.data.lmdb_file import LmdbFile
+from imae.layers.data.lmdb_file import DATA_FILE, LmdbFile
 from imae.layers.data.transform import Transform
-from imae.layers.layer import Shapes, describe, register
+from imae.layers.layer import Shape, Shapes, describe, register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import Datum
 
@@ -33,10 +33,10 @@ class Data(DataLayer):
     def setup(self, bottoms: Shapes) -> Shapes:
         """Open the database and return the tops' shapes, by its first record."""
         param, transform = self.param.data_param, self.param.transform_param
-        if param.backend != param.LMDB:
-            raise self.error("a LEVELDB cannot be read: convert it to an LMDB, and say backend: LMDB")
         if not param.source:
             raise self.error("data_param needs source, the folder of an LMDB")
+        if param.backend != param.LMDB:
+            raise self.error(self._no_lmdb_asked_for())
         if param.batch_size < 1:
             raise self.error("data_param needs a batch_size of at least 1")
         if transform.force_color and transform.force_gray:
@@ -44,12 +44,24 @@ class Data(DataLayer):
         self._color = True if transform.force_color else False if transform.force_gray else None
         self._transform = Transform(self, random_crop=self.training, mirror=transform.mirror)
         try:
-            self._records = LmdbFile(self.context.find(param.source))
+            self._folder = self.context.find(param.source)
+            self._records = LmdbFile(self._folder)
             key, image, _ = self._decode(0)
         except InputError as error:
             raise self.error(str(error)) from None
-        self._image, self._shape = image.shape, self._transform.shape(image.shape, f"record {key}")
+        self._image, self._shape = image.shape, self._shape_of(image, key)
         return [(param.batch_size, *self._shape), (param.batch_size,)][: len(self.param.top)]
+
+    def _no_lmdb_asked_for(self) -> str:
+        """What to say where the backend is LEVELDB, which it is where none is given."""
+        folder = self.context.find(self.param.data_param.source)
+        if (folder / DATA_FILE).exists():
+            return f"{folder} is an LMDB, which data_param must say: backend: LMDB"
+        if not folder.exists():
+            return (
+                f"{folder}: there is no such folder; only an LMDB can be read, for which data_param has backend: LMDB"
+            )
+        return f"{folder}: a LEVELDB cannot be read: convert it to an LMDB, and say backend: LMDB"
 
     @property
     def num_images(self) -> int:
@@ -65,9 +77,9 @@ class Data(DataLayer):
         except InputError as error:
             raise self.error(str(error)) from None
         for key, image in zip(keys, images, strict=True):
-            if image.shape != self._image and self._transform.shape(image.shape, f"record {key}") != self._shape:
+            if image.shape != self._image and self._shape_of(image, key) != self._shape:
                 raise self.error(
-                    f"record {key} is an image of {describe(image.shape)}, the first record one of "
+                    f"{self._folder}: record {key} is an image of {describe(image.shape)}, the first record one of "
                     f"{describe(self._image)}: images of different sizes need crop_size, encoded ones of different "
                     "channels force_color or force_gray"
                 )
@@ -77,6 +89,10 @@ class Data(DataLayer):
             alone = (torch.from_numpy(np.stack([image])).to(device) for image in images)
             data = torch.cat([self._transform(x, at[None].to(device)) for x, at in zip(alone, position, strict=True)])
         return [data, torch.tensor(labels, device=device)][: len(self.param.top)]
+
+    def _shape_of(self, image: NDArray[Any], key: str) -> Shape:
+        """Return the shape (C, H, W) that a record's image gets."""
+        return self._transform.shape(image.shape, f"record {key}", self._folder)
 
     def _skipped(self) -> int:
         """Return how many records `rand_skip` leaves out at the beginning."""
@@ -91,14 +107,16 @@ class Data(DataLayer):
         try:
             datum = Datum.FromString(value)
         except DecodeError:
-            raise InputError(f"record {key} ({len(value)} bytes) is no Datum") from None
+            raise InputError(f"{self._folder}: record {key} ({len(value)} bytes) is no Datum") from None
         if datum.encoded:
             try:
                 return key, decode_image(datum.data, self._color), datum.label
             except InputError as error:
-                raise InputError(f"record {key} holds {error}") from None
+                raise InputError(f"{self._folder}: record {key} holds {error}") from None
         shape = (datum.channels, datum.height, datum.width)
         values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
         if min(shape) < 1 or math.prod(shape) != values.size:
-            raise InputError(f"record {key} holds {values.size} values for an image of {describe(shape)}")
+            raise InputError(
+                f"{self._folder}: record {key} holds {values.size} values for an image of {describe(shape)}"
+            )
         return key, values.reshape(shape), datum.label

@@ -71,7 +71,9 @@ class MarsData(DataLayer):
         except InputError as error:
             raise self.error(str(error)) from None
         self._original = tuple(first.shape)
-        shape = self._transform.shape(tuple(self._resized(first[None]).shape[1:]), f"the frame {self._names[0]}")
+        shape = self._transform.shape(
+            tuple(self._resized(first[None]).shape[1:]), f"the frame {self._names[0]}", self._path(self._names[0])
+        )
         return [(self._batch_size, *shape), (self._batch_size,)][: len(self.param.top)]
 
     @property
@@ -104,7 +106,7 @@ class MarsData(DataLayer):
             raise InputError(f"{list_}: has {len(names)} frames, but {table.name} counts {tracks.last.max()}")
         self.persons: NDArray[np.int64] = np.zeros(0, np.int64)
         if part == "train":
-            frames, labels = self._labelled(tracks)
+            frames, labels = self._labelled(tracks, table)
             names = [names[frame] for frame in frames]
             self.labels = torch.from_numpy(labels)
         self._names, self._path = names, functools.partial(frame_path, root, part)
@@ -120,11 +122,11 @@ class MarsData(DataLayer):
                 f"{self._path(missing[0])}: missing, as are {len(missing) - 1} other frames that {list_} names"
             )
 
-    def _labelled(self, tracks: Tracks) -> tuple[NDArray[np.int64], Labels]:
+    def _labelled(self, tracks: Tracks, table: Path) -> tuple[NDArray[np.int64], Labels]:
         """Return the numbers (N) of the frames that show persons, from 0, and their labels, which may be wrong."""
         tracks = Tracks(*(column[tracks.person > 0] for column in tracks))
         if not len(tracks.person):
-            raise InputError("the training part has no track of a person")
+            raise InputError(f"{table}: the training part has no track of a person")
         self.persons, of_track = np.unique(tracks.person, return_inverse=True)
         lengths = tracks.last - tracks.first + 1
         by_track = self._own.noise_unit == self._own.TRACK

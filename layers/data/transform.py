@@ -1,6 +1,7 @@
 """What a data layer does to its images on their way into a batch: mean, scale, padding, crop and mirror."""
 
 import weakref
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -56,23 +57,28 @@ class Transform:
             )
         return mean
 
-    def shape(self, image: Shape, name: str = "the image") -> Shape:
+    def shape(self, image: Shape, name: str = "the image", source: Path | None = None) -> Shape:
         """Return the shape (C, H, W) that an image of shape `image` (C, H, W) gets.
 
-        Raises InputError, calling the image `name`, where the mean or the crop does not fit it.
+        Raises InputError, calling the image `name` and naming the `source` it is of, where mean or crop do not fit it.
         """
+        where = f"{source}: " if source else ""
         channels, height, width = image
         mean = self._mean
         if mean is not None and mean.shape[1:] == (1, 1):
             if len(mean) not in (1, channels):
                 raise self._layer.error(
-                    f"{len(mean)} mean values do not fit {name}, {describe(image)}: give 1 or {channels}"
+                    f"{where}{len(mean)} mean values do not fit {name}, {describe(image)}: give 1 or {channels}"
                 )
         elif mean is not None and mean.shape != image:
-            raise self._layer.error(f"the mean image, {describe(mean.shape)}, does not fit {name}, {describe(image)}")
+            file = self._layer.param.transform_param.mean_file
+            of_file = f" (mean_file {file})" if file else ""
+            raise self._layer.error(
+                f"{where}the mean image, {describe(mean.shape)}, does not fit {name}, {describe(image)}{of_file}"
+            )
         height, width = height + 2 * self._pad, width + 2 * self._pad
         if self._crop > min(height, width):
-            raise self._layer.error(f"crop_size {self._crop} exceeds {name}, {height}x{width}")
+            raise self._layer.error(f"{where}crop_size {self._crop} exceeds {name}, {height}x{width}")
         return (channels, self._crop or height, self._crop or width)
 
     def __call__(self, images: Tensor, position: Tensor) -> Tensor:

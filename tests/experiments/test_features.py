@@ -10,6 +10,7 @@ import torch
 from imae.experiments.features import extract_features
 from imae.experiments.mars_info import write_miniature
 from imae.layers.data.digits_data import TEST_IMAGES, load_digits
+from imae.layers.data.label_noise import load_labels
 from imae.nets.net import Net
 from imae.prototxt_like.binary import write_caffemodel
 from imae.prototxt_like.errors import InputError
@@ -147,3 +148,12 @@ def test_places_that_do_not_exist_are_named(model: Path) -> None:
         extract(model, name="nowhere/f.npy")
     with pytest.raises(InputError, match=r"has no data layer with a source that .* could replace"):
         extract(model, data=Path("elsewhere"))
+
+
+def test_labels_are_written_as_noise_file_reads_them(model: Path) -> None:
+    labels = extract(model, "label", name="labels.npy")
+    assert labels.shape == (TEST_IMAGES,)
+    intact = load_digits(False)[1]
+    np.testing.assert_array_equal(load_labels(model.parent / "labels.npy", TEST_IMAGES, 10), intact)
+    np.save(model.parent / "column.npy", labels[:, None])
+    np.testing.assert_array_equal(load_labels(model.parent / "column.npy", TEST_IMAGES, 10), intact)

@@ -110,3 +110,10 @@ def test_a_download_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, make: Ma
     monkeypatch.setattr(CIFAR10, "download", download)
     with pytest.raises(InputError, match=r"CIFAR-10 cannot be downloaded to new from https://.*no network"):
         make('type: "Cifar10Data" top: "data" cifar10_data_param { batch_size: 1 source: "new" download: true }', TEST)
+
+
+def test_a_download_is_advised_only_where_it_is_a_setting(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unpack the archive .* there, or set download: true$"):
+        make('type: "Cifar10Data" top: "data" cifar10_data_param { batch_size: 1 source: "nowhere" }')
+    with pytest.raises(InputError, match=r"unpack the archive .* there$"):
+        load_cifar10(tmp_path / "nowhere", True)

@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from imae.layers.data.cifar10_data import load_cifar10
+from imae.layers.data.image_set import ImageSetData
 from imae.layers.data.label_noise import corrupt, save_labels
-from imae.layers.layer import TEST, TRAIN
+from imae.layers.layer import TEST, TRAIN, Context
 from imae.prototxt_like.binary import write_binaryproto
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import LayerParameter
 
 Make = Callable[..., Any]
 
@@ -237,3 +239,22 @@ def test_mistakes_name_the_layer(make: Make, mini_cifar10: Path, tmp_path: Path,
     assert str(error.value).startswith('layer "data" (Cifar10Data): ')
     assert str(error.value).count("layer ") == 1
     assert "\n" not in str(error.value)
+
+
+class ThreeClasses(ImageSetData):
+    """Three classes of one's own, of which the test split has two."""
+
+    field = "digits_data_param"
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        labels = torch.tensor([0, 1, 2] * 100 if train else [0, 1])
+        return torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), labels
+
+
+def test_a_subclass_has_as_many_classes_as_its_training_labels() -> None:
+    param = LayerParameter(name="data", top=["data", "label"], digits_data_param={"batch_size": 1, "noise_rate": 1})
+    train, test = (ThreeClasses(param, Context(phase)) for phase in (TRAIN, TEST))
+    train.setup([])
+    test.setup([])
+    assert sorted(set(train.labels.tolist())) == [0, 1, 2]
+    assert train.num_classes == test.num_classes == 3

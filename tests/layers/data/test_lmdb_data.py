@@ -1,6 +1,7 @@
 """Data: Caffe's DataLayer and DataTransformer over an LMDB."""
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,19 +196,30 @@ def test_images_of_different_sizes_are_cropped_alike(make: Make, tmp_path: Path)
 @pytest.mark.parametrize(
     ("prototxt", "message"),
     [
-        (data().replace("backend: LMDB", ""), "a LEVELDB cannot be read"),
+        (data().replace("backend: LMDB", ""), "db is an LMDB, which data_param must say: backend: LMDB$"),
+        (
+            data().replace("backend: LMDB", "backend: LEVELDB"),
+            "db is an LMDB, which data_param must say: backend: LMDB",
+        ),
+        (data().replace("backend: LMDB", "").replace('"db"', '"level"'), "level: a LEVELDB cannot be read"),
+        (data().replace("backend: LMDB", "").replace('"db"', '"none"'), "none: there is no such folder"),
         (data().replace('source: "db"', ""), "needs source, the folder of an LMDB"),
         (data().replace('"db"', '"none"'), "none: no LMDB, which is a folder with a file data.mdb"),
         (data(""), "needs a batch_size of at least 1"),
-        (data(transform="crop_size: 7"), 'crop_size 7 exceeds record "00000", 6x8'),
+        (data(transform="crop_size: 7"), 'db: crop_size 7 exceeds record "00000", 6x8'),
         (data(transform="mean_value: 1 mean_value: 2"), '2 mean values do not fit record "00000", 3x6x8: give 1 or 3'),
-        (data(transform='mean_file: "mean"'), 'the mean image, 3x5x5, does not fit record "00000", 3x6x8'),
+        (
+            data(transform='mean_file: "mean"'),
+            'the mean image, 3x5x5, does not fit record "00000", 3x6x8 .mean_file mean',
+        ),
         (data(transform='mean_file: "none"'), "none: cannot be read"),
         (data(transform="force_color: true force_gray: true"), "both force_color and force_gray"),
     ],
 )
 def test_mistakes_name_the_layer(make: Make, database: Path, tmp_path: Path, prototxt: str, message: str) -> None:
     write_binaryproto(np.zeros((1, 3, 5, 5), np.float32), tmp_path / "mean")
+    (tmp_path / "level").mkdir()
+    (tmp_path / "level" / "CURRENT").write_text("MANIFEST-000002\n")
     with pytest.raises(InputError, match=message) as error:
         make(prototxt, TRAIN)
     assert_one_line_naming_the_layer(error.value)
@@ -244,6 +256,7 @@ def test_a_bad_record_stops_the_forward_pass_that_needs_it(
     with pytest.raises(InputError, match=message) as error:
         layer.forward([], {})
     assert_one_line_naming_the_layer(error.value)
+    assert f'(Data): {tmp_path / "db"}: record "00001"' in str(error.value)
     layer.context.forwards = 2
     np.testing.assert_array_equal(layer.forward([], {})[0][0], IMAGES[1])
 
@@ -252,3 +265,17 @@ def test_an_encoded_image_of_16_bits_is_refused(make: Make, tmp_path: Path) -> N
     write(tmp_path / "db", encoded(Image.fromarray(np.full((4, 4), 1000, np.uint16))))
     with pytest.raises(InputError, match=r'record "00000" holds an image of mode I.*, expected 8 bits a channel'):
         make(data("batch_size: 1"))
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 30_000])
+def test_a_tiny_file_of_a_huge_image_is_refused_before_it_is_decoded(make: Make, tmp_path: Path, side: int) -> None:
+    """A PNG's header alone: what it claims takes gigabytes."""
+    header = b"IHDR" + side.to_bytes(4) + side.to_bytes(4) + bytes([8, 2, 0, 0, 0])
+    blank = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [len(x[4:]).to_bytes(4) + x + zlib.crc32(x).to_bytes(4) for x in (header, blank, b"IEND")]
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    assert len(bomb) < 100
+    write(tmp_path / "db", Datum(data=bomb, encoded=True).SerializeToString())
+    with pytest.raises(InputError, match=r'db: record "00000" holds an image of .* 67,108,864') as error:
+        make(data("batch_size: 1"))
+    assert_one_line_naming_the_layer(error.value)
