@@ -10,7 +10,7 @@ from imae.cli.sweep_options import CELLS, Loss, Net, Noise, SweepOptions, takes_
 from imae.cli.table import print_table
 
 if TYPE_CHECKING:
-    from imae.experiments.sweep import Cell
+    from imae.experiments.cell import Cell
 
 Temperatures = Annotated[
     list[float] | None,

@@ -19,7 +19,8 @@ from imae.cli.options import LARGEST, Cpu, Gpu, Precision, PrecisionOption, choo
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from imae.experiments.sweep import Cell, Result, Sweep
+    from imae.experiments.cell import Cell, Result
+    from imae.experiments.sweep import Sweep
     from imae.experiments.sweep_page import Outcome
     from imae.layers.data.label_noise import Labels
 

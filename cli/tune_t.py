@@ -46,8 +46,8 @@ def tune_t(
 
     [bold]imae tune-t --data DATA --schedule short --noise 50 --T 4 --T 8 --jobs 2[/]
     """
+    from imae.experiments.cell import CLASSES
     from imae.experiments.paper import T_GRID
-    from imae.experiments.sweep import CLASSES
     from imae.experiments.tuning import Q_GRID, candidates_of, columns_of, picks, rows_of, tuning_cells, write_tuning
     from imae.layers.data.cifar10_data import load_cifar10
     from imae.layers.data.label_noise import load_labels

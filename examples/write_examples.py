@@ -6,91 +6,36 @@ With `--check` nothing is written; the exit status is 1 if a file is not what wo
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from imae.nets.digits_net import digits_net
 from imae.nets.googlenet_bn import googlenet_bn
+from imae.nets.paper import DEPTHS, LOSSES, NOISE, T_INTACT, T_NOISY, cifar10_solver, digits_solver, mars_solver
 from imae.nets.resnet_cifar import resnet_cifar
 from imae.prototxt_like.files import write_atomically
-from imae.prototxt_like.schema import LayerParameter, NetParameter
+from imae.prototxt_like.schema import LayerParameter, NetParameter, SolverParameter
 from imae.prototxt_like.text import format_text
 
 FOLDER = Path(__file__).parent
-DEPTHS = (20, 32, 56)
-NOISE = (0, 20, 50, 80)
-"""Percentages of training labels that are drawn anew, section 5.1.2."""
-LOSSES = ("cce", "mae", "gce", "imae")
-T_INTACT, T_NOISY = 0.5, 8
-"""IMAE's T for intact and for corrupted labels, section 5.1."""
 
 _WRITTEN = "# Written by `python -m imae.examples.write_examples`: change that, or copy this file.\n"
 _CIFAR10_NET = """\
 # ResNet-{depth} for CIFAR-10 as in the IMAE paper: section 4.2 of He et al. 2016, with parameter-free shortcuts.
 # Stages, in the train_state and test_state of a solver, choose among the layers:
-#   noise20, noise50, noise80: the percentage of training labels drawn anew; without one all are intact
+#   noise20, noise50, noise80: the percentage of training labels replaced at random; without one all are intact
 #   mae, gce, imae (T = {noisy:g}), imae_intact (T = {intact:g}): the loss; without one CCE
 """
 _DIGITS_NET = """\
-# A small residual net for the 8 x 8 digits that come with scikit-learn, half of the training labels drawn anew.
+# A small residual net for the 8 x 8 digits that come with scikit-learn, half of the training labels replaced
+# at random.
 # The stages mae, gce and imae (T = {noisy:g}), in a solver's train_state and test_state, choose the loss, else CCE.
-"""
-_CIFAR10_SOLVER = """\
-# {title}: the paper's settings, which are those of He et al. 2016.
-net: "{net}"
-{states}test_iter: 100  # of 100 images: the whole test set
-test_interval: 500
-base_lr: 0.1
-lr_policy: "multistep"
-gamma: 0.1
-stepvalue: 32000
-stepvalue: 48000
-max_iter: 64000
-momentum: 0.9
-weight_decay: 0.0001
-display: 100
-snapshot: 10000
-snapshot_prefix: "snapshots/{name}"
-random_seed: 1
 """
 _MARS_NET = """\
 # GoogLeNet with batch normalisation (Ioffe and Szegedy 2015) for MARS, as in section 5.2 of the IMAE paper.
 # The stages mae, gce and imae (T = {noisy:g}), in a solver's train_state, choose the loss, else CCE. The features of a
 # frame are pool5/7x7_s1.
-"""
-_MARS_SOLVER = """\
-# GoogLeNet with batch normalisation on MARS, {title}: the paper's settings, section 5.2.
-net: "{net}"
-{states}base_lr: 0.01
-lr_policy: "step"
-gamma: 0.5
-stepsize: 10000
-max_iter: 50000
-momentum: 0.9
-weight_decay: 0.0005
-display: 100
-average_loss: 100
-snapshot: 2500
-snapshot_prefix: "snapshots/{name}"
-random_seed: 1
-"""
-_DIGITS_SOLVER = """\
-# {title}
-net: "{net}"
-{states}test_iter: 5  # of 100 images: the whole test set
-test_interval: 20
-base_lr: 0.05
-lr_policy: "multistep"
-gamma: 0.1
-stepvalue: 200
-stepvalue: 300
-max_iter: 400
-momentum: 0.9
-weight_decay: 0.005
-display: 20
-snapshot_prefix: "snapshots/{name}"
-random_seed: 1
 """
 
 
@@ -137,10 +82,11 @@ def _cifar10() -> dict[str, str]:
             for percent in NOISE:
                 name = f"resnet{depth}_{loss}_noise{percent}"
                 title = f"ResNet-{depth}, {loss.upper()}, {f'{percent} % noise' if percent else 'intact labels'}"
+                title += ": the paper's settings, which are those of He et al. 2016"
                 loss_stage = {"cce": [], "imae": ["imae" if percent else "imae_intact"]}.get(loss, [loss])
-                states = _states(loss_stage, [f"noise{percent}"] if percent else [])
-                text = _CIFAR10_SOLVER.format(title=title, net=f"resnet{depth}.prototxt", states=states, name=name)
-                files[f"{name}_solver.prototxt"] = text + _WRITTEN
+                noise_stage = [f"noise{percent}"] if percent else []
+                text = _solver(title, f"resnet{depth}.prototxt", cifar10_solver(), name, loss_stage, noise_stage)
+                files[f"{name}_solver.prototxt"] = text
     return files
 
 
@@ -150,10 +96,9 @@ def _digits() -> dict[str, str]:
     header = _DIGITS_NET.format(noisy=T_NOISY)
     files = {"digits.prototxt": header + _WRITTEN + format_text(staged(net("cce"), variants))}
     for loss in LOSSES:
-        title = f"{loss.upper()} on digits, half of the training labels drawn anew."
-        states = _states([] if loss == "cce" else [loss], [])
-        text = _DIGITS_SOLVER.format(title=title, net="digits.prototxt", states=states, name=f"digits_{loss}")
-        files[f"{loss}_solver.prototxt"] = text + _WRITTEN
+        title = f"{loss.upper()} on digits, half of the training labels replaced at random"
+        stages = [] if loss == "cce" else [loss]
+        files[f"{loss}_solver.prototxt"] = _solver(title, "digits.prototxt", digits_solver(), f"digits_{loss}", stages)
     return files
 
 
@@ -162,21 +107,24 @@ def _mars() -> dict[str, str]:
     net = staged(googlenet_bn("cce"), variants)
     files = {"googlenet_bn.prototxt": _MARS_NET.format(noisy=T_NOISY) + _WRITTEN + format_text(net)}
     for loss in LOSSES:
-        state = "" if loss == "cce" else f'train_state {{ stage: "{loss}" }}\n'
-        name = f"googlenet_bn_{loss}"
-        text = _MARS_SOLVER.format(title=loss.upper(), net="googlenet_bn.prototxt", states=state, name=name)
-        files[f"{name}_solver.prototxt"] = text + _WRITTEN
+        name, stages = f"googlenet_bn_{loss}", [] if loss == "cce" else [loss]
+        title = f"GoogLeNet with batch normalisation on MARS, {loss.upper()}: the paper's settings, section 5.2"
+        files[f"{name}_solver.prototxt"] = _solver(title, "googlenet_bn.prototxt", mars_solver(), name, stages)
     return files
 
 
-def _states(loss: list[str], noise: list[str]) -> str:
-    """The lines of a solver that choose the stages of its nets; the noise concerns the training labels only."""
-    lines = ""
-    for state, stages in (("train_state", loss + noise), ("test_state", loss)):
-        if stages:
-            names = " ".join(f'stage: "{stage}"' for stage in stages)
-            lines += f"{state} {{ {names} }}\n"
-    return lines
+def _solver(
+    title: str, net: str, settings: SolverParameter, name: str, loss: Sequence[str], noise: Sequence[str] = ()
+) -> str:
+    """The text of a solver that chooses the stages of its nets; the noise concerns the training labels only."""
+    head = SolverParameter(net=net)
+    if loss or noise:
+        head.train_state.stage.extend([*loss, *noise])
+    if loss and settings.test_iter:
+        head.test_state.add(stage=loss)
+    tests = "# test_iter batches of 100 images are the whole test set.\n" if settings.test_iter else ""
+    settings.snapshot_prefix = f"snapshots/{name}"
+    return f"# {title}.\n{tests}{_WRITTEN}{format_text(head)}{format_text(settings)}"
 
 
 def main(arguments: list[str]) -> int:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from imae.examples.write_examples import T_INTACT, T_NOISY
+from imae.experiments.cell import Cell, Result
 from imae.experiments.page import mean_text
 from imae.experiments.paper import FIGURE_6_NOISE, FIGURE_8_T, T_GRID
-from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep import Sweep
 from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
+from imae.nets.paper import T_INTACT, T_NOISY
 from imae.prototxt_like.errors import InputError
 from imae.reports import pictures
 from imae.reports.pages import Figure, Part, Table

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from imae.experiments.best_and_final import BestAndFinal
+from imae.experiments.paper import LOSSES
 from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy
 from imae.layers.data.image_set import ImageSetData
 from imae.nets.memory import keep_freed_memory
@@ -28,7 +29,6 @@ from imae.solvers.solver import Solver
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOSSES = ("CCE", "MAE", "GCE", "IMAE")
 _TITLE = "Digits, half of the training labels drawn anew"
 COLUMNS = ("loss", "test, best", "test, final", "training, corrupted labels", "training, intact labels")
 

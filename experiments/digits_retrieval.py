@@ -18,7 +18,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from imae.examples.write_examples import T_INTACT, T_NOISY
 from imae.experiments.page import mean_text, write_page
 from imae.experiments.paper import LOSSES
 from imae.experiments.retrieval import (
@@ -37,6 +36,7 @@ from imae.nets.deploy import deploy
 from imae.nets.digits_net import digits_net
 from imae.nets.memory import keep_freed_memory
 from imae.nets.net import Net
+from imae.nets.paper import T_INTACT, T_NOISY
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.prototxt_like.schema import TEST, NetParameter

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from imae.examples.write_examples import DEPTHS, T_NOISY
+from imae.experiments.cell import CLASSES, Cell, Result
 from imae.experiments.curves import draw_test_accuracy
 from imae.experiments.page import mean_text
 from imae.experiments.paper import LOSSES
-from imae.experiments.sweep import CLASSES, Cell, Result
 from imae.experiments.sweep_page import Outcome, chosen, over_seeds, spread, write_sweep_page
 from imae.experiments.tables import COLUMNS, QUANTITIES
 from imae.layers.data.cifar10_data import load_cifar10
 from imae.layers.data.label_noise import Labels, load_labels
+from imae.nets.paper import DEPTHS, T_NOISY
 from imae.prototxt_like.errors import InputError
 from imae.reports.pages import Figure, Heading, Part, Table
 

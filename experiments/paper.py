@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
-LOSSES = ("CCE", "MAE", "GCE", "IMAE")
-"""The paper's, and GCE (q = 0.7, Zhang and Sabuncu 2018), of which it prints nothing here."""
+from imae.nets import paper
+from imae.nets.resnet_cifar import TEST_BATCH, TRAIN_BATCH
+
+LOSSES = tuple(loss.upper() for loss in paper.LOSSES)
+"""By the names that tables and options have."""
 
 TABLE_1: dict[tuple[int, str], float] = {
     (20, "CCE"): 91.0,
@@ -43,7 +46,7 @@ TABLE_2: dict[tuple[int, int, str], tuple[float, float, float, float]] = {
 T_GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The T that the supplement compares, Figures 5 to 7."""
 FIGURE_6_NOISE = (0, 50)
-"""The percentages of labels drawn anew in Figures 6 and 7; Figure 8 has the second only."""
+"""The percentages of noise in Figures 6 and 7; Figure 8 has the second only."""
 FIGURE_8_T = (4.0, 8.0, 16.0)
 
 
@@ -56,8 +59,8 @@ class Schedule:
     """How many images, the first of the training set; 0 for all."""
     test_interval: int
     """Iterations between two tests."""
-    train_batch: int = 128
-    test_batch: int = 100
+    train_batch: int = TRAIN_BATCH
+    test_batch: int = TEST_BATCH
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -65,8 +68,9 @@ class Schedule:
         return self.iterations // 2, self.iterations * 3 // 4
 
 
+_SOLVER = paper.cifar10_solver()
 SCHEDULES = {
-    "paper": Schedule(iterations=64000, subset=0, test_interval=500),
+    "paper": Schedule(_SOLVER.max_iter, subset=0, test_interval=_SOLVER.test_interval),
     "short": Schedule(iterations=6400, subset=5000, test_interval=100),
 }
 """In both an image is seen 164 times."""

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from imae.examples.write_examples import T_INTACT, T_NOISY
+from imae.experiments.cell import CLASSES, Cell, Result
 from imae.experiments.page import write_page
-from imae.experiments.sweep import CLASSES, Cell, Result, Sweep, commands
+from imae.experiments.sweep import Sweep, commands
+from imae.nets.paper import T_INTACT, T_NOISY
 from imae.prototxt_like.errors import InputError
 from imae.reports.pages import Code, Heading, Items, Part
 
@@ -75,8 +76,8 @@ def _settings(outcome: Outcome) -> list[str]:
     sweep, results = outcome.sweep, outcome.results
     schedule, (first, second) = sweep.schedule, sweep.schedule.steps
     about = [result.about for result in results]
-    versions = sorted({", ".join(f"{name} {number}" for name, number in each["versions"].items()) for each in about})
-    seconds = [each["seconds"] for each in about]
+    versions = sorted({", ".join(f"{name} {number}" for name, number in each.versions.items()) for each in about})
+    seconds = [each.seconds for each in about]
     images = f"the first {schedule.subset:,} training images" if schedule.subset else "all training images"
     held_out = max(result.cell.held_out for result in results)
     if held_out and not schedule.subset:
@@ -93,7 +94,7 @@ def _settings(outcome: Outcome) -> list[str]:
         *([noise] if drawn else []),
         f"Seeds: {', '.join(map(str, seeds))}: of initial weights, order and augmentation; "
         "the wrong labels are the same for all losses and seeds",
-        f"Device: {'; '.join(sorted({each['device'] for each in about}))}; "
+        f"Device: {'; '.join(sorted({each.device for each in about}))}; "
         f"each cell is a process with {sweep.threads} CPU thread{'s' if sweep.threads > 1 else ''}, "
         "however many run at a time",
         f"Wall time: {sum(seconds) / 3600:.2f} hours over {len(seconds)} cells, "

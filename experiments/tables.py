@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imae.examples.write_examples import DEPTHS, NOISE
+from imae.experiments.cell import Cell, Result
 from imae.experiments.curves import draw_test_accuracy
 from imae.experiments.page import mean_text
 from imae.experiments.paper import LOSSES, TABLE_1, TABLE_2
-from imae.experiments.sweep import Cell, Result
 from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
+from imae.nets.paper import DEPTHS, NOISE
 from imae.reports.pages import Figure, Heading, Items, Part, Table
 
 Number = Literal[1, 2]

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imae.examples.write_examples import DEPTHS, NOISE
+from imae.experiments.cell import Cell, Result
 from imae.experiments.page import mean_text
 from imae.experiments.paper import T_GRID
-from imae.experiments.sweep import Cell, Result
 from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
+from imae.nets.paper import DEPTHS, NOISE
 from imae.prototxt_like.errors import InputError
 from imae.reports import pictures
 from imae.reports.pages import Figure, Heading, Items, Part, Table

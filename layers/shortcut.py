@@ -1,4 +1,4 @@
-"""Shortcut: the parameter-free way around a residual block that changes the shape."""
+"""Shortcut: the parameter-free shortcut of a residual block that changes the shape."""
 
 import torch
 from torch import Tensor

@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from imae.nets.residual import BATCH_NORM_FRACTION, loss_type
+from imae.nets.paper import loss_type
+from imae.nets.residual import BATCH_NORM_FRACTION
 from imae.prototxt_like.net_spec import L, NetSpec, Top
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 

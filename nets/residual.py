@@ -2,18 +2,9 @@
 
 from typing import Any
 
-from imae.prototxt_like.errors import InputError
+from imae.nets.paper import loss_type
 from imae.prototxt_like.net_spec import L, NetSpec, Top
 from imae.prototxt_like.schema import LayerParameter, NetParameter
-from imae.prototxt_like.text import did_you_mean
-
-LOSSES = {
-    "cce": "SoftmaxWithLoss",
-    "mae": "SoftmaxWithMAELoss",
-    "gce": "SoftmaxWithGCELoss",
-    "imae": "SoftmaxWithIMAELoss",
-}
-"""The losses that are compared, and their layers' types."""
 
 BATCH_NORM_FRACTION = 0.9
 
@@ -46,29 +37,22 @@ def convolution(
 def residual_block(
     n: NetSpec, name: str, bottom: Top, num_output: int, *, stride: int = 1, projection: bool = False
 ) -> Top:
-    """Add two convolutions and the way around them, and return the ReLU of their sum.
+    """Add two convolutions and their shortcut, and return the ReLU of the sum.
 
-    The way around is the identity, for which the width must stay; with a stride it is a Shortcut, or a 1x1 convolution
-    (`projection`).
+    The shortcut is the identity, for which the width must stay; with a stride it is a `Shortcut` layer, or a 1x1
+    convolution (`projection`).
     """
     x = convolution(n, f"{name}_conv1", bottom, num_output, stride=stride)
     x = convolution(n, f"{name}_conv2", x, num_output, relu=False)
-    around = bottom
+    shortcut = bottom
     if stride > 1 and projection:
-        around = convolution(n, f"{name}_shortcut", bottom, num_output, kernel_size=1, stride=stride, relu=False)
+        shortcut = convolution(n, f"{name}_shortcut", bottom, num_output, kernel_size=1, stride=stride, relu=False)
     elif stride > 1:
-        n[f"{name}_shortcut"] = around = L.Shortcut(bottom, num_output=num_output, stride=stride)
-    n[name] = L.Eltwise(around, x)
+        n[f"{name}_shortcut"] = shortcut = L.Shortcut(bottom, num_output=num_output, stride=stride)
+    n[name] = L.Eltwise(shortcut, x)
     relu: Top = L.ReLU(n[name], in_place=True)
     n[f"{name}_relu"] = relu
     return relu
-
-
-def loss_type(loss: str) -> str:
-    """Return the layer type of a loss by its name in `LOSSES`; raises InputError for any other name."""
-    if loss not in LOSSES:
-        raise InputError(f'there is no loss "{loss}"; expected one of {", ".join(LOSSES)}{did_you_mean(loss, LOSSES)}')
-    return LOSSES[loss]
 
 
 def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **loss_settings: float) -> None:

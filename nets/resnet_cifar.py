@@ -24,9 +24,10 @@ def resnet_cifar(
     """Return the ResNet of `depth` 6n + 2 (20, 32, 44, 56, 110) with its data layers, as trained in the paper.
 
     A 3x3 convolution, then three stages of n blocks of two, of widths 16, 32 and 64, the later stages beginning with
-    stride 2; where the width changes, the way around is the parameter-free `Shortcut`, or a `projection`. `loss` is
-    cce, mae, gce or imae, `loss_settings` are its layer's (T; q, k, start_iter). The fraction `noise_rate` of the
-    training labels is drawn anew; `source` is the folder with CIFAR-10. Raises InputError for another depth or loss.
+    stride 2; where the width changes, the shortcut is the parameter-free `Shortcut`, or a `projection`.
+    `loss` is cce, mae, gce or imae, `loss_settings` are its layer's (T; q, k, start_iter). Each training label is
+    replaced by a class at random with the probability `noise_rate`; `source` is the folder with CIFAR-10. Raises
+    InputError for another depth or loss.
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imae.experiments.cell import About, Cell, Result
 from imae.experiments.mars_info import read_query_index, read_tracks, write_miniature
 from imae.experiments.retrieval import average_features, evaluate
-from imae.experiments.sweep import Cell, Result
 
 Imae = Callable[..., Any]
 
@@ -89,7 +89,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.extend([*cells, labels])
         sweep.output.mkdir(exist_ok=True)
         (sweep.output / "commands.txt").write_text(command)
-        about = {"seconds": 60.0, "device": "device", "threads": 1, "versions": VERSIONS}
+        about = About(60.0, "device", 1, VERSIONS)
         metrics = [
             {"iteration": 4, "phase": "test", "accuracy": 0.5},
             {"iteration": 4, "phase": "training set", "corrupted": 0.25, "intact": 0.75},

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from imae.experiments.cell import About, Cell, Result
 from imae.experiments.curves import FIGURES, Curve, Number, _T_style, cells_by_T, read_curve, write_figure
 from imae.experiments.paper import SCHEDULES, T_GRID
-from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep import Sweep
 from imae.experiments.sweep_page import Outcome
 from imae.experiments.tables import select_cells
 from imae.prototxt_like.errors import InputError
@@ -23,7 +24,7 @@ def trained(sweep: Sweep, cell: Cell, final: float) -> Result:
         records += [{"iteration": iteration, "phase": phase, **values} for phase, values in measured.items()]
     sweep.folder(cell).mkdir(parents=True)
     (sweep.folder(cell) / "cell.metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    about = {"seconds": 60.0, "device": "device", "threads": 1, "versions": VERSIONS}
+    about = About(60.0, "device", 1, VERSIONS)
     return Result(cell, [0, 10, 20], [0.1, final, final], final / 2, final / 4, about)
 
 

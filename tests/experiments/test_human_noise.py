@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imae.experiments.cell import About, Cell, Result
 from imae.experiments.human_noise import (
     LABEL_SETS,
     human_cells,
@@ -13,7 +14,7 @@ from imae.experiments.human_noise import (
     write_human_noise,
 )
 from imae.experiments.paper import SCHEDULES
-from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep import Sweep
 from imae.experiments.sweep_page import Outcome
 from imae.layers.data.cifar10_data import load_cifar10
 from imae.prototxt_like.errors import InputError
@@ -70,7 +71,7 @@ def test_the_cells_are_five_label_sets_by_loss() -> None:
 
 
 def test_the_page_has_the_noise_beside_each_label_set(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    about = {"seconds": 60.0, "device": "device", "threads": 1, "versions": VERSIONS}
+    about = About(60.0, "device", 1, VERSIONS)
     results = [
         Result(cell, [0, 10, 20], [0.1, 0.7, 0.6], 0.5, 0.4, about)
         for cell in human_cells(1, sets=["random_label1", "worse_label"], losses=["CCE", "IMAE"])

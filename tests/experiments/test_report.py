@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from imae.experiments.cell import About, Cell, Result
 from imae.experiments.paper import LOSSES, SCHEDULES, TABLE_1, TABLE_2
-from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep import Sweep
 from imae.experiments.sweep_page import Outcome
 from imae.experiments.tables import orderings, rows_of, select_cells, table_of, write_report
 from imae.prototxt_like.errors import InputError
@@ -16,7 +17,7 @@ VERSIONS = {"python": "3", "imae": "1", "torch": "2", "numpy": "2"}
 
 
 def result(noise: int, loss: str, final: float, seed: int = 1) -> Result:
-    about = {"seconds": 3600.0, "device": "a <device>", "threads": 1, "versions": VERSIONS}
+    about = About(3600.0, "a <device>", 1, VERSIONS)
     return Result(Cell(20, noise, loss, seed), [0, 10, 20], [0.1, 0.9, final], 0.5, 0.6, about)
 
 

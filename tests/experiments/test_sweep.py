@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ import numpy as np
 import pytest
 
 from imae.experiments import sweep as sweep_module
+from imae.experiments.cell import About, Cell, Result, cell_solver
 from imae.experiments.paper import SCHEDULES, Schedule
-from imae.experiments.sweep import Cell, Result, Sweep, _solver_param, commands, run_sweep
+from imae.experiments.sweep import Sweep, commands, run_sweep
 from imae.experiments.training_accuracy import training_accuracy
+from imae.nets.state import filter_layers
 from imae.prototxt_like.binary import read_caffemodel
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import TEST, TRAIN, NetParameter, NetState
+from imae.prototxt_like.text import read_net, read_solver
 from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
 
@@ -31,7 +36,8 @@ _KILLED = """
 import sys
 from pathlib import Path
 from imae.experiments.paper import Schedule
-from imae.experiments.sweep import Cell, Sweep, run_sweep
+from imae.experiments.cell import Cell
+from imae.experiments.sweep import Sweep, run_sweep
 sweep = Sweep(Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3]))
 run_sweep(sweep, [eval(sys.argv[4])], jobs=1, command="sweep", progress=lambda *_: None)
 """
@@ -49,7 +55,7 @@ def run(sweep: Sweep, *cells: Cell, jobs: int = 1, command: str = "sweep", **lab
 
 
 def solver_param(sweep: Sweep, cell: Cell, labels: str | None = None) -> Any:
-    return _solver_param(cell, sweep.schedule, sweep.folder(cell), sweep.data, labels)
+    return cell_solver(cell, sweep.schedule, sweep.folder(cell), str(sweep.data), labels)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,7 @@ def test_a_cell_is_tested_to_its_end_on_the_whole_test_set_and_leaves_its_weight
     sweep, results = undisturbed
     assert [result.cell for result in results] == [CCE, IMAE]
     for result in results:
-        assert result.iterations == [0, 5, 10, 15, 20, 24] and result.about["threads"] == 1
+        assert result.iterations == [0, 5, 10, 15, 20, 24] and result.about.threads == 1
         assert [15 * accuracy for accuracy in result.test] == pytest.approx([round(15 * a) for a in result.test])
         assert result.best == max(result.test) and result.final == result.test[-1]
         assert 16 * result.corrupted == pytest.approx(round(16 * result.corrupted))
@@ -208,11 +214,6 @@ def test_mistakes_are_named(
     monkeypatch.setattr(sweep_module, "_LOCK_PATIENCE", 0.0)
     with sweep_module._locked(sweep.output), pytest.raises(InputError, match="another process works in this folder"):
         run(sweep, CCE)
-    damaged = replace(sweep, output=tmp_path)
-    damaged.folder(CCE).mkdir(parents=True)
-    (damaged.folder(CCE) / "result.json").write_text(json.dumps({"cell": {}}))
-    with pytest.raises(InputError, match=r"result\.json: is no result of a cell"):
-        damaged.result(CCE)
 
 
 def test_a_failing_cell_is_named_with_its_error(data: Path, tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_a_result_from_before_cells_had_more_settings_is_read(tmp_path: Path) ->
     cell = {"depth": 20, "noise": 50, "loss": "CCE", "seed": 1}
     values = {"cell": cell, "iterations": [0], "test": [0.5], "corrupted": 0.1, "intact": 0.2, "about": {}}
     (sweep.folder(CCE) / "result.json").write_text(json.dumps(values))
-    assert sweep.result(CCE) == Result(CCE, [0], [0.5], 0.1, 0.2, {})
+    assert sweep.result(CCE) == Result(CCE, [0], [0.5], 0.1, 0.2, About())
 
 
 def test_images_held_out_are_those_after_the_ones_trained_on(data: Path, tmp_path: Path) -> None:
@@ -293,3 +294,95 @@ def test_more_images_held_out_than_there_are_is_refused(data: Path, tmp_path: Pa
         run(sweep, replace(CCE, held_out=5))
     with pytest.raises(InputError, match="20 images held out"):
         run(replace(sweep, schedule=replace(SCHEDULE, subset=0)), replace(CCE, held_out=20))
+
+
+@pytest.mark.parametrize("loss", ["CCE", "MAE", "GCE", "IMAE"])
+@pytest.mark.parametrize(("depth", "noise"), [(20, 0), (20, 20), (32, 50), (56, 80)])
+def test_a_cell_is_trained_by_the_net_and_solver_of_the_examples(
+    data: Path, tmp_path: Path, depth: int, noise: int, loss: str
+) -> None:
+    """Layer by layer but for the rules that choose among the examples', so that it trains to the same bits."""
+    param = cell_solver(Cell(depth, noise, loss, 1), SCHEDULES["paper"], tmp_path, str(data), None)
+    with as_file(files("imae.examples") / "cifar10") as folder:
+        example = read_solver(folder / f"resnet{depth}_{loss.lower()}_noise{noise}_solver.prototxt")
+        net = read_net(folder / example.net)
+    assert (param.base_lr, param.momentum, param.weight_decay) == (
+        example.base_lr,
+        example.momentum,
+        example.weight_decay,
+    )
+    assert (param.lr_policy, param.gamma, param.stepvalue) == (example.lr_policy, example.gamma, example.stepvalue)
+    assert (param.max_iter, param.test_interval) == (example.max_iter, example.test_interval)
+    for phase, state in ((TRAIN, example.train_state), (TEST, next(iter(example.test_state), NetState()))):
+        chosen = []
+        for each, stages in ((param.net_param, []), (net, state.stage)):
+            staged = NetParameter()
+            staged.CopyFrom(each)
+            staged.state.CopyFrom(NetState(phase=phase, stage=stages))
+            layers = list(filter_layers(staged).layer)
+            for layer in layers:
+                layer.ClearField("include")
+            for name in ("source", "batch_size", "subset"):
+                layers[0].cifar10_data_param.ClearField(name)
+            chosen.append(layers)
+        assert chosen[0] == chosen[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"cell": {}}',
+        '{"cell": 3}',
+        "\xff",
+        "[" * 100_000,
+        {"test": "0.5"},
+        {"test": []},
+        {"test": [0.5, 0.6]},
+        {"test": [None]},
+        {"test": [float("nan")]},
+        {"corrupted": None},
+        {"about": {"seconds": "long"}},
+        {"about": []},
+        {"more": 1},
+    ],
+)
+def test_a_damaged_result_is_named(tmp_path: Path, text: Any) -> None:
+    sweep = Sweep(tmp_path, tmp_path, SCHEDULE)
+    sweep.folder(CCE).mkdir(parents=True)
+    cell = {"depth": 20, "noise": 50, "loss": "CCE", "seed": 1}
+    values = {"cell": cell, "iterations": [0], "test": [0.5], "corrupted": 0.1, "intact": 0.2, "about": {}}
+    text = text if isinstance(text, str) else json.dumps({**values, **text})
+    (sweep.folder(CCE) / "result.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"result\.json: is no result of a cell"):
+        sweep.result(CCE)
+
+
+def test_a_result_of_another_cell_is_named(undisturbed: tuple[Sweep, list[Result]], tmp_path: Path) -> None:
+    reference, _ = undisturbed
+    sweep = replace(reference, output=tmp_path)
+    shutil.copytree(reference.folder(IMAE), sweep.folder(CCE))
+    with pytest.raises(InputError, match="is the result of resnet20_noise50_imae_seed1"):
+        sweep.result(CCE)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "\xff", "[" * 100_000])
+def test_damaged_settings_are_named(undisturbed: tuple[Sweep, list[Result]], tmp_path: Path, text: str) -> None:
+    (tmp_path / "sweep.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"sweep\.json: does not hold the settings of a sweep"):
+        run(replace(undisturbed[0], output=tmp_path), CCE)
+
+
+def test_damaged_notes_of_commands_are_read_as_far_as_they_can_be(tmp_path: Path) -> None:
+    (tmp_path / "commands.txt").write_bytes(b"imae \xff\nimae b\n")
+    assert commands(tmp_path)[1] == "imae b"
+
+
+def test_a_damaged_clock_of_a_cell_is_named(data: Path, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, data, SCHEDULE)
+    sweep.folder(CCE).mkdir(parents=True)
+    (sweep.folder(CCE) / "seconds.txt").write_text("long")
+    with pytest.raises(InputError, match=r"seed1: .*seconds\.txt: does not hold seconds; delete it \(more in"):
+        run(sweep, CCE)

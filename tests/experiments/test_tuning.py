@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from imae.experiments.cell import About, Cell, Result
 from imae.experiments.paper import SCHEDULES, T_GRID
-from imae.experiments.sweep import Cell, Result, Sweep
+from imae.experiments.sweep import Sweep
 from imae.experiments.sweep_page import Outcome
 from imae.experiments.tuning import Q_GRID, candidates_of, picks, tuning_cells, write_tuning
 from imae.prototxt_like.errors import InputError
@@ -16,7 +17,7 @@ CELL = Cell(20, 50, "IMAE", 1, held_out=5000)
 
 
 def result(cell: Cell, noisy: float, intact: float, test: float) -> Result:
-    about = {"seconds": 60.0, "device": "device", "threads": 1, "versions": VERSIONS}
+    about = About(60.0, "device", 1, VERSIONS)
     return Result(cell, [0, 10], [0.1, test], 0.5, 0.6, about, noisy, intact)
 
 

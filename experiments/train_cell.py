@@ -1,0 +1,146 @@
+"""The process of a sweep that trains one cell.
+
+    python -m imae.experiments.train_cell JOB
+
+JOB is a `Job` as JSON. Standard output has the iterations, standard error the reason of a failure.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from imae.experiments.cell import About, Job, Result, cell_solver
+from imae.experiments.saved import parse_saved
+from imae.experiments.training_accuracy import training_accuracy
+from imae.nets.memory import keep_freed_memory
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.solvers.log import read_metrics
+from imae.solvers.solver import Solver
+
+TRAINING_TESTS = 32
+"""Tests on the training set in a cell's training, at most."""
+_REPORT_EVERY = 0.25
+"""Seconds between two messages on how far it is."""
+
+
+def train_cell(job: Job) -> None:
+    """Train the cell of a job from its newest snapshot, and write its result."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(job.threads)
+    keep_freed_memory()
+    cell, schedule, folder = job.cell, job.schedule, Path(job.folder)
+    clock = _Clock(folder / "seconds.txt")
+    training_interval = schedule.test_interval * -(-schedule.iterations // (schedule.test_interval * TRAINING_TESTS))
+
+    class CellSolver(Solver):
+        def snapshot(self) -> Path:
+            """Write a snapshot; only then delete the one before."""
+            clock.save()
+            path = super().snapshot()
+            for other in folder.glob("cell_iter_*"):
+                if not other.name.startswith(f"{path.stem}."):
+                    other.unlink()
+            return path
+
+        def test_all(self) -> list[dict[str, float]]:
+            """Now and then, and at the end, test on the training set too."""
+            tested = super().test_all()
+            due = (self.iteration and not self.iteration % training_interval) or self.iteration == schedule.iterations
+            if due and not self.stop_requested:
+                training = training_accuracy(self)
+                self.log.metrics(iteration=self.iteration, phase="training set", **asdict(training))
+            return tested
+
+    param = cell_solver(cell, schedule, folder, job.data, job.labels)
+    solver = CellSolver(param, device=job.device, dtype=getattr(torch, job.dtype), tf32=job.tf32)
+    reported = 0.0
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal reported
+        if what == "train" and (time.monotonic() > reported + _REPORT_EVERY or done == total):
+            reported = time.monotonic()
+            print(done, flush=True)
+
+    solver.on_progress = report
+    signal.signal(signal.SIGTERM, lambda *_: setattr(solver, "stop_requested", True))
+    states = sorted(folder.glob("cell_iter_*.solverstate"), key=lambda path: (len(path.stem), path.stem))
+    solver.solve(resume=states[-1] if states else None)
+    if schedule.iterations % schedule.test_interval:
+        solver.test_all()  # which else was the end of solve
+    if solver.stop_requested:
+        return
+    assert solver.log.metrics_path, "the solver has a prefix"
+    records = read_metrics(solver.log.metrics_path)
+    tests = [record for record in records if record.get("phase") == "test"]
+    training = [record for record in records if record.get("phase") == "training set"][-1]
+    held_out = training_accuracy(solver, held_out=cell.held_out) if cell.held_out else None
+    packages = {package: version(package) for package in ("imae", "torch", "numpy")}
+    about = About(
+        round(clock.seconds(), 1),
+        torch.cuda.get_device_name(solver.device) if solver.device.type == "cuda" else _processor(),
+        torch.get_num_threads(),
+        {"python": platform.python_version(), **packages},
+    )
+    result = Result(
+        cell,
+        [record["iteration"] for record in tests],
+        [record["accuracy"] for record in tests],
+        training["corrupted"],
+        training["intact"],
+        about,
+        held_out.corrupted if held_out else None,
+        held_out.intact if held_out else None,
+    )
+    write_atomically(folder / "result.json", json.dumps(asdict(result), indent=1).encode())
+    for left in (*folder.glob("cell_iter_*.solverstate"), folder / "seconds.txt"):
+        left.unlink(missing_ok=True)
+
+
+class _Clock:
+    """The seconds that went into a cell up to its newest snapshot, over all processes that worked on it, and since."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._since = path, time.monotonic()
+        try:
+            self._before = float(read_bytes(path)) if path.exists() else 0.0
+        except ValueError as error:
+            raise InputError(f"{path}: does not hold seconds; delete it") from error
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._since
+
+    def save(self) -> None:
+        write_atomically(self._path, f"{self.seconds():.1f}".encode())
+
+
+def _end_with_parent() -> None:
+    """End at once when the sweep's process has ended, as that may have been killed: another may go on in its place."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _processor() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    try:
+        train_cell(parse_saved(Job, sys.argv[1]))
+    except InputError as error:
+        sys.exit(" ".join(str(error).split()))
