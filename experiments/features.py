@@ -14,7 +14,7 @@ import torch
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.layer import Shape, describe
 from imae.nets.net import Net
-from imae.nets.state import filter_layers
+from imae.nets.state import filter_layers, left_out
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.schema import TEST, NetParameter
@@ -143,12 +143,20 @@ def _reading(data: Path | None, param: NetParameter, model: Path) -> NetParamete
 def _up_to(blob: str, param: NetParameter, model: Path) -> NetParameter:
     """The layers of the TEST phase up to the last that makes `blob`."""
     param.state.phase = TEST
-    param = filter_layers(param)
+    whole, param = param, filter_layers(param)
     makers = [i for i, layer in enumerate(param.layer) if blob in layer.top]
     if not makers:
-        blobs = [top for layer in param.layer for top in layer.top]
-        raise InputError(f'{model}: no layer of its TEST phase has the top "{blob}"{did_you_mean(blob, blobs)}')
+        hint = left_out(blob, whole) or did_you_mean(blob, [top for layer in param.layer for top in layer.top])
+        raise InputError(f'{model}: no layer of its TEST phase has the top "{blob}"{hint}')
     del param.layer[makers[-1] + 1 :]
+    made: set[str] = set()
+    for layer in param.layer:
+        for bottom in set(layer.bottom) - made:
+            if hint := left_out(bottom, whole):
+                raise InputError(
+                    f'{model}: layer "{layer.name}" ({layer.type}): its bottom "{bottom}" is missing{hint}'
+                )
+        made.update(layer.top)
     return param
 
 

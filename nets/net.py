@@ -19,7 +19,7 @@ from imae.nets.parts import InParts, in_parts
 from imae.nets.plan import fused_plan, plan_release
 from imae.nets.precision import set_gpu_arithmetic
 from imae.nets.remade import Remade, with_values, without
-from imae.nets.state import filter_layers
+from imae.nets.state import filter_layers, left_out
 from imae.nets.storage import Storage, as_array, copy_array
 from imae.prototxt_like.binary import Stored, array_to_blob, open_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError, counted
@@ -100,7 +100,7 @@ class Net:
         state = param.state
         state.phase, state.level = phase, state.level or level
         state.stage.extend(stages)
-        self.param = filter_layers(param)
+        self._whole, self.param = param, filter_layers(param)
         self.name: str = param.name
         self.context = Context(
             phase=phase,
@@ -341,7 +341,7 @@ class Net:
         layer = create_layer(param, self.context)
         for name in param.bottom:
             if name not in self.newest:
-                hint = did_you_mean(name, self.newest)
+                hint = left_out(name, self._whole) or did_you_mean(name, self.newest)
                 raise layer.error(f'no layer before it produces its bottom "{name}"{hint}')
         bottoms = [self.newest[name] for name in param.bottom]
         for i, name in enumerate(param.top):

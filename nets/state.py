@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.schema import NetParameter, NetState, NetStateRule
+from imae.prototxt_like.schema import LayerParameter, NetParameter, NetState, NetStateRule, Phase
 from imae.prototxt_like.text import did_you_mean
 
 
@@ -18,14 +18,32 @@ def filter_layers(param: NetParameter) -> NetParameter:
     filtered.CopyFrom(param)
     del filtered.layer[:]
     for layer in param.layer:
-        if layer.include and layer.exclude:
-            raise InputError(f'layer "{layer.name}": has both include and exclude rules; give one kind')
-        rules, wanted = (layer.include, True) if layer.include else (layer.exclude, False)
-        if any(meets(param.state, rule) for rule in rules) == wanted or not rules:
+        if is_included(layer, param.state):
             filtered.layer.add().CopyFrom(layer)
     known = named_stages([filtered])
     filtered.state.stage[:] = [stage for stage in param.state.stage if stage in known]
     return filtered
+
+
+def is_included(layer: LayerParameter, state: NetState) -> bool:
+    """Return whether a layer's include or exclude rules, of which it has at most one kind, leave it in the net."""
+    if layer.include and layer.exclude:
+        raise InputError(f'layer "{layer.name}": has both include and exclude rules; give one kind')
+    rules, wanted = (layer.include, True) if layer.include else (layer.exclude, False)
+    return any(meets(state, rule) for rule in rules) == wanted or not rules
+
+
+def left_out(top: str, whole: NetParameter) -> str:
+    """Return, as the end of a message, which layer of `whole` has this top but is left out by its rules; empty if none.
+
+    `whole` is a net before `filter_layers`.
+    """
+    for layer in whole.layer:
+        if top in layer.top and not is_included(layer, whole.state):
+            kind, phase = "include" if layer.include else "exclude", Phase.Name(whole.state.phase)
+            maker = f'layer "{layer.name}" ({layer.type})'
+            return f"; {maker} has it as a top, but its {kind} rules leave it out in phase {phase}"
+    return ""
 
 
 def named_stages(nets: Iterable[NetParameter]) -> list[str]:

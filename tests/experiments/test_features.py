@@ -157,3 +157,13 @@ def test_labels_are_written_as_noise_file_reads_them(model: Path) -> None:
     np.testing.assert_array_equal(load_labels(model.parent / "labels.npy", TEST_IMAGES, 10), intact)
     np.save(model.parent / "column.npy", labels[:, None])
     np.testing.assert_array_equal(load_labels(model.parent / "column.npy", TEST_IMAGES, 10), intact)
+
+
+def test_a_data_layer_for_training_alone_is_named(model: Path) -> None:
+    model.write_text(NET.replace('type: "DigitsData"', 'type: "DigitsData" include { phase: TRAIN }'))
+    for blob in ("conv", "data"):
+        message = (
+            r'net.prototxt: .*"data".*; layer "data" \(DigitsData\) has it as a top, but its include rules .* TEST'
+        )
+        with pytest.raises(InputError, match=message):
+            extract(model, blob)

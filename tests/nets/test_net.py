@@ -816,3 +816,15 @@ def test_a_large_array_is_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
         tensor = torch.zeros(shape)
         copy_array(tensor, unaligned.reshape(shape))
         assert torch.equal(tensor, torch.arange(42.0).view(shape))
+
+
+def test_a_layer_that_is_left_out_is_named_where_its_top_is_missing() -> None:
+    """A data layer for TRAIN alone, say, in a net that is to be tested."""
+    data = 'layer {{ name: "d" type: "DigitsData" top: "data" {} digits_data_param {{ batch_size: 1 }} }} '
+    for kind, rules in (("include", "include { phase: TRAIN }"), ("exclude", "exclude { phase: TEST }")):
+        net = parse_net(data.format(rules) + relu("data", "relu"))
+        Net(net, TRAIN)
+        maker = 'layer "d" (DigitsData) has it as a top'
+        message = f'produces its bottom "data"; {maker}, but its {kind} rules leave it out in phase TEST'
+        with pytest.raises(InputError, match=re.escape(message)):
+            Net(net, TEST)
