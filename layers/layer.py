@@ -60,6 +60,9 @@ class Context:
     """Each raises InputError for what passes that look at no values have noted on the device: those with a `number`,
     and all on a GPU."""
 
+    mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value
+    """The mean of a scalar over the processes that train the net together: where a sum is over all their batches."""
+
     def counters(self, count: int) -> Tensor:
         """Return the `count` integers (int64) that belong to this pass alone: those of pass n begin at n count."""
         if self.number is None:

@@ -88,6 +88,12 @@ class Processes:
             for work in works:
                 work.wait()
 
+    def mean(self, scalar: Tensor) -> Tensor:
+        """Return the mean of a scalar over the processes."""
+        total = scalar.clone()
+        self.finish(self.begin_sum(total))
+        return total.div_(self.count)
+
     def first_to_claim(self, what: str) -> bool:
         """Whether this process is the first of those left to ask for `what`, as far as can be known."""
         try:
@@ -110,8 +116,9 @@ class ParallelSolver(Solver):
 
     In iteration n process r of R reads batch n R + r: together they read what one process would with batches R times
     as large. Gradients are averaged, as by Caffe 1.0, so that one process with that batch makes the same update.
-    BatchNorm normalises within a process; the running statistics of process 0 are the net's. Test batches are shared
-    out. Process 0 alone reads files of weights and states, and writes log, metrics and snapshots.
+    BatchNorm normalises within a process; the running statistics of process 0 are the net's. The sum of weights that
+    `normalize_by: WEIGHTS` divides by is over all processes. Test batches are shared out. Process 0 alone reads files
+    of weights and states, and writes log, metrics and snapshots.
 
     `stop_requested` and `snapshot_requested` may be set in any process; all act on it after the same iteration.
     """
@@ -133,6 +140,7 @@ class ParallelSolver(Solver):
             param.random_seed = processes.from_first(secrets.randbits(31))
         super().__init__(param, show=show, **options)
         self.net.context.forwards, self.net.context.stride = processes.rank, processes.count
+        self.net.context.mean_over_processes = processes.mean
         self._buckets = buckets(self.net, BUCKET // self.net.storage.diff.element_size())
         self._last_pass = 0
         self._sums: list[Any] = []

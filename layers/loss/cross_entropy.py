@@ -3,20 +3,21 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import register
+from imae.layers.layer import Saved, register
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
 
 
 class CrossEntropy(SampleLoss):
     """-log p_y (equation 2); gradient by the logits p - onehot(y) (15); weight 2 (1 - p_y) (19)."""
 
-    def value(self, p_y: Tensor) -> Tensor:
-        """-log p_y."""
+    def value(self, saved: Saved) -> Tensor:
+        """-log p_y, p_y being bounded as in Caffe: by FLT_MIN in a net's float32, or by 1e-20."""
+        p_y: Tensor = saved["p_y"]
         return -p_y.clamp_min(self.smallest).log()
 
-    def factor(self, p_y: Tensor) -> Tensor:
+    def factor(self, saved: Saved) -> Tensor:
         """1."""
-        return torch.ones_like(p_y)
+        return torch.ones_like(saved["p_y"])
 
 
 @register
@@ -25,9 +26,14 @@ class SoftmaxWithLoss(CrossEntropy, OnLogits):
 
     type = "SoftmaxWithLoss"
 
+    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """-log p_y without the bound, which the gradient does not have either."""
+        return [self.mean(-self.log_p_y({**saved, "x": bottoms[0]}), saved)]
+
 
 @register
 class MultinomialLogisticLoss(CrossEntropy, OnProbabilities):
     """Cross entropy of probabilities."""
 
     type = "MultinomialLogisticLoss"
+    smallest = 1e-20

@@ -1,5 +1,6 @@
 """Generalised cross entropy (GCE), between CCE (q -> 0) and MAE (q = 1)."""
 
+import torch
 from torch import Tensor
 
 from imae.layers.layer import Saved, Shapes, register
@@ -26,30 +27,27 @@ class GeneralisedCrossEntropy(SampleLoss):
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """As any SampleLoss, truncated from pass `start_iter` on."""
         number = self.context.forwards if self.context.number is None else self.context.number
-        self._truncates = saved["truncates"] = number >= self.start_iter
+        saved["truncates"] = number >= self.start_iter  # kept for backward: by then the net counts one pass more
         return super().forward(bottoms, saved)
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
-        """As any SampleLoss, truncated if forward was: by now the net counts one pass more."""
-        self._truncates = saved["truncates"]
-        return super().backward(top_diffs, saved, needs)
+    def value(self, saved: Saved) -> Tensor:
+        """(1 - p_y^q) / q, exact from log p_y where p_y underflows."""
+        value = torch.expm1(self.q * self.log_p_y(saved)).div(-self.q)
+        pruned = self._pruned(saved)
+        return value if pruned is None else value.masked_fill(pruned, (1 - (self.k or 0.0) ** self.q) / self.q)
 
-    def value(self, p_y: Tensor) -> Tensor:
-        """(1 - p_y^q) / q."""
-        return (1 - self._pruned(p_y, self.k or 0.0).pow(self.q)).div(self.q)
+    def factor(self, saved: Saved) -> Tensor:
+        """p_y^q, 0 for a sample that is pruned."""
+        factor = torch.exp(self.q * self.log_p_y(saved))
+        pruned = self._pruned(saved)
+        return factor if pruned is None else factor.masked_fill(pruned, 0.0)
 
-    def factor(self, p_y: Tensor) -> Tensor:
-        """p_y^q."""
-        return self._pruned(p_y, 0.0).pow(self.q)
-
-    def _pruned(self, p_y: Tensor, value: float) -> Tensor:
-        """p_y, and `value` for the samples that the truncated form prunes."""
-        if self.k is None or self._truncates is False:
-            return p_y
-        kept = p_y > self.k
-        if isinstance(self._truncates, Tensor):
-            kept = kept | ~self._truncates
-        return p_y.where(kept, value)
+    def _pruned(self, saved: Saved) -> Tensor | None:
+        """Which samples the truncated form prunes; None if it does not in this pass, or at k = 0, below any p_y."""
+        if not self.k or saved["truncates"] is False:
+            return None
+        pruned: Tensor = saved["p_y"] <= self.k
+        return pruned & saved["truncates"] if isinstance(saved["truncates"], Tensor) else pruned
 
 
 @register

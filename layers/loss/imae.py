@@ -1,5 +1,7 @@
 """Improved mean absolute error (IMAE): the value of MAE, its gradient rescaled to the weight exp(T p_y (1 - p_y))."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,34 +11,45 @@ from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
 
 
 class ImprovedMeanAbsoluteError(MeanAbsoluteError):
-    """2 (1 - p_y); gradient by the logits w/2 (r - onehot(y)), w = exp(T p_y (1 - p_y)) (equations 21 and 22).
+    """2 (1 - p_y); gradient by the logits w/2 (r - onehot(y)) d / (d + epsilon/2), w = exp(T p_y (1 - p_y)).
 
-    r is the softmax of z over the classes other than y. A sample whose p_y is 1 in float32, or above
-    1 - `imae_param.saturation`, gives no gradient: what is rescaled is the gradient of MAE, which is exactly 0 there,
-    and at a weight of 1 the logits would grow without bound.
+    Equations 21 and 22. r is the softmax of z over the classes other than y, d = 1 - p_y the sum of their
+    probabilities. The last factor is the authors' code's, which divides MAE's gradient by 2 (1 - p_y) + epsilon: a
+    sample that is fitted is let go, softly, where the equations' weight of 1 would let the logits grow without bound.
+
+    `imae_param`: T, 8 as the paper's for noisy labels; `epsilon`, 1e-6 as theirs, 0 for the equations as they stand;
+    `normalize_by: WEIGHTS` divides the gradient, again as their code, by the sum of the weights w of the batch's
+    samples that count (in several processes, of all of them) in place of `loss_param`'s normaliser, which stays the
+    value's.
     """
 
     def setup(self, bottoms: Shapes) -> Shapes:
-        """Check T and the threshold."""
+        """Check T and epsilon."""
         param = self.param.imae_param
-        self.T, self.saturation = param.T, param.saturation
-        if not self.T >= 0:
-            raise self.error(f"imae_param.T must not be negative, not {self.T:g}")
-        if not 0 <= self.saturation < 1:
-            raise self.error(f"imae_param.saturation must lie in [0, 1), not {self.saturation:g}")
+        self.T, self.epsilon = param.T, param.epsilon
+        self.by_weights = param.normalize_by == param.WEIGHTS
+        for name, value in (("T", self.T), ("epsilon", self.epsilon)):
+            if not 0 <= value < math.inf:
+                raise self.error(f"imae_param.{name} must be 0 or a finite number above it, not {value:g}")
         return super().setup(bottoms)
 
-    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-        """w/2 log((1 - p_y) / p_y) with w held fixed: its slope in p_y is MAE's, -2, times w / (4 p_y (1 - p_y))."""
-        p, index = self.probabilities(bottoms[0]), saved["index"]
-        rest = p.scatter(self.along, index, 0.0).sum(self.along, keepdim=True)
-        odds = rest.clamp_min(self.smallest) / p.gather(self.along, index).clamp_min(self.smallest)
-        return [(self.weight(saved["p_y"]) / 2 * odds.log() * saved["valid"]).sum() / saved["normaliser"]]
-
     def weight(self, p_y: Tensor) -> Tensor:
-        """w, 0 for a saturated sample."""
-        saturated = (p_y.float() == 1) | (p_y > 1 - self.saturation)
-        return torch.exp(self.T * p_y * (1 - p_y)).masked_fill_(saturated, 0.0)
+        """w."""
+        return torch.exp(self.T * p_y * (1 - p_y))
+
+    def halves(self, saved: Saved) -> tuple[Tensor, Tensor]:
+        """Return w/2 d / (d + epsilon/2), half the L1 norm of a sample's gradient, and w/2 / (d + epsilon/2)."""
+        d = saved["p"].scatter(self.along, saved["index"], 0.0).sum(self.along, keepdim=True)
+        half = self.weight(saved["p_y"]) / 2
+        over = half / (d + self.epsilon / 2).clamp_min(torch.finfo(torch.float32).tiny)
+        return (over * d if self.epsilon else half), over
+
+    def divisor(self, saved: Saved) -> Tensor | float:
+        """The normaliser, or the sum of the weights, which are at least 1."""
+        if not self.by_weights:
+            return super().divisor(saved)
+        total = (self.weight(saved["p_y"]) * saved["valid"]).sum()
+        return self.context.mean_over_processes(total).clamp_min(1)
 
 
 @register
@@ -45,10 +58,19 @@ class SoftmaxWithIMAELoss(ImprovedMeanAbsoluteError, OnLogits):
 
     type = "SoftmaxWithIMAELoss"
 
-    def gradient(self, x: Tensor, p: Tensor, p_y: Tensor, index: Tensor) -> Tensor:
-        """w/2 (r - onehot(y)), r from the logits with z_y masked: p may have underflowed, and 1 - p_y is no divisor."""
-        r = torch.softmax(x.scatter(self.along, index, -torch.inf), self.along)
-        return r.scatter_(self.along, index, -1.0).mul_(self.weight(p_y) / 2)
+    def gradient(self, saved: Saved) -> Tensor:
+        """w/2 d / (d + epsilon/2) (r - onehot(y)), r from the logits with z_y masked: p may have underflowed."""
+        r = torch.softmax(saved["x"].scatter(self.along, saved["index"], -torch.inf), self.along)
+        return r.scatter_(self.along, saved["index"], -1.0).mul_(self.halves(saved)[0])
+
+    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """w/2 d / (d + epsilon/2) log((1 - p_y) / p_y), all but the logarithm held fixed.
+
+        Its slope in p_y is MAE's, -2, times the weight over 4 p_y (1 - p_y).
+        """
+        others = bottoms[0].scatter(self.along, saved["index"], -torch.inf).logsumexp(self.along, keepdim=True)
+        log_odds = others - bottoms[0].gather(self.along, saved["index"])
+        return [self.mean(self.halves(saved)[0] * log_odds, saved) * saved["normaliser"] / self.divisor(saved)]
 
 
 @register
@@ -57,9 +79,20 @@ class IMAELoss(ImprovedMeanAbsoluteError, OnProbabilities):
 
     type = "IMAELoss"
 
-    def gradient(self, x: Tensor, p: Tensor, p_y: Tensor, index: Tensor) -> Tensor:
-        """-w/2 / p_y at y, w/2 / (sum of the others) elsewhere: Softmax makes w/2 (r - onehot(y)) of it."""
-        half = self.weight(p_y) / 2
-        rest = p.scatter(self.along, index, 0.0).sum(self.along, keepdim=True)
-        others = half / rest.clamp_min(self.smallest)
-        return others.expand_as(p).scatter(self.along, index, -half / p_y.clamp_min(self.smallest))
+    def gradient(self, saved: Saved) -> Tensor:
+        """-w/2 d / (d + epsilon/2) / p_y at y, w/2 / (d + epsilon/2) elsewhere, of which Softmax makes the above."""
+        half, over = self.halves(saved)
+        at_y = -half / saved["p_y"].clamp_min(self.smallest)
+        return over.expand_as(saved["p"]).scatter(self.along, saved["index"], at_y)
+
+    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """w/2 (log(d + epsilon/2) - d / (d + epsilon/2) log p_y), all but the logarithms held fixed.
+
+        Linear in p_y where the gradient's is bounded.
+        """
+        half, _ = self.halves(saved)
+        p_y = bottoms[0].gather(self.along, saved["index"])
+        d = bottoms[0].scatter(self.along, saved["index"], 0.0).sum(self.along, keepdim=True)
+        at_y = half * torch.where(saved["p_y"] < self.smallest, p_y / self.smallest, p_y.log())
+        others = self.weight(saved["p_y"]) / 2 * (d + self.epsilon / 2).log()
+        return [self.mean(others - at_y, saved) * saved["normaliser"] / self.divisor(saved)]

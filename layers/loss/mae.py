@@ -2,19 +2,21 @@
 
 from torch import Tensor
 
-from imae.layers.layer import register
+from imae.layers.layer import Saved, register
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
 
 
 class MeanAbsoluteError(SampleLoss):
     """2 (1 - p_y) (equation 3); gradient by the logits 2 p_y (p - onehot(y)) (18); weight 4 p_y (1 - p_y) (20)."""
 
-    def value(self, p_y: Tensor) -> Tensor:
+    def value(self, saved: Saved) -> Tensor:
         """2 (1 - p_y)."""
+        p_y: Tensor = saved["p_y"]
         return 2 * (1 - p_y)
 
-    def factor(self, p_y: Tensor) -> Tensor:
+    def factor(self, saved: Saved) -> Tensor:
         """2 p_y."""
+        p_y: Tensor = saved["p_y"]
         return 2 * p_y
 
 

@@ -10,11 +10,14 @@ from imae.layers.loss.labels import Labels
 
 
 class SampleLoss(Layer):
-    """The mean over samples of `value`(p_y), p_y being the probability of the annotated label.
+    """The mean over samples of a value of p_y, the probability of the annotated label.
 
     Bottoms: logits or probabilities (N x C x ...), classes along `softmax_param.axis`; labels (N x ...). Top: a scalar.
     `loss_param` sets `ignore_label` and what the sum is divided by. Computed in float32, or in float64 where the bottom
-    is. A subclass gives `value` and `factor`; the gradient by the logits is factor(p_y) (p - onehot(y)).
+    is. A subclass gives `value` and `factor`; the gradient by the logits is factor (p - onehot(y)).
+
+    `saved` holds x (bottom 0), p (N x C x ...), and of each sample p_y, index (y), valid (whether it counts), each of
+    size 1 along the classes.
     """
 
     bottoms = (2, 2)
@@ -32,11 +35,11 @@ class SampleLoss(Layer):
         self.labels = Labels(self, bottoms, self.along)
         return [(), bottoms[0]][: len(self.param.top)]
 
-    def value(self, p_y: Tensor) -> Tensor:
+    def value(self, saved: Saved) -> Tensor:
         """Return the value of each sample."""
         raise NotImplementedError
 
-    def factor(self, p_y: Tensor) -> Tensor:
+    def factor(self, saved: Saved) -> Tensor:
         """Return -p_y dvalue/dp_y of each sample."""
         raise NotImplementedError
 
@@ -44,23 +47,37 @@ class SampleLoss(Layer):
         """Return p (N x C x ...)."""
         raise NotImplementedError
 
+    def log_p_y(self, saved: Saved) -> Tensor:
+        """Return log p_y of each sample."""
+        raise NotImplementedError
+
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-        """The sum of value(p_y) over the samples that count, over the normaliser."""
+        """The sum of the values of the samples that count, over the normaliser."""
         x = bottoms[0] if bottoms[0].dtype == torch.float64 else bottoms[0].float()
         p = self.probabilities(x)
         index, valid = self.labels.indices(bottoms[1], p)
         p_y, normaliser = p.gather(self.along, index), self.labels.normaliser(valid)
         saved.update(x=x, p=p, p_y=p_y, index=index, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
-        return [(self.value(p_y) * valid).sum() / normaliser, p][: len(self.param.top)]
+        return [self.mean(self.value(saved), saved), p][: len(self.param.top)]
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
-        """dx = the gradient of each sample's value, times the loss weight over the normaliser; 0 if ignored."""
-        dx = self.gradient(saved["x"], saved["p"], saved["p_y"], saved["index"])
-        return [dx.mul_(saved["valid"] * (top_diffs[0] / saved["normaliser"])).to(saved["dtype"]), None]
+        """dx = the gradient of each sample's value, times the loss weight over the divisor; 0 if ignored."""
+        dx = self.gradient(saved)
+        return [dx.mul_(saved["valid"] * (top_diffs[0] / self.divisor(saved))).to(saved["dtype"]), None]
 
-    def gradient(self, x: Tensor, p: Tensor, p_y: Tensor, index: Tensor) -> Tensor:
-        """Return, as a new tensor, the gradient of each sample's value by x; `index` is y along the classes."""
+    def mean(self, values: Tensor, saved: Saved) -> Tensor:
+        """Return the sum of the samples that count, over the normaliser."""
+        normaliser: Tensor | float = saved["normaliser"]
+        return (values * saved["valid"]).sum() / normaliser
+
+    def gradient(self, saved: Saved) -> Tensor:
+        """Return, as a new tensor, the gradient of each sample's value by x."""
         raise NotImplementedError
+
+    def divisor(self, saved: Saved) -> Tensor | float:
+        """Return what the sum of the samples' gradients is divided by."""
+        normaliser: Tensor | float = saved["normaliser"]
+        return normaliser
 
 
 class OnLogits(SampleLoss):
@@ -73,21 +90,43 @@ class OnLogits(SampleLoss):
         """p = softmax(z)."""
         return torch.softmax(bottom, self.along)
 
-    def gradient(self, x: Tensor, p: Tensor, p_y: Tensor, index: Tensor) -> Tensor:
-        """factor(p_y) (p - onehot(y))."""
-        return p.scatter_add(self.along, index, torch.full_like(p_y, -1.0)).mul_(self.factor(p_y))
+    def log_p_y(self, saved: Saved) -> Tensor:
+        """z_y - log of the sum of exp(z): finite where p_y underflows."""
+        return torch.log_softmax(saved["x"], self.along).gather(self.along, saved["index"])
+
+    def gradient(self, saved: Saved) -> Tensor:
+        """factor (p - onehot(y))."""
+        p: Tensor = saved["p"]
+        minus_one = torch.full_like(saved["p_y"], -1.0)
+        return p.scatter_add(self.along, saved["index"], minus_one).mul_(self.factor(saved))
 
 
 class OnProbabilities(SampleLoss):
     """A loss as in the paper's Figure 2: bottom 0 is p, from a Softmax layer whose backward completes the chain."""
 
-    smallest = 1e-20
+    smallest = torch.finfo(torch.float32).tiny
 
     def probabilities(self, bottom: Tensor) -> Tensor:
         """p, as it is."""
         return bottom
 
-    def gradient(self, x: Tensor, p: Tensor, p_y: Tensor, index: Tensor) -> Tensor:
-        """-factor(p_y) / p_y at the annotated label, 0 elsewhere."""
-        bounded = p_y.clamp_min(self.smallest)
-        return torch.zeros_like(p).scatter_(self.along, index, -self.factor(bounded) / bounded)
+    def log_p_y(self, saved: Saved) -> Tensor:
+        """The logarithm of the bottom's element."""
+        p_y: Tensor = saved["p_y"]
+        return p_y.log()
+
+    def gradient(self, saved: Saved) -> Tensor:
+        """-factor / p_y at the annotated label, 0 elsewhere."""
+        return torch.zeros_like(saved["p"]).scatter_(self.along, saved["index"], -self._slope(saved))
+
+    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+        """The loss, but linear in p_y where the gradient's p_y is bounded, with the slope that the gradient has."""
+        p_y = bottoms[0].gather(self.along, saved["index"])
+        linear = -self._slope(saved) * p_y
+        bounded = saved["p_y"] < self.smallest
+        return [self.mean(linear.where(bounded, self.value({**saved, "p_y": p_y})), saved)]
+
+    def _slope(self, saved: Saved) -> Tensor:
+        """factor / p_y, for a p_y of at least `smallest`."""
+        p_y: Tensor = saved["p_y"].clamp_min(self.smallest)
+        return self.factor({**saved, "p_y": p_y}) / p_y

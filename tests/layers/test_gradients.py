@@ -376,11 +376,11 @@ def same_value(gradient_of: Tensor, value: Tensor) -> Tensor:
 
 
 def imae_term(T: float) -> Callable[[Tensor], Tensor]:
-    """Equation 22 as it stands: MAE, its gradient times the quotient of the weights (21) and (20)."""
+    """Equation 22: MAE, its gradient times the quotient of the weights (21) and (20), where 1 - p is 5e-7 more."""
 
     def term(log_p: Tensor) -> Tensor:
         p = log_p.exp()
-        quotient = torch.exp(T * p * (1 - p)) / (4 * p * (1 - p))
+        quotient = torch.exp(T * p * (1 - p)) / (4 * p * (1 - p + 5e-7))
         return same_value(2 * (1 - p) * quotient.detach(), 2 * (1 - p))
 
     return term
@@ -437,14 +437,30 @@ def truncated(log_p: Tensor) -> Tensor:
 
 
 def imae_of_probabilities(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
-    """The gradient that Softmax's backward turns into equation 22: that of w/2 log((1 - p_y) / p_y), w held fixed."""
+    """The gradient that Softmax's backward turns into equation 22: w/2 log((1 - p_y) / p_y)'s, all else held fixed."""
     p, y = xs[0], labels_of_imae[:, None]
     p_y, others = p.gather(1, y), p.scatter(1, y, 0.0).sum(1, keepdim=True)
-    weight = torch.exp(8 * p_y * (1 - p_y)).detach()
+    weight = (torch.exp(8 * p_y * (1 - p_y)) * others / (others + 5e-7)).detach()
     return [same_value((weight / 2 * (others / p_y).log()).mean(), (2 * (1 - p_y)).mean())]
 
 
 labels_of_imae = labels(4, 6)
+
+
+def by_weights(kind: str) -> Case:
+    """IMAE with its gradient over the sum of the weights, its value the mean as ever."""
+
+    def reference(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
+        p = xs[0].softmax(1) if kind.startswith("Softmax") else xs[0]
+        (mean,) = imae_of_probabilities([p], blobs)
+        p_y = p.gather(1, labels_of_imae[:, None])
+        quotient = len(p) / torch.exp(8 * p_y * (1 - p_y)).sum()
+        return [same_value(mean * quotient.detach(), mean)]
+
+    text = f'type: "{kind}" imae_param {{ normalize_by: WEIGHTS }}'
+    return Case(text, [scores(kind, 6, 4), labels_of_imae], reference)
+
+
 LOSSES = [
     *(loss(kind, scores(kind, 6, 4), labels(4, 6)) for kind in TERMS),
     *(loss(kind, scores(kind, 2, 3, 2, 2), labels(3, 2, 2, 2), ignored=1) for kind in TERMS),
@@ -469,6 +485,8 @@ LOSSES = [
         term=truncated,
         forwards=2,
     ),
+    by_weights("SoftmaxWithIMAELoss"),
+    by_weights("IMAELoss"),
     Case('type: "IMAELoss"', [normal(6, 4).softmax(1), labels_of_imae], imae_of_probabilities),
 ]
 
@@ -747,6 +765,22 @@ def test_ties_of_max_pooling_are_skipped(overlap: int) -> None:
     )
     assert report.passed, report
     assert report.skipped > 0
+
+
+@pytest.mark.parametrize("gap", [10, 95, 105, 720, 1000, 1e4])
+@pytest.mark.parametrize("kind", ["SoftmaxWithLoss", "SoftmaxWithMAELoss", "SoftmaxWithIMAELoss", "SoftmaxWithGCELoss"])
+def test_losses_of_logits_are_right_where_p_y_is_below_the_smallest_float(kind: str, gap: float) -> None:
+    z = gap * torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 0]]).double() + normal(3, 3)
+    report = check_layer(f'type: "{kind}" gce_param {{ q: 0.01 }}', [z, torch.tensor([1, 1, 2])])
+    assert report.passed and report.compared == 9, report
+
+
+@pytest.mark.parametrize("p_y", [0.3, 1e-25, 1e-100])
+@pytest.mark.parametrize("kind", ["MultinomialLogisticLoss", "MAELoss", "IMAELoss"])
+def test_losses_of_probabilities_are_right_where_p_y_is_below_their_bound(kind: str, p_y: float) -> None:
+    p = torch.tensor([[p_y, 1 - p_y - 0.1, 0.1], [0.2, 0.5, 0.3]]).double()
+    report = check_layer(f'type: "{kind}"', [p, torch.tensor([0, 1])])
+    assert report.passed and report.compared == 6, report
 
 
 def test_large_tensors_are_sampled() -> None:

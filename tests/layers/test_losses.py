@@ -12,8 +12,7 @@ from torch import Tensor
 
 from imae.layers.data.digits_data import load_digits
 from imae.layers.gradient_check import build_layer
-from imae.layers.layer import Saved, register, registry
-from imae.layers.loss.imae import SoftmaxWithIMAELoss
+from imae.layers.layer import Saved
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TRAIN
@@ -62,11 +61,11 @@ def mae(z: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def imae(T: float) -> Gradient:
-    """Equation 22: that of MAE times w_IMAE (21) over w_MAE (20)."""
+    """Equation 22: that of MAE times w_IMAE (21) over w_MAE (20), whose 1 - p_y is 5e-7 more in the authors' code."""
 
     def gradient(z: np.ndarray, y: np.ndarray) -> np.ndarray:
         p_y = probabilities(z, y)[2]
-        return mae(z, y) * np.exp(T * p_y * (1 - p_y)) / (4 * p_y * (1 - p_y))
+        return mae(z, y) * np.exp(T * p_y * (1 - p_y)) / (4 * p_y * (1 - p_y + 5e-7))
 
     return gradient
 
@@ -80,12 +79,20 @@ def gce(q: float) -> Gradient:
     return gradient
 
 
+GAPS = np.concatenate([np.linspace(0, 120, 49), [150, 500, 1000]])
+"""Between two logits: p_y underflows from 88 to 104 in float32, from 708 to 745 in float64."""
+
 PAPER = [
     ('type: "SoftmaxWithLoss"', cce, lambda p: 2 * (1 - p)),  # weight: equation 19
     ('type: "SoftmaxWithMAELoss"', mae, lambda p: 4 * p * (1 - p)),  # 20
-    ('type: "SoftmaxWithIMAELoss"', imae(8), lambda p: np.exp(8 * p * (1 - p))),  # 21, T = 8 unless given
-    ('type: "SoftmaxWithIMAELoss" imae_param { T: 0.5 }', imae(0.5), lambda p: np.exp(0.5 * p * (1 - p))),
-    ('type: "SoftmaxWithIMAELoss" imae_param { T: 0 }', imae(0), np.ones_like),
+    # 21, T = 8 unless given
+    ('type: "SoftmaxWithIMAELoss"', imae(8), lambda p: np.exp(8 * p * (1 - p)) * (1 - p) / (1 - p + 5e-7)),
+    (
+        'type: "SoftmaxWithIMAELoss" imae_param { T: 0.5 }',
+        imae(0.5),
+        lambda p: np.exp(0.5 * p * (1 - p)) * (1 - p) / (1 - p + 5e-7),
+    ),
+    ('type: "SoftmaxWithIMAELoss" imae_param { T: 0 }', imae(0), lambda p: (1 - p) / (1 - p + 5e-7)),
     ('type: "SoftmaxWithGCELoss" gce_param { q: 0.5 }', gce(0.5), lambda p: 2 * np.sqrt(p) * (1 - p)),
 ]
 paper = pytest.mark.parametrize(("text", "gradient", "weight"), PAPER, ids=[text for text, _, _ in PAPER])
@@ -122,7 +129,7 @@ def test_weight_of_a_sample_is_the_l1_norm_of_its_gradient(
 ) -> None:
     z, y = sample
     _, dz = run(f"{text} {SUM}", torch.tensor(z), torch.tensor(y))
-    np.testing.assert_allclose(dz.abs().sum(1), weight(probabilities(z, y)[2][:, 0]), 1e-9)
+    np.testing.assert_allclose(dz.abs().sum(1), weight(probabilities(z, y)[2][:, 0]), 1e-8)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +158,53 @@ def test_gce_is_half_of_mae_at_q_1_and_tends_to_cce_at_q_0() -> None:
         torch.testing.assert_close(dz, factor * expected_dz, rtol=rtol, atol=1e-15)
 
 
+def log_space_gce(z: np.ndarray, q: float) -> tuple[np.ndarray, np.ndarray]:
+    """Value and L1 norm of the gradient of each sample of label 0, in float64."""
+    log_p = z[:, 0] - np.logaddexp.reduce(z, 1)
+    log_rest = np.logaddexp.reduce(z[:, 1:], 1) - np.logaddexp.reduce(z, 1)
+    return -np.expm1(q * log_p) / q, 2 * np.exp(q * log_p + log_rest)
+
+
+@pytest.mark.parametrize("q", [1e-6, 0.01, 0.05, 0.3, 0.7, 1])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-5), (torch.float64, 1e-11)])
+def test_gce_is_exact_from_log_p_y_at_every_gap_of_the_logits(q: float, dtype: torch.dtype, rtol: float) -> None:
+    y = torch.zeros(len(GAPS)).long()
+    for sign in (1, -1):
+        z = np.stack([0 * GAPS, sign * GAPS, 0 * GAPS - 2000], 1)
+        value, dz = run(f'type: "SoftmaxWithGCELoss" gce_param {{ q: {q} }} {SUM}', torch.tensor(z, dtype=dtype), y)
+        values, norms = log_space_gce(z, float(np.float32(q)))
+        np.testing.assert_allclose(value, values.sum(), rtol)
+        np.testing.assert_allclose(dz.abs().sum(1), norms, rtol, 4 * torch.finfo(dtype).eps)  # of p_y - 1
+
+
+def test_gce_with_a_small_q_where_p_y_underflows() -> None:
+    value, dz = run('type: "SoftmaxWithGCELoss" gce_param { q: 0.01 }', torch.tensor([[0.0, 105.0]]), torch.tensor([0]))
+    assert float(value) == pytest.approx(65.0, abs=0.01)
+    assert dz[0].tolist() == pytest.approx([-0.350, 0.350], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["GCELoss", "IMAELoss"])
+@pytest.mark.parametrize("gap", [0.0, 30.0, 50.0, 80.0, 87.0])
+def test_a_loss_on_probabilities_is_right_as_far_as_p_y_is_a_float(kind: str, gap: float) -> None:
+    z, settings_text = torch.tensor([[0.0, gap]]), "gce_param { q: 0.01 }" if kind == "GCELoss" else ""
+    softmax_layer, saved = build_layer('type: "Softmax"', [(1, 2)]), {}
+    value, dp = run(f'type: "{kind}" {settings_text}', softmax_layer.forward([z], saved)[0], torch.tensor([0]))
+    (dz,) = softmax_layer.backward([dp], saved, [True])
+    expected, expected_dz = run(f'type: "SoftmaxWith{kind}" {settings_text}', z.double(), torch.tensor([0]))
+    torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(dz.double(), expected_dz, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("gap", [-1000.0, -105.0, 105.0, 1000.0])
+@pytest.mark.parametrize("kind", ["MAELoss", "GCELoss", "IMAELoss", "MultinomialLogisticLoss"])
+def test_a_loss_on_probabilities_is_finite_where_p_y_is_0_or_1(kind: str, gap: float) -> None:
+    softmax_layer, saved = build_layer('type: "Softmax"', [(1, 2)]), {}
+    p = softmax_layer.forward([torch.tensor([[0.0, gap]])], saved)[0]
+    value, dp = run(f'type: "{kind}" gce_param {{ q: 0.01 }}', p, torch.tensor([0]))
+    assert value.isfinite() and dp.isfinite().all()
+    assert softmax_layer.backward([dp], saved, [True])[0].isfinite().all()
+
+
 def test_truncated_gce_prunes_from_its_iteration_on() -> None:
     """A sample with p_y <= k then has the value (1 - k^q) / q and gives no gradient."""
     z, y = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).double(), torch.tensor([0, 0])
@@ -169,47 +223,73 @@ def test_truncated_gce_prunes_from_its_iteration_on() -> None:
 
 
 def log_space_imae(z: np.ndarray, y: np.ndarray, T: float = 8) -> np.ndarray:
-    """w/2 (r - onehot(y)), in float64 and free of quotients of what may be 0."""
+    """w/2 (r - onehot(y)) d / (d + 5e-7), in float64 and free of quotients of what may be 0."""
     onehot = np.eye(z.shape[1])[y]
     others = np.where(onehot == 1, -np.inf, z)
     log_odds = (z * onehot).sum(1) - np.logaddexp.reduce(others, 1)
     p_y = 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
     rest = 1 / (1 + np.exp(np.clip(log_odds, -700, 700)))
-    return (np.exp(T * p_y * rest) / 2)[:, None] * (softmax(others) - onehot)
+    half = np.exp(T * p_y * rest) / 2 * rest / (rest + 5e-7)
+    return half[:, None] * (softmax(others) - onehot)
 
 
 @settings(max_examples=100, deadline=None)
 @given(sample=samples(scale=1e4))
-def test_imae_is_exact_for_any_logits_and_0_where_p_y_is_1_in_float32(sample: tuple[np.ndarray, np.ndarray]) -> None:
+def test_imae_is_exact_for_any_logits(sample: tuple[np.ndarray, np.ndarray]) -> None:
     z, y = sample
     _, dz = run(f'type: "SoftmaxWithIMAELoss" {SUM}', torch.tensor(z, dtype=torch.float32), torch.tensor(y))
-    p_y = torch.softmax(torch.tensor(z, dtype=torch.float32), 1).numpy()[range(len(y)), y]
-    expected = np.where((p_y == 1)[:, None], 0.0, log_space_imae(z, y))
-    np.testing.assert_allclose(dz, expected, 1e-4, 1e-6)
-    assert not dz.numpy()[p_y == 1].any()
-    norm = np.abs(dz.numpy()).sum(1)
-    assert (norm[p_y < 1] > 0.99).all()
+    np.testing.assert_allclose(dz, log_space_imae(z, y), 1e-4, 1e-6)
 
 
-@pytest.mark.parametrize(
-    ("margin", "weight"), [(-1e4, 1), (-200, 1), (-50, 1), (0, math.exp(2)), (16, 1), (18, 0), (1e4, 0)]
-)
-def test_imae_along_the_margin(margin: float, weight: float) -> None:
-    """p_y = 1 / (1 + exp(-margin)): e^-16 below 1 is seen in float32 (eps/2 = e^-16.6), e^-18 rounds to 1."""
-    _, dz = run(f'type: "SoftmaxWithIMAELoss" {SUM}', torch.tensor([[margin, 0.0]]), torch.tensor([0]))
-    torch.testing.assert_close(dz, weight / 2 * torch.tensor([[-1.0, 1.0]]), rtol=1e-5, atol=0)
+@pytest.mark.parametrize("T", [0, 0.5, 8, 16])
+def test_imae_in_float32_is_right_at_every_gap_of_the_logits(T: float) -> None:
+    """On both sides: within 2e-5 of float64, and within 1e-31 where float32 ends, at d = 1e-38 (over 5e-7)."""
+    for sign in (1, -1):
+        z, y = np.stack([sign * GAPS, 0 * GAPS, 0 * GAPS - 1], 1).astype(np.float32), np.zeros(len(GAPS), int)
+        _, dz = run(f'type: "SoftmaxWithIMAELoss" imae_param {{ T: {T} }} {SUM}', torch.from_numpy(z), torch.tensor(y))
+        assert dz.isfinite().all()
+        np.testing.assert_allclose(dz, log_space_imae(z.astype(float), y, T), 2e-5, 1e-31)
 
 
-def test_where_imae_lets_go_is_the_same_in_float64() -> None:
-    for margin, weight in ((16.0, 1.0), (18.0, 0.0)):
-        _, dz = run(f'type: "SoftmaxWithIMAELoss" {SUM}', torch.tensor([[margin, 0.0]]).double(), torch.tensor([0]))
-        assert float(dz.abs().sum()) == pytest.approx(weight, abs=1e-5)
+@pytest.mark.parametrize("kind", ["SoftmaxWithIMAELoss", "IMAELoss"])
+@pytest.mark.parametrize(("settings_text", "half"), [("", 5e-7), ("epsilon: 0.02", 0.01), ("epsilon: 1e-3", 5e-4)])
+def test_imae_lets_go_softly_of_a_fitted_sample(kind: str, settings_text: str, half: float) -> None:
+    """By d / (d + epsilon/2): by a half where d = 1 - p_y is epsilon/2."""
+    d = half * torch.tensor([10, 1, 0.01], dtype=torch.float64)
+    z = torch.stack([-(d / (1 - d)).log(), torch.zeros(3).double()], 1)
+    softmax_layer, saved = build_layer('type: "Softmax"', [(3, 2)]), {}
+    p = softmax_layer.forward([z], saved)[0]
+    text = f'type: "{kind}" imae_param {{ {settings_text} }} {SUM}'
+    _, dz = run(text, p if kind == "IMAELoss" else z, torch.zeros(3).long())
+    if kind == "IMAELoss":
+        (dz,) = softmax_layer.backward([dz], saved, [True])
+    expected = torch.exp(8 * d * (1 - d)) * torch.tensor([10 / 11, 1 / 2, 1 / 101], dtype=torch.float64)
+    torch.testing.assert_close(dz.abs().sum(1), expected, rtol=1e-6, atol=0)
 
 
-def test_saturation_moves_where_imae_lets_go() -> None:
-    z = torch.tensor([[2.0, 0.0], [2.4, 0.0]])  # p_y = 0.88, 0.917
-    _, dz = run(f'type: "SoftmaxWithIMAELoss" imae_param {{ saturation: 0.1 }} {SUM}', z, torch.tensor([0, 0]))
-    assert dz[0].all() and not dz[1].any()
+def test_imae_with_epsilon_0_is_the_equation_as_it_stands() -> None:
+    z = torch.tensor([[0.0, 0.0], [20.0, 0.0], [1000.0, 0.0]])
+    _, dz = run(f'type: "SoftmaxWithIMAELoss" imae_param {{ epsilon: 0 }} {SUM}', z, torch.zeros(3))
+    torch.testing.assert_close(dz.abs().sum(1), torch.tensor([math.exp(2), 1, 1]), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["SoftmaxWithIMAELoss", "IMAELoss"])
+@pytest.mark.parametrize("normalization", ["VALID", "FULL", "BATCH_SIZE", "NONE"])
+def test_normalize_by_weights_divides_the_gradient_by_the_weights_of_the_samples_that_count(
+    kind: str, normalization: str
+) -> None:
+    """As the authors' code; the value stays the mean, and the loss weight multiplies both."""
+    z = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double()
+    x, y = (torch.softmax(z, 1) if kind == "IMAELoss" else z), torch.tensor([0, 1, 2, 3, 1, 0])
+    loss_param = f"loss_param {{ ignore_label: 1 normalization: {normalization} }}"
+    value, dx = run(f'type: "{kind}" imae_param {{ normalize_by: WEIGHTS }} {loss_param}', x, y, top_diff=2.5)
+    expected, _ = run(f'type: "{kind}" {loss_param}', x, y)
+    _, total = run(f'type: "{kind}" loss_param {{ ignore_label: 1 normalization: NONE }}', x, y)
+    p_y = torch.softmax(z, 1)[range(6), y][y != 1]
+    assert torch.equal(value, expected)
+    torch.testing.assert_close(dx, 2.5 * total / torch.exp(8 * p_y * (1 - p_y)).sum())
+    _, dx = run(f'type: "{kind}" imae_param {{ normalize_by: WEIGHTS }} {loss_param}', x, torch.ones(6))
+    assert not dx.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -221,21 +301,7 @@ def test_extreme_logits_give_finite_values_and_gradients(kind: str, dtype: torch
         assert value.isfinite() and dz.isfinite().all()
 
 
-def literal_weight(self: SoftmaxWithIMAELoss, p_y: Tensor) -> Tensor:
-    """Equation 21 as it stands, which never lets go of a sample."""
-    return torch.exp(self.T * p_y * (1 - p_y))
-
-
-@pytest.fixture
-def literal_imae() -> object:
-    """IMAE that takes equations 21 and 22 literally, registered as a layer for one test."""
-    literal = type("LiteralIMAELoss", (SoftmaxWithIMAELoss,), {"type": "LiteralIMAELoss", "weight": literal_weight})
-    register(literal)
-    yield literal
-    del registry["LiteralIMAELoss"]
-
-
-def trained_on_noisy_digits(loss: str, iterations: int = 1000, rate: float = 0.15) -> tuple[float, float]:
+def trained_on_noisy_digits(epsilon: float, iterations: int = 1000, rate: float = 0.15) -> tuple[float, float]:
     """Train a small net with 50 % label noise; return its accuracy on the intact test labels, and its largest logit."""
     generator = torch.Generator().manual_seed(0)
     images, labels = load_digits(True)
@@ -250,7 +316,8 @@ def trained_on_noisy_digits(loss: str, iterations: int = 1000, rate: float = 0.1
         layer {{ name: "relu" type: "ReLU" bottom: "h" top: "h" }}
         layer {{ name: "scores" type: "InnerProduct" bottom: "h" top: "z"
           inner_product_param {{ num_output: 10 weight_filler {{ type: "msra" }} }} }}
-        layer {{ name: "loss" type: "{loss}" bottom: "z" bottom: "y" top: "loss" }}
+        layer {{ name: "loss" type: "SoftmaxWithIMAELoss" bottom: "z" bottom: "y" top: "loss"
+          imae_param {{ epsilon: {epsilon} }} }}
         """),
         TRAIN,
     )
@@ -268,10 +335,10 @@ def trained_on_noisy_digits(loss: str, iterations: int = 1000, rate: float = 0.1
     return float((z.argmax(1) == labels).float().mean()), float(z.abs().max())
 
 
-def test_training_with_noisy_labels_does_not_collapse_as_the_literal_form_does(literal_imae: object) -> None:
+def test_training_with_noisy_labels_does_not_collapse_as_the_literal_form_does() -> None:
     """With 10 other seeds: accuracy 80 to 91 %, logits up to 61; literally 26 to 68 %, logits from 140,000 on."""
-    accuracy, largest = trained_on_noisy_digits("SoftmaxWithIMAELoss")
-    literal_accuracy, literal_largest = trained_on_noisy_digits("LiteralIMAELoss")
+    accuracy, largest = trained_on_noisy_digits(1e-6)
+    literal_accuracy, literal_largest = trained_on_noisy_digits(0)
     assert accuracy > 0.75 and largest < 200
     assert literal_accuracy < accuracy - 0.1 and literal_largest > 10_000
 
@@ -415,8 +482,9 @@ def test_a_vanishing_probability_costs_as_much_as_caffe_says() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('type: "SoftmaxWithIMAELoss" imae_param { T: -1 }', "T must not be negative, not -1"),
-        ('type: "IMAELoss" imae_param { saturation: 1 }', r"saturation must lie in \[0, 1\), not 1"),
+        ('type: "SoftmaxWithIMAELoss" imae_param { T: -1 }', "T must be 0 or a finite number above it, not -1"),
+        ('type: "IMAELoss" imae_param { T: inf }', "T must be 0 or a finite number above it, not inf"),
+        ('type: "IMAELoss" imae_param { epsilon: -1 }', "epsilon must be 0 or a finite number above it, not -1"),
         ('type: "SoftmaxWithGCELoss" gce_param { q: 0 }', r"q must lie in \(0, 1\], not 0"),
         ('type: "GCELoss" gce_param { q: 1.5 }', r"q must lie in \(0, 1\], not 1.5"),
         ('type: "SoftmaxWithGCELoss" gce_param { k: 1 }', r"k must lie in \[0, 1\), not 1"),

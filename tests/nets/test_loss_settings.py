@@ -15,6 +15,10 @@ INPUTS = 'layer { name: "x" type: "Input" top: "x" top: "y" input_param { shape 
     [
         ('type: "SoftmaxWithIMAELoss"', "SoftmaxWithIMAELoss, T = 8"),
         ('type: "SoftmaxWithIMAELoss" imae_param { T: 0.5 }', "SoftmaxWithIMAELoss, T = 0.5"),
+        (
+            'type: "IMAELoss" imae_param { normalize_by: WEIGHTS }',
+            "IMAELoss, T = 8, epsilon = 1e-06, normalize_by = WEIGHTS",
+        ),
         ('type: "GCELoss" gce_param { k: 0.25 }', "GCELoss, q = 0.7, k = 0.25"),
         (
             'type: "SoftmaxWithLoss" loss_weight: 0.5 loss_param { normalization: FULL ignore_label: 1 }',

@@ -50,7 +50,9 @@ layer { name: "frozen" type: "InnerProduct" bottom: "again" top: "frozen" param 
   inner_product_param { num_output: 20 weight_filler { type: "xavier" } } }
 layer { name: "ip" type: "InnerProduct" bottom: "frozen" top: "ip"
   inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" exclude { stage: "weights" } }
+layer { name: "loss" type: "SoftmaxWithIMAELoss" bottom: "ip" bottom: "label" top: "loss" include { stage: "weights" }
+  imae_param { normalize_by: WEIGHTS } }
 layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include { phase: TEST } }
 """
 NORM = 'layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }'
@@ -58,7 +60,13 @@ SOLVER = """
 net: "net.prototxt" base_lr: 0.05 momentum: 0.9 weight_decay: 0.001 lr_policy: "fixed" random_seed: 5 max_iter: 8
 display: 4 average_loss: 2 test_iter: 5 test_interval: 4 snapshot: 4 snapshot_prefix: "run"
 """
-CASES = {"plain": "", "clipped": "clip_gradients: 0.05", "several passes": "iter_size: 2", "resumed": ""}
+CASES = {
+    "plain": "",
+    "clipped": "clip_gradients: 0.05",
+    "several passes": "iter_size: 2",
+    "resumed": "",
+    "by weights": 'train_state { stage: "weights" }',
+}
 
 
 def enter(folder: Path, batch: int = BATCH, norm: str = "") -> None:
