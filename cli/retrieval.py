@@ -63,9 +63,9 @@ def retrieval(
 
 
 def _read_features(path: Path) -> "np.ndarray":
-    import numpy as np
+    from imae.layers.data.number_file import map_numbers
 
-    try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as a .npy file: {error}") from error
+    rows = map_numbers(path)
+    if rows.ndim != 2:
+        raise InputError(f"{path}: holds an array of shape {rows.shape}, expected a row of features for each frame")
+    return rows

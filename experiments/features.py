@@ -1,10 +1,11 @@
 """Runs a net over all images of its data layer and keeps one blob of each: the features that retrieval compares."""
 
+import contextlib
 import hashlib
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,15 +96,15 @@ class _Table:
 
     def __init__(self, output: Path, shape: tuple[int, ...], fingerprint: str, batch: int) -> None:
         """Open the file, with the whole batches that an earlier run left in it."""
+        if output.is_dir():
+            raise InputError(f"{output}: cannot be written: it is a folder")
         self._output = output
         self._path = output.with_name(f"{output.name}.{fingerprint}.partial")
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
         start, row = len(header.getvalue()), 4 * math.prod(shape[1:])
-        try:
+        with self._naming_the_output():
             self._file = self._path.open("a+b")
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written: {error.strerror or error}") from error
         size = self._file.seek(0, os.SEEK_END)
         self.rows = max(size - start, 0) // row // batch * batch
         self._file.truncate(start + self.rows * row if size >= start else 0)
@@ -112,15 +113,25 @@ class _Table:
 
     def append(self, rows: np.ndarray) -> None:
         """Write more rows."""
-        self._file.write(np.ascontiguousarray(rows, "<f4").tobytes())
-        self._file.flush()
+        with self._naming_the_output():
+            self._file.write(np.ascontiguousarray(rows, "<f4").tobytes())
+            self._file.flush()
         self.rows += len(rows)
 
     def finish(self) -> None:
         """Give the file the name of the output."""
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._path.replace(self._output)
+        with self._naming_the_output():
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._path.replace(self._output)
+
+    @contextlib.contextmanager
+    def _naming_the_output(self) -> Iterator[None]:
+        """Name the file that the user asked for, not the one that stands in for it."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self._output}: cannot be written: {error.strerror or error}") from error
 
 
 def _reading(data: Path | None, param: NetParameter, model: Path) -> NetParameter:

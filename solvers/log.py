@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.files import read_bytes, write_atomically
 
 _NAMED = 5
 """Lines that a warning names, at most."""
@@ -105,7 +105,7 @@ def _parse_metrics(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], 
     """Return the records, and by line what else there is, but for a last line without an end."""
     records: list[dict[str, Any]] = []
     others: dict[int, str] = {}
-    *lines, unfinished = Path(path).read_bytes().split(b"\n")
+    *lines, unfinished = read_bytes(path).split(b"\n")
     for number, line in enumerate([*lines, unfinished], 1):
         try:
             record = json.loads(line)

@@ -449,6 +449,7 @@ class Solver:
             Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{Path(self.prefix).parent}: cannot be created: {error.strerror}") from error
+        clear_leftovers(Path(self.prefix).parent, f"{Path(self.prefix).name}_iter_")
         self.log = Log(self.prefix, show, folder=folder)
 
     # Displays

@@ -12,7 +12,7 @@ from torch import Tensor
 from imae.layers.data.image_set import ImageSetData
 from imae.layers.layer import register
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes
+from imae.prototxt_like.files import check_regular, read_bytes
 
 _FOLDERS = {"cifar-10-batches-py": "data_batch_1", "cifar-10-batches-bin": "data_batch_1.bin"}
 """The published folders, each with a file by which it is known."""
@@ -74,6 +74,9 @@ def _load_pickled(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
     class Cifar10(CIFAR10):  # type: ignore[misc]
         base_folder = ""
 
+    for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list):
+        if (folder / name).exists():
+            check_regular(folder / name)  # torchvision would wait for a pipe
     try:
         dataset = Cifar10(folder, train=train)
     except (OSError, RuntimeError) as error:

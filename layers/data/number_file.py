@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes
+from imae.prototxt_like.files import open_regular, read_bytes
 
 Numbers = NDArray[Any]
 CheckShape = Callable[[tuple[int, ...]], None]
@@ -22,6 +22,11 @@ _WITH_KEYS = (".npz", ".npy", ".pt", ".pth")
 """Files that may hold several arrays under names."""
 _MAGIC_OF_OLD_PT = 0x1950A86A20F9469CFC6C
 """The first of the pickles in what torch.save wrote before it wrote zip files."""
+
+_LARGEST_HEADER = 2**16
+"""Bytes of a .npy file's header that are read; NumPy refuses long ones itself."""
+_MOST_AXES = 64
+"""NumPy's limit."""
 
 
 def split_key(name: str) -> tuple[str, str]:
@@ -89,30 +94,59 @@ def _from_npz(path: str, key: str, content: bytes, check_shape: CheckShape) -> N
         if key not in names:
             raise _no_key(path, names)
         with archive.open(f"{key}.npy") as file:
-            array = _from_npy(file, check_shape)
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{key} holds Python objects")
+            array: Numbers = _from_npy(file, check_shape, objects=False)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{path}:{key}: holds {array.dtype} values, expected numbers")
     return array
 
 
-def _from_npy(file: IO[bytes], check_shape: CheckShape) -> Any:
-    """Return an array or, where it holds Python objects, the one object that it must be."""
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(file)
+def _from_npy(file: IO[bytes], check_shape: CheckShape, *, objects: bool = True) -> Any:
+    """Return an array or, where it holds Python objects and may, the one object that it must be."""
+    shape, fortran, dtype = _read_header(file)
     if dtype.hasobject:
-        found = _unpickle(file.read())
+        found = _unpickle(file.read()) if objects else None
         if isinstance(found, list) and len(found) == 1 and shape == ():
             return found[0]
         raise ValueError("an array of Python objects")
-    if any(length < 0 for length in shape):
-        raise ValueError(f"an array of shape {shape}")
     check_shape(shape)
     size = math.prod(shape) * dtype.itemsize
     data = file.read(size)
     if len(data) < size:
         raise ValueError(f"{len(data)} bytes for an array of shape {shape}, which needs {size}")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read what a .npy file begins with: shape, whether it is in Fortran's order, and type.
+
+    NumPy's own functions would read a header of any size that a file claims, gigabytes of a small .npz.
+    """
+    head = file.read(len(np.lib.format.MAGIC_PREFIX) + 2)
+    version = np.lib.format.read_magic(io.BytesIO(head))
+    size = file.read(2 if version == (1, 0) else 4)
+    header = file.read(min(int.from_bytes(size, "little"), _LARGEST_HEADER))
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(io.BytesIO(size + header))
+    if any(not 0 <= length < 2**63 for length in shape) or len(shape) > _MOST_AXES:
+        raise ValueError(f"an array of shape {shape}")
+    return shape, fortran, dtype
+
+
+def map_numbers(path: str | Path) -> Numbers:
+    """Return the array of a .npy file as a map of the file, read as it is used: for more than memory holds.
+
+    Raises InputError, naming the file, if it is missing, damaged, or holds anything but integers or floats.
+    """
+    with open_regular(path) as file, _naming(str(path)):
+        shape, fortran, dtype = _read_header(file)
+        if dtype.kind not in "iuf":
+            raise InputError(f"{path}: holds {dtype} values, expected numbers")
+        start, size = file.tell(), math.prod(shape) * dtype.itemsize
+        if (found := file.seek(0, io.SEEK_END) - start) < size:
+            raise ValueError(f"{found} bytes for an array of shape {shape}, which needs {size}")
+        if not size:
+            return np.zeros(shape, dtype)
+        return np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
 
 
 def _from_pt(content: bytes) -> Any:

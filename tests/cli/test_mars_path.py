@@ -97,3 +97,18 @@ def test_training_does_not_begin_without_its_frames(imae: Imae, folder: Path, mi
     assert outcome.status == 1
     assert outcome.err.startswith('imae: error: layer "data" (MarsData): ')
     assert f"MARS/{missing}: " in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_features_that_are_no_table_or_cannot_be_written_are_one_line_each(imae: Imae, folder: Path) -> None:
+    write_miniature(folder / "MARS", unseen=False)
+    np.save("one.npy", np.float32(1))
+    outcome = imae("retrieval", "--features", "one.npy", "--info", "MARS/info")
+    assert outcome.status == 1
+    assert outcome.err == (
+        "imae: error: one.npy: holds an array of shape (), expected a row of features for each frame\n"
+    )
+    assert imae("train", "--solver", "solver.prototxt", "--cpu", "--iterations", 1).status == 0
+    Path("features.npy").mkdir()
+    outcome = imae(*EXTRACT, "small_iter_1.caffemodel")
+    assert (outcome.status, "partial" in outcome.err) == (1, False)
+    assert "features.npy: cannot be written: it is a folder" in outcome.err

@@ -144,7 +144,7 @@ def test_a_user_is_told_what_is_wrong(model: Path, change: tuple[str, str] | Non
 
 
 def test_places_that_do_not_exist_are_named(model: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere/f\.npy\.\w+\.partial: cannot be written: No such file"):
+    with pytest.raises(InputError, match=r"nowhere/f\.npy: cannot be written: No such file"):
         extract(model, name="nowhere/f.npy")
     with pytest.raises(InputError, match=r"has no data layer with a source that .* could replace"):
         extract(model, data=Path("elsewhere"))

@@ -399,3 +399,10 @@ def test_solving_holds_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     solver.solve()
     assert len(refusals) == 2
     other.solve()
+
+
+def test_what_a_killed_training_left_of_a_snapshot_goes_with_the_next_training(tmp_path: Path) -> None:
+    left = tmp_path / f"run_iter_7.caffemodel.{2**22 + 1}.tmp"
+    left.write_bytes(b"half")
+    create_solver(tmp_path, "max_iter: 1")
+    assert not left.exists()

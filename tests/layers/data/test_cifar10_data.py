@@ -1,5 +1,6 @@
 """CIFAR-10 from the files its authors publish."""
 
+import os
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -117,3 +118,9 @@ def test_a_download_is_advised_only_where_it_is_a_setting(make: Make, tmp_path: 
         make('type: "Cifar10Data" top: "data" cifar10_data_param { batch_size: 1 source: "nowhere" }')
     with pytest.raises(InputError, match=r"unpack the archive .* there$"):
         load_cifar10(tmp_path / "nowhere", True)
+
+
+def test_a_pipe_in_the_folder_is_named_and_not_waited_for(make: Make, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data_batch_1")
+    with pytest.raises(InputError, match="data_batch_1: is a named pipe, expected a regular file"):
+        load_cifar10(tmp_path, True)

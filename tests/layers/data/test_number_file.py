@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from imae.layers.data.label_noise import load_labels, load_matrix
+from imae.layers.data.number_file import map_numbers
 from imae.prototxt_like.errors import InputError
 
 LABELS = np.arange(20) % 10
@@ -155,3 +156,78 @@ def test_a_text_repeated_by_reference_is_not_expanded(tmp_path: Path) -> None:
         archive.writestr("x/data.pkl", b"\x80\x02(" + once + again * 1000 + b"l.")
     with pytest.raises(InputError, match="no array as NumPy pickles it"):
         load_labels(tmp_path / "x.pt:a", 20, 10)
+
+
+def large_header() -> bytes:
+    return b"\x93NUMPY\x02\x00" + (2**28).to_bytes(4, "little") + b" " * 2**28
+
+
+def objects() -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+    return file.getvalue() + b" " * 2**28
+
+
+def other_shape() -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (2**25,)})
+    return file.getvalue() + bytes(2**28)
+
+
+@pytest.mark.parametrize("content", [large_header, objects, other_shape])
+def test_a_small_npz_is_not_expanded_to_what_no_label_needs(content: Callable[[], bytes], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.npy", content())
+    assert (tmp_path / "bomb.npz").stat().st_size < 2**19
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"bomb\.npz"):
+        load_labels(f"{tmp_path}/bomb.npz:labels", 20, 10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+@pytest.mark.parametrize("shape", [(2**40, 2**40, 0), (-1,), (2**63,), (1,) * 65])
+def test_a_shape_that_no_array_can_have_is_an_error(shape: tuple[int, ...], tmp_path: Path) -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    (tmp_path / "labels.npy").write_bytes(file.getvalue() + bytes(4))
+    for read in (lambda path: load_labels(path, 20, 10), map_numbers):
+        with pytest.raises(InputError, match=r"labels\.npy: holds"):
+            read(tmp_path / "labels.npy")
+
+
+def test_a_map_of_a_file_is_its_array(tmp_path: Path) -> None:
+    for array in (np.arange(6.0).reshape(2, 3), np.asfortranarray(np.ones((3, 2), np.float32)), np.zeros((0, 4))):
+        np.save(tmp_path / "array.npy", array)
+        found = map_numbers(tmp_path / "array.npy")
+        np.testing.assert_array_equal(found, array)
+        assert found.dtype == array.dtype
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no array of numbers"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", "holds no array of numbers"),
+        (b"\x93NUMPY\x09\x00\x10\x00{", "holds no array of numbers"),
+        (b"\x93NUMPY\x01\x00" + (9000).to_bytes(2, "little") + b"(" * 9000, "holds no array of numbers"),
+    ],
+)
+def test_a_header_that_is_none_is_an_error(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "array.npy").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        map_numbers(tmp_path / "array.npy")
+
+
+def test_a_map_of_no_numbers_or_of_a_cut_file_is_an_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "text.npy", np.array(["a"]))
+    with pytest.raises(InputError, match=r"text\.npy: holds <U1 values, expected numbers"):
+        map_numbers(tmp_path / "text.npy")
+    np.save(tmp_path / "whole.npy", np.ones((10, 10)))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:-1])
+    with pytest.raises(InputError, match="799 bytes for an array of shape"):
+        map_numbers(tmp_path / "cut.npy")
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(InputError, match="is a named pipe"):
+        map_numbers(tmp_path / "pipe.npy")
