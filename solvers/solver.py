@@ -18,6 +18,7 @@ from imae.nets.state import check_stages, named_stages
 from imae.nets.storage import as_array, copy_array
 from imae.prototxt_like.binary import check_snapshot_size, open_caffemodel, open_solverstate, write_solverstate
 from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.files import clear_leftovers
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_net, read_solver
