@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST, LARGEST_SEED, Level, Stage, load_torch, stages
+from imae.cli.options import LARGEST, LARGEST_SEED, Level, Stage, Threads, load_torch, stages
 from imae.cli.table import print_table
 
 
@@ -31,6 +31,7 @@ def check_gradients(
     ] = 0,
     level: Level = 0,
     stage: Stage = "",
+    threads: Threads = None,
 ) -> None:
     """Check the gradients of a net's layers against finite differences, in double precision.
 
@@ -39,7 +40,7 @@ def check_gradients(
 
     [bold]imae check-gradients net.prototxt[/]
     """
-    load_torch()
+    load_torch(threads)
     import torch
 
     from imae.layers.gradient_check import check_net

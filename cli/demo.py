@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST_SEED, load_torch
+from imae.cli.options import LARGEST_SEED, Threads, load_torch
 
 
 def demo(
@@ -13,12 +13,13 @@ def demo(
         "digits-demo"
     ),
     seed: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of weights and order.")] = 1,
+    threads: Threads = None,
 ) -> None:
     """Train on digits with each loss, and compare: half of the labels are drawn anew, 42.7 % are then wrong.
 
     [bold]imae demo --output digits-demo[/]
     """
-    load_torch()
+    load_torch(threads)
     from rich.console import Console
 
     from imae.experiments.demo import run

@@ -2,7 +2,7 @@
 
 import typer
 
-from imae.cli.options import Gpu, choose_device, describe_device
+from imae.cli.options import Gpu, choose_device, describe_device, load_torch
 
 
 def devices(gpu: Gpu = "all") -> None:
@@ -10,6 +10,7 @@ def devices(gpu: Gpu = "all") -> None:
 
     [bold]imae devices[/]
     """
+    load_torch()
     import torch
 
     if gpu in (None, "", "all") and not torch.cuda.is_available():

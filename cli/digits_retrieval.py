@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST
+from imae.cli.options import LARGEST, load_torch
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 
@@ -39,6 +39,7 @@ def digits_retrieval(
 
     [bold]imae reproduce digits-retrieval --noise 20 --noise 50 --noise 80[/]
     """
+    load_torch()
     from imae.experiments.digits_retrieval import (
         ACCURACY_COLUMNS,
         RETRIEVAL_COLUMNS,

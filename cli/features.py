@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import Cpu, Gpu, Model, Plan, PlanOption, Precision, PrecisionOption, Weights, choose_device
+from imae.cli.options import (
+    Cpu,
+    Gpu,
+    Model,
+    Plan,
+    PlanOption,
+    Precision,
+    PrecisionOption,
+    Threads,
+    Weights,
+    choose_device,
+    load_torch,
+)
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import counted
 
@@ -26,6 +38,7 @@ def features(
     ] = None,
     gpu: Gpu = None,
     cpu: Cpu = False,
+    threads: Threads = None,
     precision: PrecisionOption = Precision.fp32,
     plan: PlanOption = Plan.fused,
 ) -> None:
@@ -35,6 +48,7 @@ def features(
 
     [bold]imae features --model net.prototxt --weights net.caffemodel --blob pool5/7x7_s1 --data MARS -o features.npy[/]
     """
+    load_torch(threads)
     device = choose_device(gpu, cpu)
     from imae.experiments.features import extract_features
     from imae.nets.memory import keep_freed_memory

@@ -80,16 +80,37 @@ PlanOption = Annotated[
 ]
 
 
-def load_torch() -> None:
-    """Import torch, whose many objects all live on, without a search for garbage among them, then or at exit."""
-    if "torch" in sys.modules:
-        return
-    gc.disable()
-    try:
-        import torch  # noqa: F401
-    finally:
-        gc.enable()
-    gc.freeze()
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="CPU threads; all cores without it. Results depend on it in rounding.",
+        show_default=False,
+    ),
+]
+
+
+def load_torch(threads: int | None = None) -> None:
+    """Import torch, whose many objects all live on, without a search for garbage among them, then or at exit.
+
+    It computes with as many `threads`, else with as many as OMP_NUM_THREADS says or there are cores; while they wait
+    for each other they leave the cores to other work.
+    """
+    if "torch" not in sys.modules:
+        gc.disable()
+        try:
+            import imae.layers  # which chooses how threads wait, then imports torch
+        finally:
+            gc.enable()
+        gc.freeze()
+        imae.layers.waiting.ask_for_short_slices()
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def stages(option: str) -> list[str]:
@@ -148,5 +169,7 @@ def describe_device(device: "torch.device") -> str:
 
     if device.type == "cuda":
         return f"GPU {device.index}, {torch.cuda.get_device_name(device)}"
+    from imae.layers.waiting import describe_waiting
+
     threads = torch.get_num_threads()
-    return f"CPU, {counted(threads, 'thread')}"
+    return f"CPU, {counted(threads, 'thread')}" + (f" {describe_waiting()}" if threads > 1 else "")

@@ -15,8 +15,10 @@ from imae.cli.options import (
     Precision,
     PrecisionOption,
     Stage,
+    Threads,
     Weights,
     choose_device,
+    load_torch,
     stages,
 )
 from imae.cli.progress import Display
@@ -30,6 +32,7 @@ def test(
     iterations: Iterations = 50,
     gpu: Gpu = None,
     cpu: Cpu = False,
+    threads: Threads = None,
     precision: PrecisionOption = Precision.fp32,
     plan: PlanOption = Plan.fused,
     level: Level = 0,
@@ -41,6 +44,7 @@ def test(
 
     [bold]imae test --model net.prototxt --weights net_iter_64000.caffemodel --iterations 100[/]
     """
+    load_torch(threads)
     device = choose_device(gpu, cpu, first_of_several=True)
     from imae.layers.data.data_layer import noise_lines
     from imae.nets.loss_settings import loss_settings

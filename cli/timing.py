@@ -20,8 +20,10 @@ from imae.cli.options import (
     Precision,
     PrecisionOption,
     Stage,
+    Threads,
     choose_device,
     describe_device,
+    load_torch,
     stages,
 )
 from imae.cli.progress import Display
@@ -41,6 +43,7 @@ def time(
     phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")] = Phase.train,
     gpu: Gpu = None,
     cpu: Cpu = False,
+    threads: Threads = None,
     precision: PrecisionOption = Precision.fp32,
     plan: PlanOption = Plan.fused,
     level: Level = 0,
@@ -52,6 +55,7 @@ def time(
 
     [bold]imae time --model net.prototxt --iterations 20[/]
     """
+    load_torch(threads)
     device = choose_device(gpu, cpu, first_of_several=True)
     import torch
 

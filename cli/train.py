@@ -27,8 +27,10 @@ from imae.cli.options import (
     Precision,
     PrecisionOption,
     Stage,
+    Threads,
     choose_device,
     describe_device,
+    load_torch,
     stages,
 )
 from imae.cli.progress import Display
@@ -80,6 +82,7 @@ def train(
     ] = False,
     gpu: Gpu = None,
     cpu: Cpu = False,
+    threads: Threads = None,
     iterations: Annotated[
         int | None,
         typer.Option(
@@ -148,6 +151,7 @@ def train(
     parallel = "WORLD_SIZE" in os.environ  # torchrun's
     first = not parallel or os.environ.get("RANK") == "0"
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) if parallel else None
+    load_torch(threads)
     device = choose_device(gpu, on_cpu, default_gpu=param.device_id, local_rank=local_rank)
     from imae.nets.memory import keep_freed_memory
     from imae.solvers.parallel import ParallelSolver, Processes

@@ -1,6 +1,10 @@
 """Every layer: forward, backward, shapes and ONNX form; importing this package registers them all."""
 
-from imae.layers import (  # noqa: F401
+from imae.layers.waiting import wait_passively
+
+wait_passively()  # before anything below loads torch
+
+from imae.layers import (  # noqa: E402, F401
     accuracy,
     batch_norm,
     concat,

@@ -77,6 +77,25 @@ def test_training_cost_is_recorded_and_drawn(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "cost.png").stat().st_size and (tmp_path / "cost.svg").stat().st_size
 
 
+def test_a_busy_machine_is_measured_beside_an_idle_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, where torch is loaded already: the ways to wait do not differ, but all is done."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(measuring, "_Process", measuring._Here)
+    monkeypatch.setattr("benchmarks.busy_machine.SETTLING", 0.0)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
+    try:
+        record = run("busy_machine", ["--depth", "8", "--batch", "2", "--busy", "1"], tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    assert [row["waiting"] for row in record["rows"]] == [
+        "passively, in short slices",
+        "spinning, as OpenMP does",
+        "one thread",
+    ]
+    for row in record["rows"]:
+        assert row["times"] == pytest.approx(row["busy_ms"] / row["idle_ms"])
+
+
 @pytest.mark.slow
 def test_training_is_compared_in_processes_whose_memory_is_measured(tmp_path: Path) -> None:
     """Against torch.compile too where there is a compiler, which takes a minute."""

@@ -1,0 +1,69 @@
+"""How the CPU's threads wait for each other and how many there are: chosen before torch loads its OpenMP.
+
+By default OpenMP's threads spin while they wait for the slowest of them. On a machine with other work that takes the
+time of just those that are waited for. Passive waiting sleeps instead, and leaves every sum as it is.
+`python -m benchmarks.busy_machine` measures both.
+"""
+
+import contextlib
+import ctypes
+import os
+import platform
+import struct
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""What says how OpenMP's threads wait; where one is set nothing is chosen."""
+SLICE = 100_000
+"""Nanoseconds that a thread asks for at a time: it gets no less of a core than by long slices, but sooner."""
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+"""The system call's number, by machine (Linux's asm/unistd_64.h and asm-generic/unistd.h)."""
+
+
+def wait_passively(environment: MutableMapping[str, str] = os.environ, *, loaded: bool | None = None) -> None:
+    """Have OpenMP's threads sleep while they wait, and be no more than the cores that this process may use.
+
+    Only before torch is `loaded`, and only where the environment does not say otherwise.
+    """
+    if "torch" in sys.modules if loaded is None else loaded:
+        return
+    if not any(name in environment for name in OF_THE_USER):
+        environment["OMP_WAIT_POLICY"] = "passive"
+    quota = quota_of_cores()
+    if quota is not None and "OMP_NUM_THREADS" not in environment and quota < (os.cpu_count() or 1):
+        environment["OMP_NUM_THREADS"] = str(quota)
+
+
+def ask_for_short_slices() -> None:
+    """Have this thread, and those that it starts, run in short slices of time, where Linux (6.12 and later) lets it.
+
+    Threads that meet many times in an iteration then wait less for one whose core has other work, too.
+    """
+    number = _SCHED_SETATTR.get(platform.machine()) if sys.platform == "linux" else None
+    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, SLICE, 0, 0)  # sched_setattr(2)
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).syscall(number, 0, ctypes.create_string_buffer(attributes, len(attributes)), 0)
+
+
+def quota_of_cores(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return how many cores' time a container's control group gives this process, rounded up; None without a limit."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (root / "cpu.max").read_text().split()
+        return max(1, -(-int(quota) // int(period)))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return max(1, -(-int(quota) // int(period))) if int(quota) > 0 else None
+    return None
+
+
+def describe_waiting(environment: MutableMapping[str, str] = os.environ) -> str:
+    """Return in a few words how threads wait."""
+    given = [f"{name}={environment[name]}" for name in OF_THE_USER if name in environment]
+    if given == ["OMP_WAIT_POLICY=passive"]:
+        return "waiting passively"
+    return f"waiting as {', '.join(given)} says" if given else "waiting as OpenMP does"
