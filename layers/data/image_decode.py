@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from imae.prototxt_like.errors import InputError
 
@@ -35,6 +35,8 @@ def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"an image of far more than {MOST_PIXELS:,} pixels, the most that is decoded") from error
+    except UnidentifiedImageError as error:  # whose own text has the address of an object
+        raise InputError(f"no image that can be decoded: {len(data)} bytes in no known format") from error
     except Exception as error:  # a damaged file makes each of Pillow's decoders raise errors of its own
         raise InputError(f"no image that can be decoded: {error}") from error
     if gray:

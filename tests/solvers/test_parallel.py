@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from imae.cli.options import choose_device
-from imae.layers.data.data_layer import DataLayer
+from imae.layers.data.data_layer import DataError, DataLayer
 from imae.nets.net import Net
 from imae.nets.parts import InParts
 from imae.prototxt_like.binary import blob_to_array, read_caffemodel, read_solverstate
@@ -27,7 +27,7 @@ from imae.prototxt_like.text import parse_solver
 from imae.solvers import parallel
 from imae.solvers.log import read_metrics
 from imae.solvers.parallel import ParallelSolver, Processes, ProcessLost, buckets
-from imae.solvers.solver import Solver
+from imae.solvers.solver import Solver, TrainingEnded
 
 BATCH = 8
 NET = """
@@ -342,6 +342,35 @@ def test_a_loss_in_mid_iteration_leaves_the_state_before_it(tmp_path: Path, monk
     monkeypatch.undo()
     solver._applied = [Hanging()]
     assert not solver._update_is_whole(patience=0.0)
+
+
+def test_data_that_cannot_be_read_ends_a_process_with_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the second of an iteration's passes, when running statistics and place in the data have moved on."""
+    enter(tmp_path / "here", norm=NORM)
+    settings = "test_interval: 1000 test_initialization: false iter_size: 2"
+    whole = ParallelSolver(solver_param(settings), Deserted(1000))
+    whole.step(3)
+    monkeypatch.setattr(ParallelSolver, "_update_is_whole", lambda self: True)
+    for claims in (True, False):
+        monkeypatch.setattr(Deserted, "first_to_claim", lambda self, what, claims=claims: claims)
+        solver = ParallelSolver(solver_param(settings), Deserted(1000))
+        forward, passes = solver.net.forward, iter([True] * 7)
+
+        def fail_at_last(forward: Any = forward, passes: Any = passes) -> Any:
+            if not next(passes, False):
+                raise DataError("db: cut")
+            return forward()
+
+        monkeypatch.setattr(solver.net, "forward", fail_at_last)
+        with pytest.raises(TrainingEnded, match="db: cut") as caught:
+            solver.step(5)
+        assert caught.value.speaks, "whichever process writes the snapshot, this one knows why"
+        assert caught.value.state == (Path("run_iter_3.solverstate") if claims else None)
+        assert torch.equal(solver.net.storage.data, whole.net.storage.data)
+    state = read_solverstate("run_iter_3.solverstate")
+    assert (state.iter, state.imae_state.train_forwards) == (3, whole.net.context.forwards) == (3, 12)
 
 
 def test_each_process_of_a_machine_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
