@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from imae.cli.messages import warn
+
 COMMANDS = frozenset({"train", "test", "time", "devices", "device-query"})
 """Those that Caffe has; `devices` is its `device_query`."""
 FLAGS = frozenset(
@@ -56,6 +58,12 @@ _NUMBERS = frozenset(
     }
 )
 _TEXTS = frozenset({"alsologtoemail", "log-backtrace-at", "log-dir", "log-link", "logmailer", "vmodule"})
+RENAMED: dict[tuple[str, str], list[str]] = {
+    ("time", "--plain"): ["--plan", "plain"],
+}
+"""By command and option, what an option of the last release is called now: it works for one release, with a warning. A
+value that followed the old name follows the new one. CHANGELOG.md says the same.
+"""
 _TRUE, _FALSE = ("1", "t", "true", "y", "yes"), ("0", "f", "false", "n", "no")
 
 
@@ -148,7 +156,8 @@ def normalise(command: Any, arguments: Sequence[str]) -> list[str]:
     if hasattr(subcommand, "commands"):
         return [name, *normalise(subcommand, arguments[1:])]
     flags = {_key(flag): flag for param in subcommand.params for flag in (*param.opts, *param.secondary_opts)}
-    return [name, *(_flag(argument, flags) for argument in arguments[1:])]
+    renamed = {_key(old): new for (of, old), new in RENAMED.items() if _key(of) == _key(name)}
+    return [name, *(word for argument in arguments[1:] for word in _words(argument, flags, renamed))]
 
 
 def _command_first(arguments: Sequence[str]) -> list[str]:
@@ -183,10 +192,13 @@ def _value(key: str, text: str) -> Any:
     return text
 
 
-def _flag(argument: str, flags: dict[str, str]) -> str:
+def _words(argument: str, flags: dict[str, str], renamed: dict[str, list[str]]) -> list[str]:
     name, equals, value = argument.partition("=")
-    known = flags.get(_key(name)) if argument.startswith("-") else None
-    return f"{known}{equals}{value}" if known else argument
+    key = _key(name) if argument.startswith("-") else ""
+    if new := renamed.get(key):
+        warn(f"{name} is called {' '.join(new)} now; the old name goes with the next release")
+        return [*new[:-1], f"{new[-1]}{equals}{value}"]
+    return [f"{flags[key]}{equals}{value}" if key in flags else argument]
 
 
 def _key(flag: str) -> str:
