@@ -20,14 +20,14 @@ class Dropout(Layer):
     def setup(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's."""
         self.ratio = self.param.dropout_param.dropout_ratio
-        if not 0 < self.ratio < 1:
+        if not 0 <= self.ratio < 1:
             raise self.error(f"dropout_ratio must lie between 0 and 1, not {self.ratio:g}")
         return bottoms
 
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """y = x mask / (1 - ratio)."""
         x = bottoms[0]
-        if not self.training:
+        if not self.training or not self.ratio:
             return [x]
         counter = self.context.counters(x.numel()).view(x.shape)
         kept = random_uniform(self.context.seed, self.name, counter) >= self.ratio
@@ -40,6 +40,6 @@ class Dropout(Layer):
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Identity."""
-        if self.training:
+        if self.training and self.ratio:
             raise self.error("has no ONNX form in phase TRAIN, in which it drops at random: leave out its phase: TRAIN")
         graph.node("Identity", bottoms, tops)

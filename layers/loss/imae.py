@@ -1,7 +1,5 @@
 """Improved mean absolute error (IMAE): the value of MAE, its gradient rescaled to the weight exp(T p_y (1 - p_y))."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -29,8 +27,8 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
         self.T, self.epsilon = param.T, param.epsilon
         self.by_weights = param.normalize_by == param.WEIGHTS
         for name, value in (("T", self.T), ("epsilon", self.epsilon)):
-            if not 0 <= value < math.inf:
-                raise self.error(f"imae_param.{name} must be 0 or a finite number above it, not {value:g}")
+            if not value >= 0:
+                raise self.error(f"imae_param.{name} must not be negative, not {value:g}")
         return super().setup(bottoms)
 
     def weight(self, p_y: Tensor) -> Tensor:

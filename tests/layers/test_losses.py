@@ -482,8 +482,8 @@ def test_a_vanishing_probability_costs_as_much_as_caffe_says() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('type: "SoftmaxWithIMAELoss" imae_param { T: -1 }', "T must be 0 or a finite number above it, not -1"),
-        ('type: "IMAELoss" imae_param { epsilon: -1 }', "epsilon must be 0 or a finite number above it, not -1"),
+        ('type: "SoftmaxWithIMAELoss" imae_param { T: -1 }', "T must not be negative, not -1"),
+        ('type: "IMAELoss" imae_param { epsilon: -1 }', "epsilon must not be negative, not -1"),
         ('type: "SoftmaxWithGCELoss" gce_param { q: 0 }', r"q must lie in \(0, 1\], not 0"),
         ('type: "GCELoss" gce_param { q: 1.5 }', r"q must lie in \(0, 1\], not 1.5"),
         ('type: "SoftmaxWithGCELoss" gce_param { k: 1 }', r"k must lie in \[0, 1\), not 1"),

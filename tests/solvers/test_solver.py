@@ -69,6 +69,37 @@ def test_each_learning_rate_policy(settings: str, expected) -> None:  # type: ig
 
 
 @pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        # All 0 in float32: exp(2000) overflows there.
+        ('lr_policy: "sigmoid" base_lr: 0.01 gamma: 0.5 stepsize: 4000', {0: 0.0, 9: 0.0, 4000: 0.005, 10**9: 0.01}),
+        ('lr_policy: "sigmoid" base_lr: 0.01 gamma: -0.5 stepsize: 2', {0: 0.00731059, 1: 0.00622459, 2: 0.005}),
+        ('lr_policy: "sigmoid" base_lr: 0.01 gamma: -0.5 stepsize: 4000', {0: 0.01, 10**9: 0.0}),
+        ('lr_policy: "step" base_lr: 0.1 gamma: 10 stepsize: 1', {2: 10, 500: math.inf, 2**31 - 1: math.inf}),
+        ('lr_policy: "exp" base_lr: 0.1 gamma: 2', {0: 0.1, 200: math.inf, 5000: math.inf}),
+        ('lr_policy: "exp" base_lr: 0.1 gamma: 0.5', {5000: 0.0}),
+        ('lr_policy: "multistep" base_lr: 0.1 gamma: 1e30 stepvalue: [1, 2]', {0: 0.1, 1: 1e29, 2: math.inf}),
+        ('lr_policy: "inv" base_lr: 0.1 gamma: 1 power: -1000', {0: 0.1, 5: math.inf}),
+        ('lr_policy: "inv" base_lr: 0.1 gamma: 1 power: 1000', {0: 0.1, 5: 0.0}),
+        ('lr_policy: "poly" base_lr: 0.1 power: -1 max_iter: 10', {0: 0.1, 5: 0.2, 10: math.inf, 20: math.inf}),
+        ('lr_policy: "poly" base_lr: 0.1 power: 0.5 max_iter: 10', {10: 0.0, 20: 0.0}),
+        ('lr_policy: "poly" base_lr: 0.1 power: 2', {0: 0.0}),
+        ('lr_policy: "exp" base_lr: 0 gamma: 2', {5000: 0.0}),
+    ],
+)
+def test_rates_end_in_0_or_infinity_as_caffes_float32_does(settings: str, rates: dict[int, float]) -> None:
+    param = parse_solver(settings)
+    check_policy(param)
+    assert {t: learning_rate(param, t) for t in rates} == pytest.approx(rates, rel=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["step", "exp", "inv", "multistep"])
+def test_a_negative_gamma_is_refused_by_all_policies_but_sigmoid(policy: str) -> None:
+    with pytest.raises(InputError, match="gamma must not be negative"):
+        check_policy(parse_solver(f'lr_policy: "{policy}" gamma: -0.5 stepsize: 2'))
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ('lr_policy: "cosine"', "unknown lr_policy"),
