@@ -14,7 +14,6 @@ from imae.cli.check_gradients import check_gradients
 from imae.cli.convert import convert
 from imae.cli.demo import demo
 from imae.cli.devices import devices
-from imae.cli.digits_retrieval import digits_retrieval
 from imae.cli.export import export
 from imae.cli.features import features
 from imae.cli.messages import error_line, log_warnings, warn
@@ -39,8 +38,7 @@ app = typer.Typer(
 for command in (demo, train, test, export, time, check_gradients, features, retrieval, tune_t, devices):
     app.command()(command)
 app.add_typer(convert, name="convert")
-reproduce.command("digits-retrieval")(digits_retrieval)
-app.add_typer(reproduce, name="reproduce")
+app.command(no_args_is_help=True)(reproduce)
 app.command("device_query", hidden=True)(devices)
 
 

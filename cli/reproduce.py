@@ -1,40 +1,183 @@
-"""`imae reproduce`: the paper's tables and figures."""
+"""`imae reproduce`: the paper's tables and figures, and what was measured beside them."""
 
+from collections.abc import Sequence
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from imae.cli.sweep_options import CELLS, Loss, Net, Noise, SweepOptions, takes_sweep_options
+from imae.cli.digits_retrieval import digits_retrieval
+from imae.cli.sweep_options import CELLS, SweepOptions, takes_sweep_options
 from imae.cli.table import print_table
+from imae.prototxt_like.errors import InputError
 
 if TYPE_CHECKING:
     from imae.experiments.cell import Cell
 
-Temperatures = Annotated[
-    list[float] | None,
-    typer.Option("--T", metavar="T", help="A T of the figure's: 0, 0.5, 1, ...", rich_help_panel=CELLS),
-]
 
-reproduce = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True)
+class What(StrEnum):
+    """What can be reproduced."""
+
+    table1 = "table1"
+    table2 = "table2"
+    figure2 = "figure2"
+    figure3 = "figure3"
+    figure4 = "figure4"
+    figure6 = "figure6"
+    figure7 = "figure7"
+    figure8 = "figure8"
+    weights = "weights"
+    cifar10n = "cifar10n"
+    digits_retrieval = "digits-retrieval"
 
 
-@reproduce.callback()
-def group() -> None:
-    """Reproduce the paper's tables and figures."""
+_SWEEP = frozenset({"data", "schedule", "seeds", "jobs", "threads", "gpu", "cpu", "precision", "iterations", "subset"})
+_TAKES: dict[What, frozenset[str]] = {
+    What.table1: _SWEEP | {"net", "loss"},
+    What.table2: _SWEEP | {"net", "noise", "loss"},
+    What.figure2: frozenset({"net"}),
+    What.figure3: _SWEEP | {"net", "noise", "loss"},
+    What.figure4: _SWEEP | {"net", "noise", "loss"},
+    What.figure6: _SWEEP | {"T"},
+    What.figure7: _SWEEP | {"T"},
+    What.figure8: _SWEEP | {"T"},
+    What.weights: frozenset(),
+    What.cifar10n: _SWEEP | {"labels", "set", "net", "loss"},
+    What.digits_retrieval: frozenset({"noise", "loss", "seeds", "iterations"}),
+}
+"""The options of each, besides --output."""
 
 
-@reproduce.command()
-def weights(
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the figures go.")] = Path("weights"),
+def _what(text: str) -> What:
+    try:
+        return What(text.lower().replace("_", "-"))
+    except ValueError:
+        raise typer.BadParameter(f"there is no {text}; expected one of {', '.join(What)}") from None
+
+
+@takes_sweep_options
+def reproduce(
+    options: SweepOptions,
+    what: Annotated[
+        What,
+        typer.Argument(metavar="WHAT", help="As listed above.", parser=_what, autocompletion=lambda: [*What]),
+    ],
+    net: Annotated[
+        list[int] | None, typer.Option(metavar="DEPTH", help="A ResNet: 20, 32, 56.", rich_help_panel=CELLS)
+    ] = None,
+    noise: Annotated[
+        list[int] | None,
+        typer.Option(metavar="PERCENT", help="Replace so many labels at random: 20, 50, 80.", rich_help_panel=CELLS),
+    ] = None,
+    loss: Annotated[
+        list[str] | None, typer.Option(metavar="LOSS", help="CCE, MAE, GCE, IMAE.", rich_help_panel=CELLS)
+    ] = None,
+    T: Annotated[
+        list[float] | None,
+        typer.Option("--T", metavar="T", help="A T of the figure's: 0, 0.5, 1, ...", rich_help_panel=CELLS),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="The labels of CIFAR-10N.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME", help="aggre_label, worse_label, ...", rich_help_panel=CELLS),
+    ] = None,
 ) -> None:
-    """Draw Figures 1 and 5, a sample's weight against its probability, and compute Table 4, the weights' variance.
+    """Reproduce WHAT of the paper, or what was measured beside it.
 
-    The variance, for uniform probabilities, is computed twice: in closed form (equation 26) and by quadrature.
+    [bold]table1[/], [bold]table2[/]: each net and loss on CIFAR-10, on intact labels and at 20, 50 and 80 % noise.
 
-    [bold]imae reproduce weights --output weights[/]
+    [bold]figure3[/], [bold]figure4[/]: accuracy on the corrupted training set, and on the test set, against iteration:
+    the cells of Table 2.
+
+    [bold]figure6[/], [bold]figure7[/], [bold]figure8[/]: ResNet-20 for each T of IMAE, on intact labels and at 50 %
+    noise: test accuracy, accuracy by the labels trained on, and (T = 4, 8, 16 at 50 %) by the intact ones.
+
+    [bold]cifar10n[/]: each loss on the five sets of human labels of CIFAR-10N.
+
+    [bold]digits-retrieval[/]: digits 5 to 9 retrieved by features learned from digits 0 to 4 with wrong labels, by the
+    MARS protocol; by default at 0 and 50 % noise, with 3 seeds and 200 iterations.
+
+    [bold]figure2[/]: the pipeline, with the shapes and parameters of a net built.
+
+    [bold]weights[/]: Figures 1 and 5, a sample's weight against its probability, and Table 4, the weights' variance.
+
+    All but the last two train. What is finished stays on disk: the same command, given again, goes on where it was
+    stopped or killed, and with one --output no cell is trained twice.
+
+    [bold]imae reproduce table2 --data DATA --schedule short --jobs 2[/]
     """
+    for name in options.given - _TAKES[what] - {"output", "what"}:
+        takes = ", ".join(f"--{option}" for option in sorted(_TAKES[what] | {"output"}))
+        raise typer.BadParameter(f"{what} takes no --{name}; it takes {takes}")
+    asked: dict[str, Any] = {"depths": net or (), "noises": noise or (), "losses": loss or ()}
+    match what:
+        case What.table1 | What.table2:
+            _table(1 if what is What.table1 else 2, options, asked)
+        case What.figure3 | What.figure4:
+            from imae.experiments.tables import select_cells
+
+            _curves(3 if what is What.figure3 else 4, options, select_cells(2, options.seed_count, **asked))
+        case What.figure6 | What.figure7 | What.figure8:
+            from imae.experiments.curves import cells_by_T
+
+            number: Literal[6, 7, 8] = 6 if what is What.figure6 else 7 if what is What.figure7 else 8
+            _curves(number, options, cells_by_T(number, options.seed_count, T or ()))
+        case What.cifar10n:
+            if labels is None:
+                raise typer.BadParameter("cifar10n needs --labels, the file with the labels of CIFAR-10N")
+            _cifar10n(options, labels, net or (), set_ or (), loss or ())
+        case What.digits_retrieval:
+            digits_retrieval(options, noise or (), loss or ())
+        case What.figure2:
+            if net and len(net) > 1:
+                raise typer.BadParameter("figure2 takes one --net")
+            _figure2(net[0] if net else 20, options.folder)
+        case What.weights:
+            _weights(options.output or Path("weights"))
+
+
+def _table(number: Literal[1, 2], options: SweepOptions, asked: dict[str, Any]) -> None:
+    from imae.experiments.tables import orderings, rows_of, select_cells, table_of, write_report
+
+    cells = select_cells(number, options.seed_count, **asked)
+    write_pages = partial(write_report, number)
+    outcome = options.run(options.sweep(), cells, write_pages)
+    rows = rows_of(outcome.results)
+    table = table_of(rows)
+    print_table(table.header, table.rows, right=[1, *range(3, len(table.header))])
+    typer.echo(orderings(rows)[0])
+    _echo(write_pages(outcome))
+
+
+def _curves(number: Literal[3, 4, 6, 7, 8], options: SweepOptions, cells: "list[Cell]") -> None:
+    from imae.experiments.curves import write_figure
+
+    write_pages = partial(write_figure, number)
+    _echo(write_pages(options.run(options.sweep(), cells, write_pages)))
+
+
+def _cifar10n(
+    options: SweepOptions, labels: Path, nets: Sequence[int], label_sets: Sequence[str], losses: Sequence[str]
+) -> None:
+    from imae.experiments.human_noise import HEADER, human_cells, read_label_sets, rows_of, write_human_noise
+
+    cells = human_cells(options.seed_count, depths=nets, sets=label_sets, losses=losses)
+    sweep, sets = options.sweep(), read_label_sets(labels, options.root)
+    write_pages = partial(write_human_noise, sets)
+    outcome = options.run(sweep, cells, write_pages, {cell.labels: sets[cell.labels] for cell in cells})
+    print_table(HEADER, rows_of(sets, outcome.results, sweep.schedule.subset), right=[2])
+    _echo(write_pages(outcome))
+
+
+def _figure2(depth: int, output: Path) -> None:
+    from imae.experiments.pipeline_figure import write_pipeline
+
+    _echo(write_pipeline(depth, output))
+
+
+def _weights(output: Path) -> None:
     from imae.experiments.weighting import (
         MAE_VARIANCE,
         TABLE_4,
@@ -44,7 +187,6 @@ def weights(
         weight_imae,
         weight_mae,
     )
-    from imae.prototxt_like.errors import InputError
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -55,187 +197,9 @@ def weights(
         quadrature = variance_quadrature(partial(weight_imae, T=T))
         rows.append([f"IMAE, T = {T:g}", f"{variance_closed_form(T):.6f}", f"{quadrature:.6f}", f"{printed:g}"])
     print_table(["loss", "closed form", "quadrature", "the paper"], rows, right=range(1, 4))
-    for path in plot_weights(output / "weights"):
-        typer.echo(path)
+    _echo(plot_weights(output / "weights"))
 
 
-@reproduce.command()
-@takes_sweep_options
-def table1(options: SweepOptions, net: Net = None, loss: Loss = None) -> None:
-    """Table 1: ResNet-20, 32 and 56 on CIFAR-10's intact labels, with each loss.
-
-    What is finished stays on disk: the same command, given again, goes on where it was stopped or killed.
-
-    [bold]imae reproduce table1 --data DATA --schedule short --jobs 2[/]
-    """
-    _table(1, options, net, None, loss)
-
-
-@reproduce.command()
-@takes_sweep_options
-def table2(options: SweepOptions, net: Net = None, noise: Noise = None, loss: Loss = None) -> None:
-    """Table 2: ResNet-20 and 32 on CIFAR-10 with 20, 50 and 80 % of the training labels drawn anew, with each loss.
-
-    What is finished stays on disk: the same command, given again, goes on where it was stopped or killed.
-
-    [bold]imae reproduce table2 --data DATA --schedule short --jobs 2[/]
-    """
-    _table(2, options, net, noise, loss)
-
-
-@reproduce.command()
-def figure2(
-    net: Annotated[int, typer.Option(metavar="DEPTH", help="The ResNet: 20, 32, 56, ...")] = 20,
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the figure and its page go.")] = Path("tables"),
-) -> None:
-    """Figure 2: the pipeline of embedding net, FC, softmax and loss, with the shapes and parameters of a net built.
-
-    [bold]imae reproduce figure2 --net 20[/]
-    """
-    from imae.experiments.pipeline_figure import write_pipeline
-
-    for path in write_pipeline(net, output):
-        typer.echo(path)
-
-
-@reproduce.command()
-@takes_sweep_options
-def figure3(options: SweepOptions, net: Net = None, noise: Noise = None, loss: Loss = None) -> None:
-    """Figure 3: accuracy on the corrupted training set against iteration, by net, noise and loss: the cells of Table 2.
-
-    With the --output of Table 2 its cells are not trained again. Goes on where it was stopped or killed.
-
-    [bold]imae reproduce figure3 --data DATA --schedule short --jobs 2[/]
-    """
-    _curves_of_losses(3, options, net, noise, loss)
-
-
-@reproduce.command()
-@takes_sweep_options
-def figure4(options: SweepOptions, net: Net = None, noise: Noise = None, loss: Loss = None) -> None:
-    """Figure 4: accuracy on the intact test set against iteration, by net, noise and loss: the cells of Table 2.
-
-    With the --output of Table 2 its cells are not trained again. Goes on where it was stopped or killed.
-
-    [bold]imae reproduce figure4 --data DATA --schedule short --jobs 2[/]
-    """
-    _curves_of_losses(4, options, net, noise, loss)
-
-
-@reproduce.command()
-@takes_sweep_options
-def figure6(options: SweepOptions, T: Temperatures = None) -> None:
-    """Figure 6: test accuracy against iteration for each T of IMAE: ResNet-20 on intact labels and at 50 % noise.
-
-    Figures 6, 7 and 8 share cells, with one --output also with the tables. Goes on where it was stopped or killed.
-
-    [bold]imae reproduce figure6 --data DATA --schedule short --jobs 2[/]
-    """
-    _curves_of_T(6, options, T)
-
-
-@reproduce.command()
-@takes_sweep_options
-def figure7(options: SweepOptions, T: Temperatures = None) -> None:
-    """Figure 7: as Figure 6, the accuracy on the training set, by the labels trained on.
-
-    Figures 6, 7 and 8 share cells, with one --output also with the tables. Goes on where it was stopped or killed.
-
-    [bold]imae reproduce figure7 --data DATA --schedule short --jobs 2[/]
-    """
-    _curves_of_T(7, options, T)
-
-
-@reproduce.command()
-@takes_sweep_options
-def figure8(options: SweepOptions, T: Temperatures = None) -> None:
-    """Figure 8: accuracy on the training set by its intact labels, for T = 4, 8 and 16 at 50 % noise.
-
-    Figures 6, 7 and 8 share cells, with one --output also with the tables. Goes on where it was stopped or killed.
-
-    [bold]imae reproduce figure8 --data DATA --schedule short --jobs 2[/]
-    """
-    _curves_of_T(8, options, T)
-
-
-@reproduce.command()
-@takes_sweep_options
-def cifar10n(
-    options: SweepOptions,
-    labels: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help="The labels of CIFAR-10N: the published .pt, or an .npz.", show_default=False
-        ),
-    ],
-    net: Annotated[
-        list[int] | None, typer.Option(metavar="DEPTH", help="A ResNet: 20 (default), 32, 56.", rich_help_panel=CELLS)
-    ] = None,
-    label_set: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME", help="aggre_label, worse_label, ...", rich_help_panel=CELLS),
-    ] = None,
-    loss: Loss = None,
-) -> None:
-    """Human label noise: a ResNet on each of the five label sets of CIFAR-10N, with each loss.
-
-    What is finished stays on disk: the same command, given again, goes on where it was stopped or killed.
-
-    [bold]imae reproduce cifar10n --data DATA --labels cifar10n.npz --schedule short --set worse_label[/]
-    """
-    from imae.experiments.human_noise import HEADER, human_cells, read_label_sets, rows_of, write_human_noise
-
-    cells = human_cells(options.seeds, depths=net or (), sets=label_set or (), losses=loss or ())
-    sweep, sets = options.sweep(), read_label_sets(labels, options.data)
-    write_pages = partial(write_human_noise, sets)
-    outcome = options.run(sweep, cells, write_pages, {cell.labels: sets[cell.labels] for cell in cells})
-    print_table(HEADER, rows_of(sets, outcome.results, sweep.schedule.subset), right=[2])
-    for path in write_pages(outcome):
-        typer.echo(path)
-
-
-def _table(
-    number: Literal[1, 2],
-    options: SweepOptions,
-    nets: list[int] | None,
-    noises: list[int] | None,
-    losses: list[str] | None,
-) -> None:
-    from imae.experiments.tables import orderings, rows_of, select_cells, table_of, write_report
-
-    cells = select_cells(number, options.seeds, depths=nets or (), noises=noises or (), losses=losses or ())
-    write_pages = partial(write_report, number)
-    outcome = options.run(options.sweep(), cells, write_pages)
-    rows = rows_of(outcome.results)
-    table = table_of(rows)
-    print_table(table.header, table.rows, right=[1, *range(3, len(table.header))])
-    typer.echo(orderings(rows)[0])
-    for path in write_pages(outcome):
-        typer.echo(path)
-
-
-def _curves_of_losses(
-    number: Literal[3, 4],
-    options: SweepOptions,
-    nets: list[int] | None,
-    noises: list[int] | None,
-    losses: list[str] | None,
-) -> None:
-    from imae.experiments.tables import select_cells
-
-    cells = select_cells(2, options.seeds, depths=nets or (), noises=noises or (), losses=losses or ())
-    _curves(number, options, cells)
-
-
-def _curves_of_T(number: Literal[6, 7, 8], options: SweepOptions, values: list[float] | None) -> None:
-    from imae.experiments.curves import cells_by_T
-
-    _curves(number, options, cells_by_T(number, options.seeds, values or ()))
-
-
-def _curves(number: Literal[3, 4, 6, 7, 8], options: SweepOptions, cells: "list[Cell]") -> None:
-    from imae.experiments.curves import write_figure
-
-    write_pages = partial(write_figure, number)
-    for path in write_pages(options.run(options.sweep(), cells, write_pages)):
+def _echo(paths: list[Path]) -> None:
+    for path in paths:
         typer.echo(path)

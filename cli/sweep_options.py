@@ -27,17 +27,6 @@ if TYPE_CHECKING:
 Own = ParamSpec("Own")
 CELLS, _CHANGING = "Which cells (all, by default)", "What to change in the schedule"
 
-Net = Annotated[
-    list[int] | None, typer.Option("--net", metavar="DEPTH", help="A ResNet: 20, 32, ...", rich_help_panel=CELLS)
-]
-Noise = Annotated[
-    list[int] | None,
-    typer.Option("--noise", metavar="PERCENT", help="Draw so many labels anew: 20, 50, 80.", rich_help_panel=CELLS),
-]
-Loss = Annotated[
-    list[str] | None, typer.Option("--loss", metavar="LOSS", help="CCE, MAE, GCE, IMAE.", rich_help_panel=CELLS)
-]
-
 
 class ScheduleName(StrEnum):
     """How long to train: as the paper, or a tenth of that on a tenth of the images."""
@@ -51,14 +40,15 @@ class SweepOptions:
     """What the options stand for; each field is one of them."""
 
     context: typer.Context
-    data: Annotated[Path, typer.Option(metavar="ROOT", help="The folder with CIFAR-10.", show_default=False)]
+    data: Annotated[Path | None, typer.Option(metavar="ROOT", help="The folder with CIFAR-10, to train on it.")] = None
     schedule: Annotated[
         ScheduleName,
         typer.Option(case_sensitive=False, help="64,000 iterations on all images, or 6,400 on the first 5,000."),
     ] = ScheduleName.paper
     seeds: Annotated[
-        int, typer.Option(metavar="N", min=1, max=LARGEST, help="Train each cell with the seeds 1 to N.")
-    ] = 1
+        int | None,
+        typer.Option(metavar="N", min=1, max=LARGEST, help="Train each cell with the seeds 1 to N, by default 1."),
+    ] = None
     jobs: Annotated[int, typer.Option(metavar="N", min=1, max=LARGEST, help="How many cells to train at a time.")] = 1
     threads: Annotated[
         int,
@@ -67,8 +57,9 @@ class SweepOptions:
         ),
     ] = 1
     output: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where cells, figures and pages go; goes on with what is there.")
-    ] = Path("tables")
+        Path | None,
+        typer.Option(metavar="FOLDER", help='Where all files go, by default "tables"; goes on with what is there.'),
+    ] = None
     gpu: Gpu = None
     cpu: Cpu = False
     precision: PrecisionOption = Precision.fp32
@@ -82,6 +73,33 @@ class SweepOptions:
     ] = None
 
     @property
+    def root(self) -> Path:
+        """The folder with CIFAR-10."""
+        if self.data is None:
+            raise typer.BadParameter("needs --data, the folder with CIFAR-10")
+        return self.data
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of a sweep go."""
+        return self.output or Path("tables")
+
+    @property
+    def seed_count(self) -> int:
+        """With how many seeds to train each cell of a sweep."""
+        return self.seeds or 1
+
+    @property
+    def given(self) -> set[str]:
+        """The options that stand in the command line, without dashes."""
+        asked, context = self.context.command.params, self.context
+        return {
+            option.opts[0].lstrip("-")
+            for option in asked
+            if option.name and getattr(context.get_parameter_source(option.name), "name", "") == "COMMANDLINE"
+        }
+
+    @property
     def schedule_name(self) -> str:
         """The schedule, in words."""
         return f"{self.schedule}, changed" if self.iterations or self.subset else str(self.schedule)
@@ -90,7 +108,9 @@ class SweepOptions:
     def command(self) -> str:
         """The command line that these options, and the command's own, stand for."""
         words = self.context.command_path.split()
-        for option in self.context.command.params:
+        known = self.context.command.params
+        words += [str(self.context.params[each.name or ""]) for each in known if each.param_type_name == "argument"]
+        for option in (each for each in known if each.param_type_name == "option"):
             value = self.context.params.get(option.name or "")
             unset = value is None or value is False or value in ([], ())
             if unset or (value == option.default and option.name != "schedule"):
@@ -113,7 +133,7 @@ class SweepOptions:
         device = str(choose_device(self.gpu, self.cpu))
         dtype = str(self.precision.dtype).removeprefix("torch.")
         tf32 = self.precision is Precision.tf32
-        return Sweep(self.output, self.data, schedule, device, self.threads, dtype=dtype, tf32=tf32)
+        return Sweep(self.folder, self.root, schedule, device, self.threads, dtype=dtype, tf32=tf32)
 
     def run(
         self,

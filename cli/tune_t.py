@@ -15,7 +15,7 @@ from imae.cli.table import print_table
 def tune_t(
     options: SweepOptions,
     noise: Annotated[
-        int | None, typer.Option(metavar="PERCENT", help="Draw so many labels anew: 0, 20, 50 (default) or 80.")
+        int | None, typer.Option(metavar="PERCENT", help="Replace so many labels at random: 0, 20, 50 (default) or 80.")
     ] = None,
     labels: Annotated[
         str | None,
@@ -60,14 +60,14 @@ def tune_t(
         noise=0 if labels else 50 if noise is None else noise,
         labels=name,
         held_out=held_out,
-        seeds=options.seeds,
+        seeds=options.seed_count,
         T=T or T_GRID,
         q=q or Q_GRID,
     )
     sweep = options.sweep()
     own = {}
     if labels:
-        given = load_cifar10(options.data, True)[1].numpy()
+        given = load_cifar10(options.root, True)[1].numpy()
         own[name] = load_labels(labels, len(given), CLASSES, intact=given)
     outcome = options.run(sweep, cells, write_tuning, own)
     candidates = candidates_of(outcome.results)

@@ -178,3 +178,27 @@ def test_reproduce_cifar10n_trains_on_each_label_set(
     row = next(line.split() for line in outcome.out.splitlines() if "worse_label" in line)
     assert row[:4] == ["ResNet-20", "worse_label", "80.0", "IMAE"]
     assert (tmp_path / "out" / "cifar10n.html").exists()
+
+
+def test_reproduce_is_one_command_whose_options_fit_what_is_reproduced(imae: Imae, tmp_path: Path) -> None:
+    outcome = imae("reproduce", "table1", "--data", "data", "--T", "8")
+    assert outcome.status == 2 and "table1 takes no --T; it takes --cpu" in " ".join(outcome.err.split())
+    assert imae("reproduce", "weights", "--jobs", "1").status == 2
+    assert imae("reproduce", "figure2", "--net", "20", "--net", "32").status == 2
+    outcome = imae("reproduce", "table9")
+    assert outcome.status == 2 and "there is no table9; expected one of" in outcome.err
+    assert imae("reproduce", "figure8", "--help").status == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"), [("table1", "--data"), ("cifar10n --data data", "--labels"), ("figure6", "--data")]
+)
+def test_what_reproduce_needs_and_is_not_given_is_named(imae: Imae, command: str, missing: str) -> None:
+    outcome = imae("reproduce", *command.split(), "--cpu")
+    assert outcome.status == 2 and f"needs {missing}" in outcome.err
+
+
+def test_what_is_reproduced_may_be_spelled_with_an_underscore(imae: Imae, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = imae("reproduce", "digits_retrieval", "--output", tmp_path / "file")
+    assert outcome.status == 1 and "cannot be created" in outcome.err
