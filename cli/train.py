@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +40,14 @@ from imae.prototxt_like.errors import InputError, counted
 
 if TYPE_CHECKING:
     from imae.solvers.solver import Solver, TrainingEnded
+
+
+class Divergence(StrEnum):
+    """What a loss that is NaN or infinite does: end the training with status 1, or be warned of."""
+
+    stop = "stop"
+    warn = "warn"
+
 
 _RESUMING, _CHANGING = "Where to start", "What to change in the solver"
 _OF_THE_START = ("weights", "snapshot", "resume", "overwrite", "seed")
@@ -80,6 +89,10 @@ def train(
             rich_help_panel=_RESUMING,
         ),
     ] = False,
+    on_divergence: Annotated[
+        Divergence,
+        typer.Option(case_sensitive=False, help="What a loss, output or weight does that turns NaN or infinite."),
+    ] = Divergence.stop,
     gpu: Gpu = None,
     cpu: Cpu = False,
     threads: Threads = None,
@@ -154,6 +167,7 @@ def train(
     load_torch(threads)
     device = choose_device(gpu, on_cpu, default_gpu=param.device_id, local_rank=local_rank)
     from imae.nets.memory import keep_freed_memory
+    from imae.solvers.divergence import Diverged
     from imae.solvers.parallel import ParallelSolver, Processes
     from imae.solvers.results import is_at, newest_snapshot, refuse_results, remove_results
     from imae.solvers.run_lock import RunLock
@@ -188,6 +202,7 @@ def train(
             stages=stages(stage),
             show=display.show,
             lock=lock,
+            on_divergence=on_divergence.value,
             log_folder=glog.log_dir,
         )
         trainer.on_progress = advance
@@ -212,13 +227,19 @@ def train(
                 if ended.speaks and (done or ended.state):
                     _report(ended, context, trainer)
                 raise typer.Exit(1) from ended
+            except Diverged as error:
+                if first:
+                    print(f"imae: error: {error}", file=sys.stderr, flush=True)
+                if processes:
+                    processes.from_first(None)  # a launcher that sees another process end may end the first
+                raise typer.Exit(1) from error
             if trainer.stop_requested and not (param.snapshot_after_train and done):
                 trainer.snapshot()
         trainer.finish()
         seconds = time.perf_counter() - since
     if first:
         _summarise(trainer, done, seconds)
-    if first and trainer.stop_requested:
+    if first and trainer.stop_requested and trainer.state_path.exists():
         typer.echo(f"Resume with: {_resuming_command(context, trainer.state_path)}")
     if processes:
         # None leaves before the first is ready: a launcher that sees a process end may end the others.
@@ -295,7 +316,11 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
         tests = {record.get("net"): record for record in read_metrics(metrics) if record.get("phase") == "test"}
         for record in tests.values():
             values = {name: value for name, value in record.items() if name not in ("iteration", "phase", "net")}
-            outputs = ", ".join(f"{name} = {value:g}" for name, value in values.items() if isinstance(value, float))
+            outputs = ", ".join(
+                f"{name} = {'not finite' if value is None else format(value, 'g')}"
+                for name, value in values.items()
+                if value is None or isinstance(value, float)
+            )
             typer.echo(f"Test net #{record['net']} at iteration {record['iteration']}: {outputs or 'no outputs'}")
     state = trainer.state_path
     files += [state.with_suffix(".caffemodel"), state]

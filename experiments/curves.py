@@ -76,6 +76,8 @@ def read_curve(sweep: Sweep, cell: Cell, quantity: Quantity) -> tuple[list[int],
     try:
         records = [record for record in read_metrics(path) if record["phase"] == phase]
         points = {int(record["iteration"]): 100 * float(record[quantity]) for record in records}
+        if points.get(0) == 0:  # an older one's test before BatchNorm had statistics
+            del points[0]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as the metrics of a cell: {error}") from error
     if not points:

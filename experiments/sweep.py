@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -67,6 +67,9 @@ class Sweep:
         result = read_saved(path, Result, "result of a cell")
         if result.cell != cell:
             raise InputError(f"{path}: is the result of {result.cell.name}; delete it to train the cell again")
+        if result.iterations[:1] == [0] and result.test[:1] == [0]:
+            # An older one's test before BatchNorm had statistics.
+            return replace(result, iterations=result.iterations[1:], test=result.test[1:])
         return result
 
 

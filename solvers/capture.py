@@ -10,6 +10,7 @@ from torch import Tensor
 from imae.layers.data.image_set import ImageSetData
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
+from imae.solvers.divergence import unweighted_outputs, watched
 from imae.solvers.update import Update
 
 WARM_UP = 3
@@ -141,6 +142,7 @@ class CapturedIteration:
         self._pass = RecordedPass(net, self._iterate if iter_size == 1 else self._accumulate, recorder)
         self._step = Recorded(self._apply, recorder)
         self._loss = torch.zeros(())
+        self._unweighted = unweighted_outputs(net)
         self.outputs: dict[str, Tensor] = {}
         """The net's outputs in the last pass; the next one overwrites them."""
 
@@ -165,7 +167,7 @@ class CapturedIteration:
 
     def _accumulate(self) -> None:
         self.outputs = self._net.forward()
-        self._loss = self._net.loss
+        self._loss = watched(self._net.loss, self.outputs, self._unweighted)
         self._net.backward()
 
     def _apply(self) -> None:

@@ -35,6 +35,8 @@ class Log:
         no files. Raises InputError if the log cannot be written.
         """
         self.show = show
+        self.speaks = True
+        """Whether warnings belong to it: false in all processes of a training but the first."""
         stem = Path(folder) / Path(prefix).name if prefix and folder else prefix
         self.log_path = Path(f"{stem}.log") if stem else None
         self.metrics_path = Path(f"{prefix}.metrics.jsonl") if prefix else None

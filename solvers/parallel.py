@@ -1,5 +1,6 @@
 """Data-parallel training: processes with a device each take turns with the batches and average their gradients."""
 
+import contextlib
 import os
 import re
 import secrets
@@ -217,7 +218,9 @@ class ParallelSolver(Solver):
         ended.speaks = claimed or not isinstance(ended, ProcessLost)
         if claimed and self.prefix and self._update_is_whole():
             self.net.context.forwards -= self.processes.rank
-            ended.state = super().snapshot()
+            with contextlib.suppress(InputError):
+                if super()._are_finite():
+                    ended.state = super()._write_snapshot()
 
     def forward_backward(self) -> Tensor:
         """As Solver's: the gradients and the loss are the means over the processes."""
@@ -268,9 +271,13 @@ class ParallelSolver(Solver):
 
     # Files
 
-    def snapshot(self) -> Path:
-        """As Solver's; process 0 writes."""
-        return super().snapshot() if self.processes.rank == 0 else self.state_path
+    def _write_snapshot(self) -> Path:
+        """As Solver's, by process 0."""
+        return super()._write_snapshot() if self.processes.rank == 0 else self.state_path
+
+    def _are_finite(self) -> bool:
+        """As Solver's, in process 0, whose weights and statistics a snapshot has."""
+        return self.processes.from_first(super()._are_finite())
 
     def _update_is_whole(self, patience: float = 5.0) -> bool:
         """Whether the last update got its sums: a GPU may wait for them in vain; `patience` in seconds."""
@@ -286,6 +293,7 @@ class ParallelSolver(Solver):
             super()._open_log(show, folder)
         else:
             self.prefix, self.log = self.param.snapshot_prefix, Log()
+            self.log.speaks = False
 
 
 def buckets(net: Net, elements: int) -> dict[int, list[Tensor]]:

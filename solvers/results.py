@@ -1,6 +1,7 @@
 """What trainings leave at a prefix: finding the snapshot to go on from, and what a new training would overwrite."""
 
 import logging
+import math
 import re
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from imae.prototxt_like.errors import InputError
 _log = logging.getLogger(__name__)
 
 
-def newest_snapshot(prefix: str) -> Path | None:
-    """Return the solverstate at `prefix` of the highest iteration that is whole, or None; warn of damaged ones."""
+def newest_snapshot(prefix: str, before: float = math.inf) -> Path | None:
+    """Return the solverstate at `prefix` of the highest iteration, lower than `before`, that is whole, or None.
+
+    Warns of those that are damaged or hold values that are not finite.
+    """
     states = _snapshots(prefix, ".solverstate")
-    for iteration in sorted(states, reverse=True):
+    for iteration in sorted((number for number in states if number < before), reverse=True):
         try:
             open_solverstate(states[iteration])
             open_caffemodel(states[iteration].with_suffix(".caffemodel"))

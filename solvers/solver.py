@@ -1,6 +1,7 @@
 """Solver: the training loop, by iteration count, with test passes and snapshots, as Caffe's."""
 
 import contextlib
+import logging
 import secrets
 import time
 from collections import deque
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from imae.layers.batch_norm import BatchNorm
 from imae.layers.data.data_layer import DataError, DataLayer, noise_lines
 from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
@@ -23,10 +25,25 @@ from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_net, read_solver
 from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, obstacles
+from imae.solvers.divergence import (
+    Diverged,
+    LossWatch,
+    OnDivergence,
+    are_finite,
+    not_finite,
+    stuck,
+    unweighted_outputs,
+    watched,
+)
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
+from imae.solvers.results import newest_snapshot
 from imae.solvers.run_lock import RunLock
 from imae.solvers.update import create_update
+
+WITHOUT_STATISTICS = "test without statistics"
+"""The phase, in the metrics, of a test before BatchNorm has seen a batch: no point of a curve."""
+_log = logging.getLogger(__name__)
 
 
 class TrainingEnded(InputError):
@@ -64,13 +81,15 @@ class Solver:
         show: Callable[[str], None] = lambda line: None,
         log_folder: str | Path = "",
         lock: RunLock | None = None,
+        on_divergence: OnDivergence = "stop",
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
 
         Paths in it are looked up in the working directory, then in `folder` (its own, by default); log, metrics and
         snapshots are written at `snapshot_prefix`, relative to the working directory, but for a log that has a
         `log_folder` of its own. `show` gets the log's lines. While it solves it holds `lock`, by default one on the
-        prefix. On a GPU an iteration is captured once and replayed, which `capture` can switch off; `tf32` is as for
+        prefix. With `on_divergence` "warn" it goes on with losses that are not finite, but writes no snapshot of such
+        weights. On a GPU an iteration is captured once and replayed, which `capture` can switch off; `tf32` is as for
         `Net`.
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
@@ -110,6 +129,9 @@ class Solver:
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
         self._open_log(show, log_folder)
         self.lock = lock or RunLock(self.prefix if self.log.log_path else "")
+        self._watch = LossWatch(self.device)
+        self._unweighted = unweighted_outputs(self.net)
+        self._on_divergence, self._said = on_divergence, set[str]()
         self.captured: CapturedIteration | None = None
         self.captured_tests: dict[int, CapturedTest] = {}
         if self.device.type == "cuda" and self.capturable:
@@ -133,7 +155,7 @@ class Solver:
     def solve(self, resume: str | Path | None = None) -> None:
         """Train to `max_iter`, from a solverstate by option, with the displays, tests and snapshots on the way.
 
-        Raises InputError if another training writes at the prefix.
+        Raises InputError if another training writes at the prefix, and as `step`.
         """
         with self.lock:
             self._solve(resume)
@@ -150,7 +172,8 @@ class Solver:
             self.restore(resume)
         self.log.start_metrics(self.iteration)
         self.step(self.param.max_iter - self.iteration)
-        if self.prefix and self.param.snapshot_after_train and not self._due(self.param.snapshot):
+        sound = self._is_sound()
+        if sound and self.prefix and self.param.snapshot_after_train and not self._due(self.param.snapshot):
             self.snapshot()
         if self.stop_requested:
             self.log.line("Optimization stopped early.", "solver.cpp:320")
@@ -158,6 +181,8 @@ class Solver:
         if self._due(self.param.display):
             self.net.forward()
             self.losses.append(self._mean_loss(self.net.loss))
+            self._watch.note(self.iteration, learning_rate(self.param, self.iteration), self.losses[-1])
+            self._check_losses()
             self.log.line(f"Iteration {self.iteration}, loss = {self.smoothed_loss():g}", "solver.cpp:332")
         if self._due(self.param.test_interval):
             self.test_all()
@@ -167,7 +192,8 @@ class Solver:
         """Train for `iterations` updates, or until a stop is requested.
 
         Raises TrainingEnded, after a snapshot of the last whole iteration where there is a prefix, if data can no
-        longer be read; DataError if it never could.
+        longer be read; DataError if it never could; Diverged, naming the last sound snapshot, for a loss, output or
+        weight that is not finite.
         """
         begun = self.iteration
         try:
@@ -201,6 +227,8 @@ class Solver:
                 with self._whole_or_undone():
                     loss = self.forward_backward()
                 self.losses.append(loss)
+            if self._watch.note(self.iteration, rate, self.losses[-1]) or self._due(param.display):
+                self._check_losses()
             if self._due(param.display):
                 now = time.perf_counter()
                 self._display(rate, self.iteration - displayed, now - since)
@@ -214,6 +242,7 @@ class Solver:
                 self.snapshot_requested = False
             if self.stop_requested:
                 break
+        self._check_losses()
 
     @contextlib.contextmanager
     def _whole_or_undone(self) -> Iterator[None]:
@@ -239,7 +268,7 @@ class Solver:
         losses = []
         for _ in range(self.param.iter_size):
             self.outputs = self.net.forward()
-            losses.append(self.net.loss)
+            losses.append(watched(self.net.loss, self.outputs, self._unweighted))
             self.net.backward()
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
@@ -258,6 +287,7 @@ class Solver:
         return [self._test(number) for number in range(len(self.test_nets)) if not self.stop_requested]
 
     def _test(self, number: int) -> dict[str, float]:
+        self._check_losses()
         net, batches = self.test_nets[number], self.param.test_iter[number]
         self.log.line(f"Iteration {self.iteration}, Testing net (#{number})", "solver.cpp:347")
         first = net.context.forwards
@@ -276,7 +306,17 @@ class Solver:
             self.log.line(f"Test loss: {float(losses) / batches:g}", "solver.cpp:393")
         self._log_outputs("Test", net, means)
         values = {name: float(mean) if mean.numel() == 1 else mean.flatten().tolist() for name, mean in means.items()}
+        if empty := without_statistics(net):
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            self.log.line(
+                f'This test means nothing: the running statistics of layer "{empty[0]}"{more} hold nothing yet, '
+                "no batch was trained on",
+                "solver.cpp:401",
+            )
+            self.log.metrics(iteration=self.iteration, phase=WITHOUT_STATISTICS, net=number, **values)
+            return values
         self.log.metrics(iteration=self.iteration, phase="test", net=number, **values)
+        self._check_outputs(f"test net #{number}'s", means)
         return values
 
     def _sum_outputs(self, net: Net, batches: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -321,7 +361,13 @@ class Solver:
             )
 
     def snapshot(self) -> Path:
-        """Write `PREFIX_iter_N.caffemodel` and `.solverstate`, and return the latter's path."""
+        """Write `PREFIX_iter_N.caffemodel` and `.solverstate`, and return the latter's path.
+
+        Weights that are not finite are not written: Diverged is raised, or by `on_divergence` a warning given.
+        """
+        return self._write_snapshot() if self._is_sound() else self.state_path
+
+    def _write_snapshot(self) -> Path:
         self.net.check()
         state_path = self.state_path
         model = state_path.with_suffix(".caffemodel")
@@ -400,6 +446,60 @@ class Solver:
         shapes = [self.net.shapes[step.tops[0]] for step in self.net.steps if isinstance(step.layer, DataLayer)]
         return shapes[0][0] if shapes else 1
 
+    # Divergence
+
+    def _check_losses(self) -> None:
+        """Stop, or warn, if a loss since the last look was not finite."""
+        if found := self._watch.first_bad():
+            iteration, rate, loss = found
+            names = [f'output "{name}"' for name in not_finite(self.outputs)]
+            self._diverged(iteration, rate, f"{' and '.join(names) or 'the loss'} is {loss:g}")
+
+    def _check_outputs(self, whose: str, outputs: dict[str, Tensor]) -> None:
+        """The same for the outputs of a test, and name those that stick."""
+        if names := not_finite(outputs):
+            rate = learning_rate(self.param, self.iteration)
+            values = ", ".join(f'"{name}"' for name in names)
+            self._diverged(self.iteration, rate, f"{whose} output {values} is not finite")
+
+    def _is_sound(self) -> bool:
+        """Whether weights and histories are finite; if not, stop or warn."""
+        self._check_losses()
+        sound = self._are_finite()
+        if not sound:
+            rate = learning_rate(self.param, max(0, self.iteration - 1))
+            self._diverged(self.iteration, rate, "weights or their histories are not finite, no snapshot is written")
+        return sound
+
+    def _are_finite(self) -> bool:
+        return are_finite([self.net.storage.data, *self.update.histories])
+
+    def _diverged(self, iteration: int, rate: float, what: str) -> None:
+        # One of this very iteration holds the weights that gave what is not finite.
+        state = newest_snapshot(self.prefix, before=iteration) if self.log.metrics_path else None
+        last = f"the last sound snapshot is {state}" if state else "there is no sound snapshot"
+        message = f"iteration {iteration}: {what}, at learning rate {rate:g}: the training diverged; {last}"
+        if self._on_divergence == "stop":
+            self.log.line(message, "solver.cpp:239")
+            raise Diverged(message)
+        self._say_once("diverged", message)
+
+    def _name_stuck(self, net: Net, outputs: dict[str, Tensor]) -> None:
+        """Warn of a loss that sticks at 87.3365."""
+        weighted = [name for name in outputs if name not in unweighted_outputs(net)]
+        for name in stuck(outputs, weighted):
+            self._say_once(
+                "stuck",
+                f'iteration {self.iteration}: "{name}" sticks at 87.3365, -log of the smallest float: the net gives '
+                "the labels no probability any more; a lower base_lr or smaller inputs may help",
+            )
+
+    def _say_once(self, what: str, message: str) -> None:
+        if what not in self._said and self.log.speaks:
+            self._said.add(what)
+            self.log.line(message, "solver.cpp:239")
+            _log.warning("%s", message)
+
     # Building
 
     def _train_net_param(self) -> tuple[NetParameter, Path]:
@@ -469,6 +569,7 @@ class Solver:
 
     def _log_outputs(self, phase: str, net: Net, outputs: dict[str, Tensor]) -> None:
         """One line for each element of each output, with its part in the loss."""
+        self._name_stuck(net, outputs)
         weights = {
             name: w for step in net.steps for name, w in zip(step.layer.param.top, step.loss_weights, strict=True)
         }
@@ -488,6 +589,13 @@ def _merged(*states: NetState) -> NetState:
     return merged
 
 
+def without_statistics(net: Net) -> list[str]:
+    """Return the BatchNorm layers of a net that normalise by running statistics which hold nothing yet."""
+    layers = [step.layer for step in net.steps if isinstance(step.layer, BatchNorm) and step.layer.use_global]
+    weights = torch.stack([layer.blobs[2].data[0] for layer in layers]).tolist() if layers else []
+    return [layer.name for layer, weight in zip(layers, weights, strict=True) if weight == 0]
+
+
 def _stages_by_net(stages: Sequence[str], nets: Sequence[NetParameter]) -> list[list[str]]:
     """Return, for each net, those of `stages` that its rules name; raises InputError for one that no net's name."""
     check_stages(stages, named_stages(nets), "solver")
@@ -497,6 +605,8 @@ def _stages_by_net(stages: Sequence[str], nets: Sequence[NetParameter]) -> list[
 def _check(param: SolverParameter) -> None:
     check_message(param, "solver")
     check_policy(param)
+    if param.momentum >= 1:
+        raise InputError(f"solver: momentum must lie in [0, 1), not {param.momentum:g}: steps would grow without end")
     if param.snapshot and not param.snapshot_prefix:
         raise InputError("solver: snapshot is given, but no snapshot_prefix")
     if param.snapshot_format != param.BINARYPROTO and param.HasField("snapshot_format"):

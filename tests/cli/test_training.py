@@ -403,3 +403,25 @@ main()
     assert Path("out/digits.lock").exists()
     assert imae(*TRAIN, "--resume").status == 0
     assert not Path("out/digits.lock").exists()
+
+
+def test_divergence_ends_with_status_1_and_names_the_last_sound_snapshot(imae: Imae, digits: Path) -> None:
+    """Which may be resumed from; the summary never shows an accuracy of a diverged net alone."""
+    assert imae(*TRAIN, "--iterations", "20").status == 0
+    sound = Path("out/digits_iter_20.caffemodel").read_bytes()
+    outcome = imae(*TRAIN, "--resume", "--set", "base_lr=1e30", "--set", "test_interval=1000")
+    assert outcome.status == 1
+    error = outcome.err.splitlines()[-1]
+    assert re.fullmatch(
+        r'imae: error: iteration 2\d: output "loss" is (nan|inf), at learning rate 1e\+30: the training diverged; '
+        r"the last sound snapshot is out/digits_iter_20\.solverstate",
+        error,
+    )
+    assert "Done" not in outcome.out
+    assert Path("out/digits_iter_20.caffemodel").read_bytes() == sound
+    assert {path.name for path in Path("out").glob("*.solverstate")} == {"digits_iter_20.solverstate"}
+    outcome = imae(*TRAIN, "--resume", "--set", "base_lr=1e30", "--on-divergence", "warn", "--set", "test_interval=30")
+    assert outcome.status == 0
+    assert outcome.err.count("imae: warning: iteration 2") == 1
+    assert "loss = not finite" in outcome.out
+    assert {path.name for path in Path("out").glob("*.solverstate")} == {"digits_iter_20.solverstate"}

@@ -13,6 +13,7 @@ from imae.prototxt_like.binary import read_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import NetParameter, SolverParameter
 from imae.prototxt_like.text import parse_solver
+from imae.solvers.divergence import Diverged, LossWatch
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log, read_metrics
 from imae.solvers.solver import Solver
@@ -437,3 +438,103 @@ def test_what_a_killed_training_left_of_a_snapshot_goes_with_the_next_training(t
     left.write_bytes(b"half")
     create_solver(tmp_path, "max_iter: 1")
     assert not left.exists()
+
+
+def diverging(tmp_path: Path, settings: str = "", **options: object) -> Solver:
+    """A solver whose weights overflow at iteration 5."""
+    steps = 'lr_policy: "multistep" gamma: 1e35 stepvalue: 5 max_iter: 12 snapshot: 2'
+    return create_solver(tmp_path, f"{steps} {settings}", **options)
+
+
+@pytest.mark.parametrize("display", [0, 1, 100])
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, display: int) -> None:
+    """At once, whatever is displayed; no snapshot is written after, and one that gives such a loss is not sound."""
+    solver = diverging(tmp_path, f"display: {display}")
+    with pytest.raises(Diverged) as caught:
+        solver.solve()
+    message = str(caught.value)
+    assert re.match(
+        r'iteration 6: output "loss" is (nan|inf), at learning rate 1e\+34: the training diverged; ', message
+    )
+    assert message.endswith(f"the last sound snapshot is {tmp_path}/run_iter_4.solverstate")
+    assert message in (tmp_path / "run.log").read_text()
+    assert {path.stem for path in tmp_path.glob("*.solverstate")} == {"run_iter_2", "run_iter_4", "run_iter_6"}
+    create_solver(tmp_path, "max_iter: 6").solve(tmp_path / "run_iter_4.solverstate")
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    """Even where no loss has shown it yet, and the file exists from an earlier training."""
+    solver = create_solver(tmp_path, "max_iter: 1")
+    solver.solve()
+    before = (tmp_path / "run_iter_1.caffemodel").read_bytes()
+    solver = create_solver(tmp_path, "max_iter: 1")
+    solver.update.histories[0][0] = math.inf
+    with pytest.raises(
+        Diverged, match="iteration 1: weights or their histories are not finite, no snapshot is written"
+    ):
+        solver.solve()
+    assert (tmp_path / "run_iter_1.caffemodel").read_bytes() == before
+
+
+def test_divergence_may_be_gone_on_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """But for snapshots; warned of once."""
+    solver = diverging(tmp_path, "display: 1 test_iter: 1 test_interval: 3", on_divergence="warn")
+    solver.solve()
+    assert solver.iteration == 12
+    (message,) = caplog.messages
+    assert message.startswith("iteration 6:")
+    assert {path.stem for path in tmp_path.glob("*.solverstate")} == {"run_iter_2", "run_iter_4", "run_iter_6"}
+
+
+def test_an_output_beside_the_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    more = 'layer { name: "odd" type: "Scale" bottom: "ip" top: "odd" param { lr_mult: 0 } '
+    more += 'scale_param { filler { type: "constant" value: 3e38 } } propagate_down: false }'
+    (tmp_path / "odd.prototxt").write_text(NET + more)
+    solver = Solver(parse_solver(f'{SETTINGS} net: "odd.prototxt" max_iter: 9'), folder=tmp_path)
+    with pytest.raises(Diverged, match=r'iteration \d: output "odd" is nan'):
+        solver.solve()
+
+
+def test_a_test_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    solver = create_solver(tmp_path, "max_iter: 3 test_iter: 1 test_interval: 1")
+    solver.net.params["ip"][0].data[0, 0] = math.nan
+    with pytest.raises(Diverged, match=r"""iteration 0: test net #0's output "loss" is not finite"""):
+        solver.solve()
+
+
+def test_losses_on_a_gpu_are_looked_at_together(tmp_path: Path) -> None:
+    """A look waits for the device; the first that was not finite is told."""
+    watch = LossWatch(torch.device("cuda"))
+    assert not any(watch.note(i, 0.1 * i, torch.tensor(math.nan if i > 3 else 1.0)) for i in range(6))
+    found = watch.first_bad()
+    assert found and found[:2] == (4, pytest.approx(0.4))
+    assert watch.first_bad() is None
+
+
+def test_a_loss_that_sticks_at_the_smallest_floats_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    solver = create_solver(tmp_path, "max_iter: 3 display: 1 base_lr: 0")
+    solver._name_stuck(solver.net, {"loss": torch.tensor(87.0)})
+    assert not caplog.messages
+    solver._name_stuck(solver.net, {"loss": torch.tensor(87.33655)})
+    solver._name_stuck(solver.net, {"loss": torch.tensor(87.33655)})
+    (message,) = caplog.messages
+    assert message.startswith('iteration 0: "loss" sticks at 87.3365')
+
+
+@pytest.mark.parametrize("setting", ["base_lr: -0.1", "momentum: 1", "momentum: -0.5", "weight_decay: -1"])
+def test_rates_that_are_nonsense_are_refused(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(InputError, match=setting.split(":")[0]):
+        create_solver(tmp_path, setting)
+
+
+def test_a_test_before_batch_norm_has_statistics_is_named_and_no_point_of_a_curve(tmp_path: Path) -> None:
+    norm = 'layer { name: "norm" type: "BatchNorm" bottom: "hidden" top: "hidden" }\n'
+    (tmp_path / "norm.prototxt").write_text(NET.replace('layer { name: "relu"', norm + 'layer { name: "relu"'))
+    settings = f'net: "norm.prototxt" max_iter: 4 test_iter: 1 test_interval: 2 snapshot_prefix: "{tmp_path}/run"'
+    solver = Solver(parse_solver(SETTINGS + settings), folder=tmp_path)
+    solver.solve()
+    records = read_metrics(tmp_path / "run.metrics.jsonl")
+    assert [r["iteration"] for r in records if r["phase"] == "test"] == [2, 4]
+    assert [r["iteration"] for r in records if r["phase"] == "test without statistics"] == [0]
+    line = 'This test means nothing: the running statistics of layer "norm" hold nothing yet, no batch was trained on'
+    assert (tmp_path / "run.log").read_text().count(line) == 1

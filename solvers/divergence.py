@@ -1,0 +1,76 @@
+"""Noticing a training that diverged: losses, outputs and weights that are NaN or infinite, a loss that sticks."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from imae.nets.net import Net
+from imae.prototxt_like.errors import InputError
+
+OnDivergence = Literal["stop", "warn"]
+STUCK = -math.log(torch.finfo(torch.float32).tiny)
+"""87.3365, Caffe's loss of a sample whose label has no probability left: its smallest normal float's logarithm."""
+_PENDING = 1000
+"""Losses that wait on a device to be looked at, at most."""
+
+
+class Diverged(InputError):
+    """A loss, an output or a weight turned NaN or infinite: what it computes from then on means nothing."""
+
+
+def unweighted_outputs(net: Net) -> list[str]:
+    """Return the outputs of a net that are no part of its loss."""
+    weighted = {
+        top
+        for step in net.steps
+        for top, weight in zip(step.layer.param.top, step.loss_weights, strict=False)
+        if weight
+    }
+    return [name for name in net.outputs if name not in weighted]
+
+
+def watched(loss: Tensor, outputs: Mapping[str, Tensor], unweighted: Sequence[str]) -> Tensor:
+    """Return the loss, or NaN where one of the `unweighted` outputs holds a NaN or an infinity."""
+    for name in unweighted:
+        loss = loss + (outputs[name] * 0).sum().to(loss.dtype)
+    return loss
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Return whether no value of the tensors is NaN or infinite."""
+    return all(torch.stack([tensor.isfinite().all() for tensor in tensors]).tolist())
+
+
+def not_finite(outputs: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the outputs that hold a NaN or an infinity."""
+    return [name for name, value in outputs.items() if not value.isfinite().all()]
+
+
+def stuck(outputs: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
+    """Return those of the named outputs that are Caffe's 87.3365."""
+    return [name for name in names if ((outputs[name] - STUCK).abs() < 1e-3).any()]
+
+
+class LossWatch:
+    """Looks at each iteration's loss: on a CPU at once, on a GPU, which would have to be waited for, when asked to."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._limit = 1 if device.type == "cpu" else _PENDING
+        self._pending: list[tuple[int, float, Tensor]] = []
+
+    def note(self, iteration: int, rate: float, loss: Tensor) -> bool:
+        """Remember the loss (a scalar) of an iteration and its learning rate; return whether it is time to look."""
+        self._pending.append((iteration, rate, loss))
+        return len(self._pending) >= self._limit
+
+    def first_bad(self) -> tuple[int, float, float] | None:
+        """Return iteration, learning rate and loss of the first that was not finite since the last look, if one was."""
+        pending, self._pending = self._pending, []
+        losses = torch.stack([loss for _, _, loss in pending]).tolist() if pending else []
+        for (iteration, rate, _), loss in zip(pending, losses, strict=True):
+            if not math.isfinite(loss):
+                return iteration, rate, loss
+        return None
