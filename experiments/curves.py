@@ -78,7 +78,7 @@ def read_curve(sweep: Sweep, cell: Cell, quantity: Quantity) -> tuple[list[int],
         points = {int(record["iteration"]): 100 * float(record[quantity]) for record in records}
         if points.get(0) == 0:  # an older one's test before BatchNorm had statistics
             del points[0]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as the metrics of a cell: {error}") from error
     if not points:
         raise InputError(f'{path}: has no record of the phase "{phase}"')

@@ -379,7 +379,7 @@ def test_each_process_of_a_machine_gets_a_gpu_of_its_own(monkeypatch: pytest.Mon
     chosen = [str(choose_device(gpu, False, local_rank=1)) for gpu in (None, "all", "3,2", "0,1,3")]
     assert chosen == ["cuda:1", "cuda:1", "cuda:2", "cuda:1"]
     assert str(choose_device(None, True, local_rank=1)) == "cpu"
-    with pytest.raises(InputError, match="more processes were started here than the 1 GPUs they may use"):
+    with pytest.raises(InputError, match="more processes were started here than the 1 GPU they may use"):
         choose_device("2", False, local_rank=1)
 
 
