@@ -62,16 +62,18 @@ def export_onnx(
         raise InputError(f"opset must be 17 to {onnx.defs.onnx_opset_version()}, not {opset}")
     predictor = _predictor(net, weights, shape, outputs, folder)
     graph = OnnxGraph(predictor.names)
+    inputs = dict(zip(predictor.inputs, _input_values(predictor), strict=True))
     values = _value_names(predictor, graph)
-    shapes = {name: predictor.shapes[predictor.newest[name]] for name in predictor.inputs}
+    shapes = {name: predictor.shapes[number] for name, number in inputs.items()}
     if include_transform:
-        for name in predictor.inputs:
+        for name, number in inputs.items():
             if transform := _transform(net, name, folder):
-                values[predictor.newest[name]] = transform.to_onnx(graph, name, shapes[name][1:])
+                values[number] = transform.to_onnx(graph, name, shapes[name][1:])
     for step in predictor.steps:
         if not isinstance(step.layer, Input):
             step.layer.to_onnx(graph, [values[i] for i in step.bottoms], [values[i] for i in step.tops])
-    model = _model(predictor, graph, shapes, outputs or predictor.outputs, opset)
+    made = [values[predictor.newest[name]] for name in outputs or predictor.outputs]
+    model = _model(predictor, graph, shapes, made, opset)
     write_atomically(path, model.SerializeToString())
     return OnnxReport(
         Path(path),
@@ -93,7 +95,9 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    predictor = _predictor(net, None, (), names, None)
+    # An output that is made in place of an input is called INPUT/LAYER.
+    blobs = {name: name if name in net.newest else name.rpartition("/")[0] or name for name in names}
+    predictor = _predictor(net, None, (), list(blobs.values()), None)
     if not isinstance(images, Mapping):
         if len(predictor.inputs) != 1:
             raise InputError(f'net "{net.name}": has the inputs {", ".join(predictor.inputs)}; give each by name')
@@ -101,7 +105,9 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
     predictor.forward(**images)
     feeds = {name: as_tensor(value, f'input "{name}"').detach().cpu().float().numpy() for name, value in images.items()}
     actual = dict(zip(names, session.run(names, feeds), strict=True))
-    return max(float(np.abs(actual[name] - predictor.blobs[name].double().cpu().numpy()).max()) for name in names)
+    return max(
+        float(np.abs(actual[name] - predictor.blobs[blobs[name]].double().cpu().numpy()).max()) for name in names
+    )
 
 
 def _predictor(
@@ -139,11 +145,17 @@ def _naming(shape: Sequence[int]) -> Iterator[None]:
         raise InputError(f"with images of {describe(shape)}: {error}") from None
 
 
+def _input_values(net: Net) -> list[int]:
+    """The values that the caller feeds, in the order of the net's inputs."""
+    return [number for step in net.steps if isinstance(step.layer, Input) for number in step.tops]
+
+
 def _value_names(net: Net, graph: OnnxGraph) -> list[str]:
-    """A name for each value: its blob's, or BLOB/LAYER where a later layer works in place."""
+    """A name for each value: its blob's for an input, else for the newest of that name; for the others BLOB/LAYER."""
     producer = {top: step.layer.name for step in net.steps for top in step.tops}
-    newest = set(net.newest.values())
-    return [name if i in newest else graph.name(f"{name}/{producer[i]}") for i, name in enumerate(net.names)]
+    inputs = {net.names[number]: number for number in _input_values(net)}
+    named = set({**net.newest, **inputs}.values())
+    return [name if i in named else graph.name(f"{name}/{producer[i]}") for i, name in enumerate(net.names)]
 
 
 def _transform(source: Net | NetParameter | str | Path, name: str, folder: Path | None) -> Transform | None:

@@ -67,8 +67,8 @@ class SampleLoss(Layer):
 
     def mean(self, values: Tensor, saved: Saved) -> Tensor:
         """Return the sum of the samples that count, over the normaliser."""
-        normaliser: Tensor | float = saved["normaliser"]
-        return (values * saved["valid"]).sum() / normaliser
+        total: Tensor = (values * saved["valid"]).sum() / saved["normaliser"]
+        return total
 
     def gradient(self, saved: Saved) -> Tensor:
         """Return, as a new tensor, the gradient of each sample's value by x."""

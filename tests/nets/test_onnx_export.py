@@ -176,6 +176,35 @@ def test_blobs_that_are_called_like_constants_keep_their_names(tmp_path: Path) -
     assert compare_with_onnxruntime(tmp_path / "net.onnx", Net(net), torch.randn(2, 4)) >= 0
 
 
+IN_PLACE = """name: "in_place" input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+layer { name: "norm" type: "Scale" bottom: "data" top: "data" scale_param { bias_term: true } }
+layer { name: "twice" type: "ReLU" bottom: "data" top: "data" relu_param { negative_slope: 0.5 } }"""
+IP = 'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } }'
+
+
+@pytest.mark.parametrize(("text", "output"), [(IN_PLACE + IP, "ip"), (IN_PLACE, "data/twice")])
+def test_a_layer_may_work_in_place_on_the_input(text: str, output: str, tmp_path: Path) -> None:
+    """The input keeps its blob's name, and so does every output that is not in its place."""
+    net = with_random_blobs(Net(parse_net(text), backward=False))
+    report = export_onnx(net, None, tmp_path / "net.onnx")
+    assert (list(report.inputs), list(report.outputs)) == (["data"], [output])
+    for batch in BATCHES:
+        assert compare_with_onnxruntime(tmp_path / "net.onnx", net, torch.randn(batch, 3, 8, 8)) < 1e-5
+
+
+def test_the_transform_goes_before_a_layer_in_place_of_the_images(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "gone" batch_size: 4 } '
+        "transform_param { mean_value: 100 scale: 0.5 } }"
+        'layer { name: "relu" type: "ReLU" bottom: "data" top: "data" } '
+        'layer { name: "max" type: "Pooling" bottom: "data" top: "y" pooling_param { global_pooling: true } }'
+    )
+    export_onnx(tmp_path / "net.prototxt", None, tmp_path / "net.onnx", shape=(1, 2, 2), include_transform=True)
+    pixels = np.float32([[[[0, 10], [102, 50]]], [[[0, 10], [20, 50]]]])
+    (y,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"data": pixels})
+    assert y.flatten().tolist() == [1, 0]
+
+
 def outputs_of(text: str) -> list[str]:
     inputs = (
         'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 2 dim: 4 } shape { dim: 2 } } }'
