@@ -15,7 +15,7 @@ def demo(
     seed: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of weights and order.")] = 1,
     threads: Threads = None,
 ) -> None:
-    """Train on digits with each loss, and compare: half of the labels are drawn anew, 42.7 % are then wrong.
+    """Train on digits with each loss, and compare: half of the labels are replaced at random, 42.7 % are then wrong.
 
     [bold]imae demo --output digits-demo[/]
     """

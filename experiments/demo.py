@@ -1,10 +1,9 @@
-"""The demo: four losses on real digits with half of the training labels drawn anew, and the IMAE net as ONNX."""
+"""The demo: four losses on real digits, half of the training labels replaced at random, and the IMAE net as ONNX."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,11 @@ from imae.experiments.best_and_final import BestAndFinal
 from imae.experiments.paper import LOSSES
 from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy
 from imae.layers.data.image_set import ImageSetData
+from imae.nets.digits_net import digits_net
 from imae.nets.memory import keep_freed_memory
 from imae.nets.onnx_export import compare_with_onnxruntime, export_onnx
+from imae.nets.paper import digits_solver, loss_settings
 from imae.prototxt_like.files import write_atomically, write_each
-from imae.prototxt_like.text import read_solver
 from imae.reports import pictures
 from imae.reports.pictures import picture
 from imae.solvers.log import read_metrics
@@ -29,7 +29,8 @@ from imae.solvers.solver import Solver
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TITLE = "Digits, half of the training labels drawn anew"
+NOISE = 0.5
+_TITLE = "Digits, half of the training labels replaced at random"
 COLUMNS = ("loss", "test, best", "test, final", "training, corrupted labels", "training, intact labels")
 
 
@@ -87,16 +88,15 @@ def _labels(solver: Solver) -> str:
     data = solver.net.steps[0].layer
     assert isinstance(data, ImageSetData), "the example's first layer"
     wrong, total = int((data.labels != data.intact).sum()), data.num_images
-    return f"Half of the labels were drawn anew, which leaves {wrong} of {total:,} wrong, {wrong / total:.1%}"
+    return f"Half of the labels were replaced at random, which leaves {wrong} of {total:,} wrong, {wrong / total:.1%}"
 
 
 def _solver(loss: str, output: Path, seed: int) -> Solver:
-    """The example's solver, with its files going to `output`."""
-    with as_file(files("imae.examples") / "digits") as folder:
-        param = read_solver(folder / f"{loss.lower()}_solver.prototxt")
-        param.snapshot_prefix = str(output / loss.lower())
-        param.random_seed = seed
-        return Solver(param, folder=folder)
+    """The solver of examples/digits, with its files going to `output`."""
+    param, name = digits_solver(), loss.lower()
+    param.net_param.CopyFrom(digits_net(name, noise_rate=NOISE, **loss_settings(name, NOISE)))
+    param.snapshot_prefix, param.random_seed = str(output / name), seed
+    return Solver(param)
 
 
 def _trained(solvers: dict[str, Solver], console: Console) -> Iterator[tuple[str, Solver]]:

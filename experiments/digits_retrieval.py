@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from imae.experiments.retrieval import (
     evaluate,
     evaluate_distance,
 )
+from imae.experiments.saved import read_saved
 from imae.experiments.sweep_page import chosen
 from imae.experiments.training_accuracy import training_accuracy
 from imae.layers.data.counter_random import permutation
@@ -36,11 +36,10 @@ from imae.nets.deploy import deploy
 from imae.nets.digits_net import digits_net
 from imae.nets.memory import keep_freed_memory
 from imae.nets.net import Net
-from imae.nets.paper import T_INTACT, T_NOISY
+from imae.nets.paper import T_INTACT, T_NOISY, Q, digits_solver, loss_settings
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.schema import TEST, NetParameter
-from imae.prototxt_like.text import read_solver
 from imae.reports import pictures
 from imae.reports.pages import Code, Figure, Heading, Items, Part, Table
 from imae.reports.pictures import picture
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 
 SEEN, UNSEEN = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
 NOISE = (0, 50)
-"""Percentages of training labels that are drawn anew."""
+"""Percentages of training labels that are replaced at random."""
 IMAGES_PER_TRACKLET = 4
 CAMERAS = 6
 """As many as MARS has."""
@@ -91,7 +90,7 @@ class Tracklets:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: `noise` percent of the labels drawn anew; the seed of weights, order and wrong labels."""
+    """One training: `noise` percent of the labels replaced at random; the seed of weights, order and wrong labels."""
 
     noise: int
     loss: str
@@ -110,6 +109,10 @@ class Scores:
     map_trapezoid: float
     map_standard: float
     cmc: list[float]
+
+    def __post_init__(self) -> None:
+        if len(self.cmc) != max(RANKS):
+            raise ValueError(f"{len(self.cmc)} ranks, {max(RANKS)} expected")
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,9 @@ def finished(output: Path, runs: Sequence[Run], iterations: int) -> dict[Run, Re
         path = _path(output, run)
         if not path.exists():
             continue
-        try:
-            values = json.loads(read_bytes(path))
-            parsed = {**values, "run": Run(**values["run"]), "scores": Scores(**values["scores"])}
-            results[run] = Result(**parsed)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: is no result of a run; delete it to train again") from error
+        results[run] = read_saved(path, Result, "result of a run")
+        if results[run].run != run:
+            raise InputError(f"{path}: is the result of {results[run].run.name}; delete it to train again")
         if results[run].iterations != iterations:
             found = results[run].iterations
             raise InputError(f"{path}: a run of {found} iterations, not {iterations}; give another --output")
@@ -250,8 +250,8 @@ def make_tracklets() -> Tracklets:
 
 def retrieval_net(run: Run) -> NetParameter:
     """Return the demo's net with data and classes of the seen digits alone."""
-    T = {"T": T_NOISY if run.noise else T_INTACT} if run.loss == "IMAE" else {}
-    net = digits_net(run.loss.lower(), noise_rate=run.noise / 100, noise_seed=run.seed, **T)
+    loss = run.loss.lower()
+    net = digits_net(loss, noise_rate=run.noise / 100, noise_seed=run.seed, **loss_settings(loss, run.noise))
     for layer in net.layer:
         if layer.type == "DigitsData":
             layer.digits_data_param.digit.extend(SEEN)
@@ -275,7 +275,7 @@ def reading_of(rows: Sequence[Row]) -> list[str]:
     ordered = sorted(rows, key=lambda row: -row.mean_map)
     noises = sorted({row.noise for row in rows if row.noise is not None})
     lines = [
-        f"mAP, %, {f'{noise} % of the labels drawn anew' if noise else 'intact labels'}: "
+        f"mAP, %, {f'{noise} % of the labels replaced at random' if noise else 'intact labels'}: "
         + " > ".join(f"{row.name} {row.mean_map:.1f}" for row in ordered if row.noise == noise)
         for noise in noises
     ]
@@ -349,15 +349,11 @@ def _measure(run: Run, iterations: int, tracklets: Tracklets, progress: Callable
 
 def _solver(run: Run, iterations: int) -> Solver:
     """The demo's solver with the run's net, the learning rate falling at 1/2 and 3/4; it writes no files."""
-    with as_file(files("imae.examples") / "digits") as folder:
-        param = read_solver(folder / "cce_solver.prototxt")
-    param.ClearField("net")
+    param = digits_solver(iterations)
     param.net_param.CopyFrom(retrieval_net(run))
     param.test_iter[:] = [1]
-    param.max_iter, param.stepvalue[:] = iterations, [iterations // 2, iterations * 3 // 4]
     param.test_interval, param.display, param.random_seed = iterations, 0, run.seed
     param.test_initialization = False
-    param.ClearField("snapshot_prefix")
     return Solver(param)
 
 
@@ -415,7 +411,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
         f"Training: {iterations} iterations of 128 images with the solver of `imae demo`: learning rate 0.05, divided "
         f"by 10 at {iterations // 2} and {iterations * 3 // 4}; momentum 0.9, weight decay 0.005",
         "Noise: a label is replaced, with the stated probability, by one of the five classes at random, perhaps itself",
-        f"T of IMAE: {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE: 0.7",
+        f"T of IMAE: {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE: {Q:g}",
         f"Seeds: {', '.join(map(str, seeds))}: of initial weights, order and wrong labels, alike for all losses",
         f"Retrieval: {len(tracklets.digit)} tracklets of {IMAGES_PER_TRACKLET} or {IMAGES_PER_TRACKLET + 1} images, "
         f"always the same, dealt to {CAMERAS} cameras; {len(tracklets.query)} of them are queries. The mean of a "
@@ -447,7 +443,7 @@ def _draw(rows: Sequence[Row], width: float) -> "Drawing":
             precision.hlines(row.mean_map, place - 0.3, place + 0.3, color=colour)
         for row in baselines:
             precision.axhline(row.mean_map, zorder=0, **_BASELINE_STYLES[row.name])
-        labels = f"{noise} % of the labels corrupted" if noise else "intact labels"
+        labels = f"{noise} % noise" if noise else "intact labels"
         for axes, x, y in ((cmc, "rank", "CMC, %"), (precision, "", "mAP, %")):
             axes.set_xlabel(x, size=pictures.FONT_SIZE)
             axes.set_ylabel(y, size=pictures.FONT_SIZE)

@@ -9,13 +9,13 @@ from typing import TypeVar
 from imae.experiments.cell import CLASSES, Cell, Result
 from imae.experiments.page import write_page
 from imae.experiments.sweep import Sweep, commands
-from imae.nets.paper import T_INTACT, T_NOISY
+from imae.nets.paper import T_INTACT, T_NOISY, Q
 from imae.prototxt_like.errors import InputError
 from imae.reports.pages import Code, Heading, Items, Part
 
 Value = TypeVar("Value")
 _PARAMETERS = (
-    f"Where nothing else is said: T of IMAE {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE 0.7"
+    f"Where nothing else is said: T of IMAE {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE {Q:g}"
 )
 
 
@@ -85,7 +85,7 @@ def _settings(outcome: Outcome) -> list[str]:
     seeds = sorted({result.cell.seed for result in results})
     drawn = sorted({result.cell.noise for result in results} - {0})
     wrong = ", ".join(f"at {noise} % about {noise * (CLASSES - 1) / CLASSES:g} %" for noise in drawn)
-    noise = f"Noise: so many of the labels are drawn anew, perhaps as they were; wrong are {wrong}"
+    noise = f"Noise: so many of the labels are replaced by a class at random, perhaps the same; wrong are {wrong}"
     return [
         f"Schedule: {outcome.schedule_name}: {schedule.iterations:,} iterations of {schedule.train_batch} images on "
         f"{images}; learning rate 0.1, divided by 10 at {first:,} and {second:,}; momentum 0.9, weight decay 0.0001",

@@ -76,8 +76,8 @@ def tuning_cells(
 ) -> list[Cell]:
     """Return the cells of IMAE with each of `T` and of GCE with each of `q`, for seeds 1 .. `seeds`.
 
-    Trained on labels of which `noise` percent are drawn anew, or on those with the name `labels`. Raises InputError for
-    a depth or noise that the examples lack, or a T or q that its loss does not take.
+    Trained on labels of which `noise` percent are replaced at random, or on those with the name `labels`. Raises
+    InputError for a depth or noise that the examples lack, or a T or q that its loss does not take.
     """
     chosen("tune-t", "--net", [depth], DEPTHS)
     chosen("tune-t", "--noise", [noise], NOISE)

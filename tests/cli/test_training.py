@@ -296,7 +296,9 @@ def test_train_and_test_say_how_many_labels_are_wrong(imae: Imae, digits: Path) 
 
 
 def test_the_demo_says_what_share_of_the_labels_is_wrong(imae: Imae) -> None:
-    assert "half of the labels are drawn anew, 42.7 % are then wrong" in " ".join(imae("demo", "--help").out.split())
+    assert "half of the labels are replaced at random, 42.7 % are then wrong" in " ".join(
+        imae("demo", "--help").out.split()
+    )
 
 
 def test_an_lmdb_cut_while_it_trains_costs_no_finished_iteration(

@@ -87,7 +87,7 @@ def test_the_net_trains_on_the_seen_digits_alone_and_wrong_labels_are_alike_for_
         labels.append(data.labels)
     assert torch.equal(*labels)
     assert set(labels[0].tolist()) == set(SEEN)
-    # Half are drawn anew, of which a fifth hit the class that they had: 0.4 of 630, standard deviation 0.02.
+    # Half are replaced at random, of which a fifth hit the class that they had: 0.4 of 630, standard deviation 0.02.
     assert 0.34 < (labels[0] != data.intact).float().mean() < 0.46
 
 
@@ -180,7 +180,7 @@ def test_the_reading_orders_the_losses_as_measured() -> None:
     rows = [row("chance", None, 0.2), row("IMAE", 50, 0.4), row("CCE", 50, 0.6), row("CCE", 0, 0.7)]
     assert reading_of(rows) == [
         "mAP, %, intact labels: CCE 70.0",
-        "mAP, %, 50 % of the labels drawn anew: CCE 60.0 > IMAE 40.0",
+        "mAP, %, 50 % of the labels replaced at random: CCE 60.0 > IMAE 40.0",
         "mAP, %, for comparison: chance 20.0",
     ]
 

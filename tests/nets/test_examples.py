@@ -124,7 +124,7 @@ def test_a_cifar10_solver_trains_the_net_it_names_on_noisy_labels() -> None:
     assert Path("snapshots").is_dir()
 
 
-def test_digits_solvers_train_with_half_of_the_labels_drawn_anew(
+def test_digits_solvers_train_with_half_of_the_labels_replaced_at_random(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
