@@ -89,6 +89,10 @@ def train(
             rich_help_panel=_RESUMING,
         ),
     ] = False,
+    keep_best: Annotated[
+        bool,
+        typer.Option("--keep-best", help="Keep the weights of the best test accuracy in PREFIX_best.caffemodel."),
+    ] = False,
     on_divergence: Annotated[
         Divergence,
         typer.Option(case_sensitive=False, help="What a loss, output or weight does that turns NaN or infinite."),
@@ -203,6 +207,7 @@ def train(
             show=display.show,
             lock=lock,
             on_divergence=on_divergence.value,
+            keep_best=keep_best,
             log_folder=glog.log_dir,
         )
         trainer.on_progress = advance
@@ -322,8 +327,11 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
                 if value is None or isinstance(value, float)
             )
             typer.echo(f"Test net #{record['net']} at iteration {record['iteration']}: {outputs or 'no outputs'}")
+    for line in trainer.best.lines():
+        typer.echo(line)
     state = trainer.state_path
     files += [state.with_suffix(".caffemodel"), state]
+    files += [path for path in trainer.best.files if path.exists()]
     typer.echo("Wrote " + ", ".join(str(file) for file in files if file and file.exists()))
 
 

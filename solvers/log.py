@@ -62,13 +62,13 @@ class Log:
             finite = {name: _finite(value) for name, value in values.items()}
             self._append(self.metrics_path, json.dumps(finite, allow_nan=False) + "\n")
 
-    def start_metrics(self, iteration: int) -> None:
-        """Keep only the records from before `iteration`, where training starts or resumes.
+    def start_metrics(self, iteration: int) -> list[dict[str, Any]]:
+        """Keep only the records from before `iteration`, where training starts or resumes, and return them.
 
         What is no record, as a damaged disk or another program may leave it, is left out with a warning.
         """
         if not self.metrics_path or not self.metrics_path.exists():
-            return
+            return []
         records, others = _parse_metrics(self.metrics_path)
         if others:
             lines = ", ".join(f"{number} ({what})" for number, what in list(others.items())[:_NAMED])
@@ -76,6 +76,7 @@ class Log:
             _log.warning("%s: left out what is no record of metrics: line %s%s", self.metrics_path, lines, more)
         kept = [record for record in records if record["iteration"] < iteration]
         write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        return kept
 
     @staticmethod
     def _append(path: Path, text: str) -> None:

@@ -34,12 +34,13 @@ def is_at(prefix: str, state: Path) -> bool:
 
 
 def results_at(prefix: str) -> list[Path]:
-    """Return the metrics and snapshots at `prefix`, oldest first; not the log, which every training goes on with."""
+    """Return metrics, best weights and snapshots at `prefix`, oldest first; not the log: each training adds to it."""
     if not prefix:
         return []
     metrics = [path for path in (Path(f"{prefix}.metrics.jsonl"),) if path.exists()]
+    best = [path for path in (Path(f"{prefix}_best.caffemodel"), Path(f"{prefix}_best.json")) if path.exists()]
     kinds = (_snapshots(prefix, ".caffemodel"), _snapshots(prefix, ".solverstate"))
-    return metrics + [found[i] for i in sorted({*kinds[0], *kinds[1]}) for found in kinds if i in found]
+    return metrics + best + [found[i] for i in sorted({*kinds[0], *kinds[1]}) for found in kinds if i in found]
 
 
 def refuse_results(prefix: str) -> None:

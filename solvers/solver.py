@@ -24,6 +24,7 @@ from imae.prototxt_like.files import clear_leftovers
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_net, read_solver
+from imae.solvers.best import BestAccuracy
 from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, obstacles
 from imae.solvers.divergence import (
     Diverged,
@@ -82,6 +83,7 @@ class Solver:
         log_folder: str | Path = "",
         lock: RunLock | None = None,
         on_divergence: OnDivergence = "stop",
+        keep_best: bool = False,
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
 
@@ -89,8 +91,8 @@ class Solver:
         snapshots are written at `snapshot_prefix`, relative to the working directory, but for a log that has a
         `log_folder` of its own. `show` gets the log's lines. While it solves it holds `lock`, by default one on the
         prefix. With `on_divergence` "warn" it goes on with losses that are not finite, but writes no snapshot of such
-        weights. On a GPU an iteration is captured once and replayed, which `capture` can switch off; `tf32` is as for
-        `Net`.
+        weights. With `keep_best` the weights of the best test accuracy are kept beside the snapshots. On a GPU an
+        iteration is captured once and replayed, which `capture` can switch off; `tf32` is as for `Net`.
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
         if not isinstance(param, SolverParameter):
@@ -129,6 +131,7 @@ class Solver:
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
         self._open_log(show, log_folder)
         self.lock = lock or RunLock(self.prefix if self.log.log_path else "")
+        self.best = BestAccuracy(self.test_nets, self.prefix if keep_best and self.log.metrics_path else "")
         self._watch = LossWatch(self.device)
         self._unweighted = unweighted_outputs(self.net)
         self._on_divergence, self._said = on_divergence, set[str]()
@@ -170,7 +173,7 @@ class Solver:
         if resume:
             self.log.line(f"Restoring previous solver status from {resume}", "solver.cpp:302")
             self.restore(resume)
-        self.log.start_metrics(self.iteration)
+        self.best.begin(self.iteration, self.log.start_metrics(self.iteration))
         self.step(self.param.max_iter - self.iteration)
         sound = self._is_sound()
         if sound and self.prefix and self.param.snapshot_after_train and not self._due(self.param.snapshot):
@@ -186,6 +189,8 @@ class Solver:
             self.log.line(f"Iteration {self.iteration}, loss = {self.smoothed_loss():g}", "solver.cpp:332")
         if self._due(self.param.test_interval):
             self.test_all()
+        for line in self.best.lines():
+            self.log.line(line, "solver.cpp:335")
         self.log.line("Optimization Done.", "solver.cpp:337")
 
     def step(self, iterations: int) -> None:
@@ -317,6 +322,7 @@ class Solver:
             return values
         self.log.metrics(iteration=self.iteration, phase="test", net=number, **values)
         self._check_outputs(f"test net #{number}'s", means)
+        self.best.note(number, self.iteration, values, self.net)
         return values
 
     def _sum_outputs(self, net: Net, batches: int) -> tuple[dict[str, Tensor], Tensor]:

@@ -427,3 +427,58 @@ def test_divergence_ends_with_status_1_and_names_the_last_sound_snapshot(imae: I
     assert outcome.err.count("imae: warning: iteration 2") == 1
     assert "loss = not finite" in outcome.out
     assert {path.name for path in Path("out").glob("*.solverstate")} == {"digits_iter_20.solverstate"}
+
+
+def test_the_best_and_the_final_accuracy_are_told_and_the_best_weights_kept(
+    imae: Imae, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After resuming, too: what was best before is not overwritten by what is worse."""
+    options = ("--set", "test_interval=10", "--keep-best", "--set", "base_lr=0.2")
+    outcome = imae(*TRAIN, *options)
+    assert outcome.status == 0
+    tests = [r for r in read_metrics("out/digits.metrics.jsonl") if r["phase"] == "test"]
+    best = max(tests, key=lambda r: r["accuracy"])
+    line = (
+        f"Test net #0: accuracy was best at iteration {best['iteration']} ({best['accuracy']:g}), and is "
+        f"{tests[-1]['accuracy']:g} at the end, iteration 60\n"
+    )
+    assert line in outcome.out and f"] {line}" in outcome.err
+    assert "out/digits_best.caffemodel" in outcome.out
+    about = json.loads(Path("out/digits_best.json").read_bytes())
+    assert about == {"iteration": best["iteration"], "output": "accuracy", "value": best["accuracy"]}
+    kept = Path("out/digits_best.caffemodel").read_bytes()
+    score = imae("test", "--model", "net.prototxt", "--weights", "out/digits_best.caffemodel", "--iterations", "25")
+    assert score.status == 0
+    worse = ("--set", "base_lr=0", "--iterations", "80", "--resume")
+    outcome = imae(*TRAIN, *options[:3], *worse)
+    assert f"best at iteration {best['iteration']} (" in outcome.out
+    assert Path("out/digits_best.caffemodel").read_bytes() == kept
+    assert imae(*TRAIN, "--iterations", "5", "--overwrite", "--set", "test_interval=1000").status == 0
+    assert not Path("out/digits_best.caffemodel").exists()
+
+
+def test_the_best_weights_of_a_killed_run_are_those_of_an_uninterrupted_one(
+    imae: Imae, enter: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--set", "test_interval=10", "--keep-best")
+    files = []
+    for name in ("whole", "stopped"):
+        folder = enter(name)
+        if name == "stopped":
+            with monkeypatch.context() as patch:
+                at_iteration(29, lambda: signal.raise_signal(signal.SIGINT), patch)
+                assert imae(*TRAIN, *options).status == 130
+            Path("out/digits_best.json").write_text("[")
+            assert imae(*TRAIN, *options, "--resume").status == 0
+        else:
+            assert imae(*TRAIN, *options).status == 0
+        files.append((folder / "out" / "digits_best.caffemodel").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_keeping_the_best_needs_an_accuracy(imae: Imae, digits: Path) -> None:
+    net = Path("net.prototxt").read_text()
+    Path("net.prototxt").write_text("".join(line for line in net.splitlines(True) if "Accuracy" not in line))
+    outcome = imae(*TRAIN, "--keep-best")
+    assert outcome.status == 1
+    assert "--keep-best needs a test net with an Accuracy layer" in outcome.err

@@ -1,0 +1,88 @@
+"""The best and the final accuracy of a training's tests, and the weights that were best."""
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from imae.layers.accuracy import Accuracy
+from imae.nets.net import Net
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes, write_atomically
+
+_log = logging.getLogger(__name__)
+
+
+def accuracies_of(net: Net) -> list[str]:
+    """Return the outputs of a net that are accuracies over all classes."""
+    tops = [step.layer.param.top[0] for step in net.steps if isinstance(step.layer, Accuracy) and step.layer.param.top]
+    return [name for name in tops if name in net.outputs]
+
+
+class BestAccuracy:
+    """Follows the accuracies of test nets, and keeps the weights at which the first of them was best.
+
+    They are in PREFIX_best.caffemodel, and PREFIX_best.json says which they are; of equals the first stays.
+    """
+
+    def __init__(self, nets: Iterable[Net], prefix: str = "") -> None:
+        """Keep weights at `prefix`, or none without one; raises InputError if no test net has an accuracy to go by."""
+        self._names = {number: accuracies_of(net) for number, net in enumerate(nets)}
+        self._best: dict[tuple[int, str], tuple[int, float]] = {}
+        self._final: dict[tuple[int, str], tuple[int, float]] = {}
+        self._prefix = prefix
+        self._first = next(((number, name) for number, names in self._names.items() for name in names), None)
+        self._kept = -math.inf
+        if prefix and not self._first:
+            raise InputError("--keep-best needs a test net with an Accuracy layer, which says what is best")
+
+    @property
+    def files(self) -> list[Path]:
+        """The kept weights and what tells of them, where weights are kept."""
+        return [Path(f"{self._prefix}_best.{kind}") for kind in ("caffemodel", "json")] if self._prefix else []
+
+    def begin(self, iteration: int, records: Iterable[Mapping[str, Any]]) -> None:
+        """Start at `iteration`, after the tests that `records` of metrics tell, and the weights kept until then."""
+        self._best, self._final, self._kept = {}, {}, -math.inf
+        for record in records:
+            if record.get("phase") == "test" and isinstance(record.get("net"), int):
+                self._follow(record["net"], record["iteration"], record)
+        path = Path(f"{self._prefix}_best.json")
+        if self._prefix and path.exists():
+            try:
+                kept = json.loads(read_bytes(path))
+                if kept["iteration"] < iteration and path.with_suffix(".caffemodel").exists():
+                    self._kept = float(kept["value"])
+            except (ValueError, TypeError, KeyError, RecursionError, InputError):
+                _log.warning("%s: does not say which weights are kept as the best; those of the next test are", path)
+
+    def note(self, number: int, iteration: int, values: Mapping[str, Any], net: Net) -> None:
+        """Take account of the outputs of test net `number`; keep the weights of `net` where they are the best."""
+        self._follow(number, iteration, values)
+        if not self._prefix or not self._first or self._first[0] != number:
+            return
+        value = values[self._first[1]]
+        if isinstance(value, float) and math.isfinite(value) and value > self._kept:
+            net.write_weights(Path(f"{self._prefix}_best.caffemodel"))
+            about = {"iteration": iteration, "output": self._first[1], "value": value}
+            write_atomically(f"{self._prefix}_best.json", json.dumps(about).encode())
+            self._kept = value
+
+    def lines(self) -> list[str]:
+        """Return a line for each accuracy: the best and the final one, and their iterations."""
+        return [
+            f"Test net #{number}: {name} was best at iteration {iteration} ({value:g}), and is {final:g} at the end, "
+            f"iteration {end}"
+            for (number, name), (iteration, value) in self._best.items()
+            for end, final in [self._final[number, name]]
+        ]
+
+    def _follow(self, number: int, iteration: int, values: Mapping[str, Any]) -> None:
+        for name in self._names.get(number, []):
+            value = values.get(name)
+            if isinstance(value, float) and math.isfinite(value):
+                self._final[number, name] = iteration, value
+                if (number, name) not in self._best or value > self._best[number, name][1]:
+                    self._best[number, name] = iteration, value
