@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from imae.layers.autograd_refusal import refusing_autograd
 from imae.layers.fillers import fill
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.known_names import CAFFE_LAYERS, FORK_LAYERS, OTHER_NAMES
@@ -106,6 +107,11 @@ class Layer:
     nothing that changes from pass to pass but tensors that keep their place: `context.number` instead of `forwards`.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls):
+            cls.forward = refusing_autograd(cls.forward)  # type: ignore[method-assign, assignment]
+
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         self.param = param
         self.name: str = param.name
@@ -127,7 +133,11 @@ class Layer:
         raise NotImplementedError
 
     def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-        """Return the tops; keep in `saved` what `backward` needs. Never changes a bottom."""
+        """Return the tops; keep in `saved` what `backward` needs. Never changes a bottom.
+
+        The derivative is `backward` alone: where a tensor requires a gradient, autograd through the tops raises
+        InputError, as it would give another one at kinks and bounds, and for IMAE everywhere.
+        """
         raise NotImplementedError
 
     def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:

@@ -178,7 +178,8 @@ class Net:
     def forward(self, **inputs: Tensor | np.ndarray) -> dict[str, Tensor]:
         """Run all layers on the named `inputs` (of the net's Input layers), and return the net's outputs by name.
 
-        Inputs are real numbers of any dtype; they become floats here, as Caffe's values are.
+        Inputs are real numbers of any dtype; they become floats here, as Caffe's values are. Gradients come from
+        `backward`: autograd through an output or the loss raises InputError.
         A pass reads batch `context.forwards` of its data layers and counts that up. `loss` becomes the weighted sum of
         the losses (a scalar tensor).
         """

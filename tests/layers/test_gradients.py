@@ -547,6 +547,27 @@ def passed(case: Case, layer: Layer, bottoms: list[Tensor]) -> tuple[list[Tensor
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+def test_autograd_through_forward_is_refused_with_what_to_call(case: Case) -> None:
+    layer = built(case)
+    bottoms = [x.clone().requires_grad_(i not in layer.no_gradient_to) for i, x in enumerate(case.bottoms)]
+    saved: Saved = {}
+    tops = layer.forward(bottoms, saved)
+    with pytest.raises(
+        InputError, match=rf'^layer ".*" \({case.type}\): autograd .* backward\(top_diffs, saved, needs\)'
+    ):
+        tops[0].sum().backward()
+    assert all(x.grad is None for x in bottoms)
+    expected, diffs, wanted = passed(case, built(case), case.bottoms)
+    for top, value in zip(tops, expected, strict=True):
+        assert torch.equal(top.detach(), value)
+    with torch.no_grad():
+        assert not layer.forward(bottoms, {})[0].grad_fn
+    actual = layer.backward(diffs, saved, [x.requires_grad for x in bottoms])
+    torch.testing.assert_close([x for x in actual if x is not None], [x for x in wanted if x is not None])
+    assert not any(blob.diff.requires_grad for blob in layer.blobs)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_setup_announces_the_shapes_of_the_tops(case: Case) -> None:
     layer = build_layer(case.text, [x.shape for x in case.bottoms], phase=case.phase)
     announced = layer.setup([tuple(x.shape) for x in case.bottoms])

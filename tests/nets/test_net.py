@@ -828,3 +828,21 @@ def test_a_layer_that_is_left_out_is_named_where_its_top_is_missing() -> None:
         message = f'produces its bottom "data"; {maker}, but its {kind} rules leave it out in phase TEST'
         with pytest.raises(InputError, match=re.escape(message)):
             Net(net, TEST)
+
+
+@pytest.mark.parametrize("plan", ["plain", "fused"])
+def test_autograd_through_a_net_is_refused_and_its_own_backward_is_as_ever(plan: str) -> None:
+    layers = ip("ip", "x", "z"), relu("z", "z"), loss("z", kind="SoftmaxWithIMAELoss")
+    expected, net = build(*layers, plan=plan), build(*layers, plan=plan)
+    wanted = run(expected)
+    for x, blob in ((X.clone().requires_grad_(), None), (X, net.params["ip"][0])):
+        net.clear_diffs()
+        if blob:
+            blob.data.requires_grad_()
+        outputs = net.forward(x=x, y=Y)
+        for value in (outputs["loss"], net.loss):
+            with pytest.raises(InputError, match="autograd does not give its gradient"):
+                value.backward(retain_graph=True)
+        net.backward()
+        for diff, same in zip((b.diff for b in net.params["ip"]), wanted["ip"], strict=True):
+            assert torch.equal(diff, same) and not diff.requires_grad
