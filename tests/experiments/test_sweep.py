@@ -71,7 +71,7 @@ def test_a_cell_is_tested_to_its_end_on_the_whole_test_set_and_leaves_its_weight
     sweep, results = undisturbed
     assert [result.cell for result in results] == [CCE, IMAE]
     for result in results:
-        assert result.iterations == [0, 5, 10, 15, 20, 24] and result.about.threads == 1
+        assert result.iterations == [5, 10, 15, 20, 24] and result.about.threads == 1
         assert [15 * accuracy for accuracy in result.test] == pytest.approx([round(15 * a) for a in result.test])
         assert result.best == max(result.test) and result.final == result.test[-1]
         assert 16 * result.corrupted == pytest.approx(round(16 * result.corrupted))

@@ -447,6 +447,16 @@ def test_sigterm_to_one_process_stops_all_with_a_snapshot(tmp_path: Path) -> Non
     assert Path("out1").read_text() == Path("err1").read_text() == ""
 
 
+def test_divergence_stops_all_processes_and_one_tells(tmp_path: Path) -> None:
+    """Though only a mean of losses shows it: each process has other images."""
+    enter(tmp_path / "run")
+    processes = start(2, command, tmp_path / "run", *ENDLESS, "--set", "base_lr=1e30", "--set", "test_interval=1000")
+    assert finish(processes) == [1, 1]
+    error = Path("err0").read_text().splitlines()[-1]
+    assert error.startswith("imae: error: iteration ") and "the training diverged; there is no sound snapshot" in error
+    assert Path("out1").read_text() == Path("err1").read_text() == ""
+
+
 @pytest.mark.slow
 def test_torchrun_starts_again_what_was_killed(tmp_path: Path) -> None:
     """`torchrun --max-restarts=1 ... train --resume` survives a kill -9, and ends as one process does."""
