@@ -23,7 +23,7 @@ bench: install
 check: install build/typing/imae
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(foreach package,$(PACKAGES),-p imae.$(package))
+	$(BIN)/mypy $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__
 	$(BIN)/mypy benchmarks
 
 format: install

@@ -15,8 +15,8 @@ from benchmarks.measuring import ROOT, Benchmark, Row, Side, positive, ratio, ta
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
     'python -c "import typer, rich.console"': ["-c", "import typer, rich.console"],
-    "imae --help": ["-m", "imae.cli", "--help"],
-    "imae train --help": ["-m", "imae.cli", "train", "--help"],
+    "imae --help": ["-m", "imae", "--help"],
+    "imae train --help": ["-m", "imae", "train", "--help"],
 }
 
 

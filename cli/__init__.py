@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.main import get_command
 
+from imae import __version__
 from imae.cli.caffe_flags import normalise, read
 from imae.cli.check_gradients import check_gradients
 from imae.cli.convert import convert
@@ -44,9 +45,7 @@ app.command("device_query", hidden=True)(devices)
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"imae {version('imae')}")
+        typer.echo(f"imae {__version__}")
         raise typer.Exit
 
 

@@ -157,7 +157,7 @@ def train(
 
     [bold]imae train --solver solver.prototxt --gpu 0[/]
 
-    Several processes train one net by [bold]torchrun --nproc-per-node=2 -m imae.cli train ...[/]
+    Several processes train one net by [bold]torchrun --nproc-per-node=2 -m imae train ...[/]
     """
     if snapshot and (weights or resume):
         raise typer.BadParameter("--snapshot holds the weights: give it alone, without --weights or --resume")
@@ -342,7 +342,7 @@ def _resuming_command(context: typer.Context, state: Path) -> str:
         processes = int(os.environ["WORLD_SIZE"])
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         hosts = [f"--nnodes={processes // here}"] if processes > here else []
-        words = ["torchrun", *hosts, f"--nproc-per-node={here}", "-m", "imae.cli", "train"]
+        words = ["torchrun", *hosts, f"--nproc-per-node={here}", "-m", "imae", "train"]
     for option in context.command.params:
         value = context.params.get(option.name or "")
         if not value or value == option.default or option.name in _OF_THE_START:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from imae import __version__
 from imae.experiments.page import mean_text, write_page
 from imae.experiments.paper import LOSSES
 from imae.experiments.retrieval import (
@@ -404,7 +405,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
     results = [result for row in rows for result in row.results]
     iterations, seeds = results[0].iterations, sorted({result.run.seed for result in results})
     train, test = (int(np.isin(load_digits(split)[1], SEEN).sum()) for split in (True, False))
-    packages = ", ".join(f"{package} {version(package)}" for package in ("imae", "torch", "numpy", "scikit-learn"))
+    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "numpy", "scikit-learn"))
     return [
         f"Data: scikit-learn's digits, 8 x 8 pixels: {train} images of 0 to 4 to train on, {test} others of 0 to 4 to "
         f"test on, and all {len(tracklets.images)} images of 5 to 9 for retrieval",
@@ -422,7 +423,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
         f"{UNTRAINED_PASSES} batches; {CHANCE}: the mean of {CHANCE_DRAWS} rankings at random",
         "With five digits, CMC-10 and CMC-20 say little: chance alone comes close to 100 %",
         f"Wall time of {len(results)} runs: {sum(result.seconds for result in results):.0f} seconds, one CPU thread",
-        f"Versions: python {platform.python_version()}, {packages}",
+        f"Versions: python {platform.python_version()}, imae {__version__}, {packages}",
     ]
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imae import __version__
 from imae.experiments.page import write_page
 from imae.layers.convolution import Convolution
 from imae.layers.inner_product import InnerProduct
@@ -98,7 +99,6 @@ def write_pipeline(depth: int, output: Path) -> list[Path]:
         [block.name, ", ".join(_ends(block.layers)), describe(block.shape), f"{block.parameters:,}"] for block in blocks
     ]
     caption = f"The layers in order, what they give for one image, and their parameters: {total:,} in all."
-    versions = ", ".join(f"{package} {version(package)}" for package in ("imae", "torch"))
     return write_page(
         stem,
         f"Figure 2: the pipeline of {net.name}",
@@ -109,7 +109,12 @@ def write_pipeline(depth: int, output: Path) -> list[Path]:
                 f"{net.name} with IMAE; shapes are of one image's values, below them the parameters.",
             ),
             Table(["block", "layers", "shape", "parameters"], rows, caption),
-            Items([f"Built with batches of {TRAIN_BATCH} images; nothing is trained", f"Versions: {versions}"]),
+            Items(
+                [
+                    f"Built with batches of {TRAIN_BATCH} images; nothing is trained",
+                    f"Versions: imae {__version__}, torch {version('torch')}",
+                ]
+            ),
             Code([shlex.join(["imae", "reproduce", "figure2", "--net", str(depth), "--output", str(output)])]),
         ],
     )

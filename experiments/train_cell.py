@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from imae import __version__
 from imae.experiments.cell import About, Job, Result, cell_solver
 from imae.experiments.saved import parse_saved
 from imae.experiments.training_accuracy import training_accuracy
@@ -85,12 +86,12 @@ def train_cell(job: Job) -> None:
     tests = [record for record in records if record.get("phase") == "test"]
     training = [record for record in records if record.get("phase") == "training set"][-1]
     held_out = training_accuracy(solver, held_out=cell.held_out) if cell.held_out else None
-    packages = {package: version(package) for package in ("imae", "torch", "numpy")}
+    packages = {package: version(package) for package in ("torch", "numpy")}
     about = About(
         round(clock.seconds(), 1),
         torch.cuda.get_device_name(solver.device) if solver.device.type == "cuda" else _processor(),
         torch.get_num_threads(),
-        {"python": platform.python_version(), **packages},
+        {"python": platform.python_version(), "imae": __version__, **packages},
     )
     result = Result(
         cell,

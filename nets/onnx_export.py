@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 from torch import Tensor
 
+from imae import __version__
 from imae.layers.data.image_set import ImageSetData, mean_image
 from imae.layers.data.transform import Transform
 from imae.layers.input import Input
@@ -190,7 +190,7 @@ def _model(
         opset_imports=opsets,
         ir_version=helper.find_min_ir_version_for(opsets),  # for runtimes older than the onnx installed here
         producer_name="imae",
-        producer_version=metadata.version("imae"),
+        producer_version=__version__,
         doc_string=f"{net.name}, with the weights of its Caffe layers",
     )
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)

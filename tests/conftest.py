@@ -8,7 +8,25 @@ from pathlib import Path
 
 import pytest
 
-_UNPACK = Path(__file__).resolve().parents[1] / "../shared/data/unpack_cifar10.py"
+_ROOT = Path(__file__).resolve().parents[1]
+_UNPACK = _ROOT / "../shared/data/unpack_cifar10.py"
+
+
+class RootIsAFolder:
+    """Has pytest take the repository's root for the folder that it is, not for a package of tests.
+
+    Its __init__.py is that of `imae`; pytest would import it once more, under the name of the folder.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Answer for the root alone."""
+        return pytest.Dir.from_parent(parent, path=path) if path == _ROOT else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the root for a folder."""
+    config.pluginmanager.register(RootIsAFolder())
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def command(folder: Path, *options: str) -> list[str]:
     solver = folder / "resnet20_imae_noise50_solver.prototxt"
     changes = [f"max_iter={ITERATIONS}", f"snapshot={SNAPSHOT}", "display=10", "test_interval=100"]
     settings = [word for change in changes for word in ("--set", change)]
-    return [sys.executable, "-m", "imae.cli", "train", "--solver", str(solver), "--cpu", *settings, *options]
+    return [sys.executable, "-m", "imae", "train", "--solver", str(solver), "--cpu", *settings, *options]
 
 
 def wait_for_iteration(log: Path, iteration: int) -> None:

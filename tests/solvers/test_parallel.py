@@ -421,7 +421,7 @@ def test_a_killed_process_ends_the_training_with_a_snapshot_of_a_whole_iteration
     iteration = int(newest.stem.rpartition("_")[2])
     assert line.startswith(f"imae: error: iteration {iteration}: another process of the training was lost (")
     assert line.endswith(f"--snapshot {newest}")
-    assert "torchrun --nproc-per-node=2 -m imae.cli train --solver solver.prototxt --cpu" in line
+    assert "torchrun --nproc-per-node=2 -m imae train --solver solver.prototxt --cpu" in line
     enter(tmp_path / "one", 2 * BATCH)
     solver = Solver(solver_param(f"max_iter: {iteration} test_interval: 1000000"))
     solver.solve()
@@ -462,7 +462,7 @@ def test_torchrun_starts_again_what_was_killed(tmp_path: Path) -> None:
     """`torchrun --max-restarts=1 ... train --resume` survives a kill -9, and ends as one process does."""
     enter(tmp_path / "run")
     settings = ("--iterations", "400", "--set", "test_interval=1000", "--set", "display=0", "--set", "snapshot=20")
-    words = ["-m", "imae.cli", "train", "--solver", "solver.prototxt", "--cpu", "--resume", *settings]
+    words = ["-m", "imae", "train", "--solver", "solver.prototxt", "--cpu", "--resume", *settings]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     with Path("err").open("w") as err:
         running = subprocess.Popen(

@@ -1,0 +1,36 @@
+"""The Caffe pipeline of the IMAE paper on PyTorch tensors, for training on labels that may be wrong.
+
+Importing this package loads nothing; each name below loads what it needs when it is first used, PyTorch among it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imae.nets.net import Net
+    from imae.prototxt_like.errors import InputError
+    from imae.prototxt_like.schema import TEST, TRAIN
+    from imae.solvers.solver import Solver
+
+__version__ = "0.1.0"
+__all__ = ["TEST", "TRAIN", "InputError", "Net", "Solver"]
+
+_MODULES = {
+    "InputError": "imae.prototxt_like.errors",
+    "Net": "imae.nets.net",
+    "Solver": "imae.solvers.solver",
+    "TEST": "imae.prototxt_like.schema",
+    "TRAIN": "imae.prototxt_like.schema",
+}
+"""Where each name is defined."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
