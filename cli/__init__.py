@@ -17,6 +17,7 @@ from imae.cli.demo import demo
 from imae.cli.devices import devices
 from imae.cli.export import export
 from imae.cli.features import features
+from imae.cli.hints import Command, Group
 from imae.cli.messages import error_line, log_warnings, warn
 from imae.cli.reproduce import reproduce
 from imae.cli.retrieval import retrieval
@@ -31,15 +32,16 @@ _INTERRUPTED = exit_status(signal.SIGINT)
 _ENDINGS: dict[object, str] = {_INTERRUPTED: "interrupted", exit_status(signal.SIGTERM): "terminated"}
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (demo, train, test, export, time, check_gradients, features, retrieval, tune_t, devices):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(convert, name="convert")
-app.command(no_args_is_help=True)(reproduce)
+app.command(cls=Command, no_args_is_help=True)(reproduce)
 app.command("device_query", hidden=True)(devices)
 
 

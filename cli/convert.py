@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from imae.cli.hints import Command, Group
 from imae.cli.options import LARGEST, load_torch
 from imae.cli.progress import Display
 
-convert = typer.Typer(help="Convert a data set to what Caffe reads.", no_args_is_help=True)
+convert = typer.Typer(cls=Group, help="Convert a data set to what Caffe reads.", no_args_is_help=True)
 
 
-@convert.command()
+@convert.command(cls=Command)
 def cifar10(
     root: Annotated[
         Path,
