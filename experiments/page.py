@@ -13,7 +13,11 @@ def write_page(stem: Path, title: str, parts: Sequence[Part]) -> list[Path]:
 
     Raises InputError if a file cannot be read or written.
     """
-    beside = {path.name: read_bytes(path).decode(errors="replace") for path in stem.parent.glob("*.html")}
+    beside = {
+        path.name: read_bytes(path).decode(errors="replace")
+        for path in stem.parent.glob("*.*")
+        if path.suffix in (".html", ".md")
+    }
     for name, data in page_files(stem.name, title, parts, beside).items():
         write_atomically(stem.with_name(name), data)
     return [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("html", "md")]

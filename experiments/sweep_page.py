@@ -84,8 +84,8 @@ def _settings(outcome: Outcome) -> list[str]:
         images += f" but the last {held_out:,}"
     seeds = sorted({result.cell.seed for result in results})
     drawn = sorted({result.cell.noise for result in results} - {0})
-    wrong = ", ".join(f"at {noise} % about {noise * (CLASSES - 1) / CLASSES:g} %" for noise in drawn)
-    noise = f"Noise: so many of the labels are replaced by a class at random, perhaps the same; wrong are {wrong}"
+    wrong = ", ".join(f"at {noise} % about {noise * (CLASSES - 1) / CLASSES:g} % are wrong" for noise in drawn)
+    noise = f"Noise: so many of the labels are replaced by a class at random, perhaps the same: {wrong}"
     return [
         f"Schedule: {outcome.schedule_name}: {schedule.iterations:,} iterations of {schedule.train_batch} images on "
         f"{images}; learning rate 0.1, divided by 10 at {first:,} and {second:,}; momentum 0.9, weight decay 0.0001",

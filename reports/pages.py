@@ -68,13 +68,14 @@ _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 def page_files(name: str, title: str, parts: Sequence[Part], beside: Mapping[str, str]) -> dict[str, bytes]:
     """Return the files of a page by their names: `name`.html, with the figures inside, `name`.md, and the figures'.
 
-    `beside` are the texts of the files in the folder that end in .html. Where pages are among them the files are
-    more: an index of all pages, and the others with links to this one.
+    `beside` are the texts of the files in the folder that end in .html or .md. Where pages are among them the files
+    are more: an index of all pages, and the others with links to it and to this one.
     """
     markdown = "\n\n".join([f"# {title}", *map(_markdown_part, parts)]) + "\n"
     figures = [part for part in parts if isinstance(part, Figure)]
     texts = {f"{part.name}.{suffix}": data for part in figures for suffix, data in part.picture.files.items()}
     texts[f"{name}.html"] = _html(title, "\n".join(map(_html_part, parts))).encode()
+    texts[f"{name}.md"] = markdown.encode()
     pages = {other: text for other, text in beside.items() if _GENERATOR in text and other != "index.html"}
     pages[f"{name}.html"] = texts[f"{name}.html"].decode()
     if len(pages) > 1:
@@ -84,8 +85,12 @@ def page_files(name: str, title: str, parts: Sequence[Part], beside: Mapping[str
         texts["index.html"] = _html("All pages", f"<ul>\n{links}\n</ul>").encode()
         items = (f"- [{name}]({page.removesuffix('html')}md)" for page, name in titles.items())
         texts["index.md"] = "\n".join(["# All pages", "", *items, ""]).encode()
-        markdown = markdown.replace("\n", "\n\n[All pages](index.md)\n", 1)
-    return {**texts, f"{name}.md": markdown.encode()}
+        link = "\n\n[All pages](index.md)\n"
+        for page in (f"{page.removesuffix('html')}md" for page in titles):
+            text = markdown if page == f"{name}.md" else beside.get(page)
+            if text is not None and link not in text:
+                texts[page] = text.replace("\n", link, 1).encode()
+    return texts
 
 
 def _linked(page: str, text: str, titles: Mapping[str, str]) -> str:

@@ -116,7 +116,7 @@ def count_axis(axes: "Axes") -> None:
     """Have the x axis count: whole numbers only, as 10,000."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
@@ -127,7 +127,7 @@ def percent_axis(axes: "Axes", values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     more = max(0.06 * (high - low), (5 - (high - low)) / 2)
     axes.set_ylim(max(low - more, -1), min(high + more, 101))
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
 
 
 def legend(axes: "Axes", title: str | None = None) -> None:

@@ -86,7 +86,7 @@ def test_a_page_alone_has_no_index() -> None:
 def test_the_pages_of_a_folder_are_linked_and_listed_whichever_is_written_last() -> None:
     folder: dict[str, str] = {}
     for name, title in (("one", "Table 1: a"), ("two", "Figure 2: b & c"), ("one", "Table 1: a")):
-        files = page_files(name, title, ["Text"], {name: text for name, text in folder.items() if ".html" in name})
+        files = page_files(name, title, ["Text"], folder)
         folder |= {name: data.decode() for name, data in files.items()}
     assert set(folder) == {"one.html", "one.md", "two.html", "two.md", "index.html", "index.md"}
     for page, link in (("one", '<a href="two.html">Figure 2</a>'), ("two", '<a href="one.html">Table 1</a>')):
