@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from imae.cli.messages import warn
 from imae.cli.options import LARGEST, LARGEST_SEED, Level, Stage, Threads, load_torch, stages
 from imae.cli.table import print_table
+from imae.prototxt_like.errors import InputError
 
 
 class Phase(StrEnum):
@@ -56,7 +58,13 @@ def check_gradients(
         seed=seed,
     )
     if weights:
-        built.copy_weights(weights)
+        copied = built.copy_weights(weights)
+        if not copied.copied:
+            raise InputError(f"{weights}: none of its layers has the name of one of {net}'s with weights")
+        if copied.kept:
+            warn(
+                f"{weights} lacks weights of these layers, which are checked at initial ones: {', '.join(copied.kept)}"
+            )
     reports = check_net(built, seed=seed, samples=samples)
     rows = [
         [r.name, r.type, f"{r.compared}", f"{r.skipped}", f"{r.absolute:.1e}", f"{r.relative:.1e}", _verdict(r.passed)]

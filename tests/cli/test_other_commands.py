@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from imae.layers.gradient_check import GradientReport
+from imae.nets.net import Net
+from imae.prototxt_like.binary import write_caffemodel
 
 Imae = Callable[..., Any]
 
@@ -89,3 +91,23 @@ def test_the_demo_gets_its_folder_and_seed(imae: Imae, tmp_path: Path, monkeypat
     monkeypatch.setattr("imae.experiments.demo.run", lambda output, seed, console: given.extend((output, seed)))
     assert imae("demo", "--output", tmp_path, "--seed", "5").status == 0
     assert given == [tmp_path, 5]
+
+
+def test_check_gradients_at_weights_of_another_net_says_so(imae: Imae, tmp_path: Path) -> None:
+    """Nothing copied is an error, a part a warning: neither is "all right" at the weights that were asked for."""
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+        'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 2 } }'
+        'layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 2 } }'
+    )
+    net = Net(tmp_path / "net.prototxt")
+    part, other = net.to_proto(), net.to_proto()
+    other.layer[1].name, other.layer[2].name = "c", "d"
+    del part.layer[2]
+    write_caffemodel(part, tmp_path / "part.caffemodel")
+    write_caffemodel(other, tmp_path / "other.caffemodel")
+    result = imae("check_gradients", tmp_path / "net.prototxt", "--weights", tmp_path / "other.caffemodel")
+    assert result.status == 1 and "none of its layers has the name" in result.err
+    assert "right gradients" not in result.out + result.err
+    result = imae("check_gradients", tmp_path / "net.prototxt", "--weights", tmp_path / "part.caffemodel")
+    assert "lacks weights of these layers, which are checked at initial ones: b" in result.out + result.err
