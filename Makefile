@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := cli examples experiments layers nets prototxt_like reports solvers
 
-.PHONY: demo test check install test-slow bench format clean
+.PHONY: demo test check install test-slow bench fuzz format clean
 
 demo: install
 	$(BIN)/imae demo
@@ -20,11 +20,15 @@ test-slow: install
 bench: install
 	$(BIN)/python -m benchmarks
 
+# Every reader on damaged inputs, about 20 minutes; FUZZ_FLAGS="--seed 2": other damage. See docs/reliability.md.
+fuzz: install
+	$(BIN)/python -m fuzzing $(FUZZ_FLAGS)
+
 check: install build/typing/imae
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__
-	$(BIN)/mypy benchmarks
+	$(BIN)/mypy benchmarks fuzzing
 
 format: install
 	$(BIN)/ruff check --fix .

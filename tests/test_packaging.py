@@ -17,7 +17,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = {
     path.parent.relative_to(ROOT)
     for path in ROOT.glob("**/__init__.py")
-    if not path.relative_to(ROOT).parts[0].startswith((".", "build", "tests", "benchmarks"))
+    if not path.relative_to(ROOT).parts[0].startswith((".", "build", "tests", "benchmarks", "fuzzing"))
 }
 INSTALLATIONS = ("wheel", "editable", "link")
 

@@ -1,0 +1,1 @@
+"""Tries every reader on damaged inputs: `python -m fuzzing`; see docs/reliability.md."""

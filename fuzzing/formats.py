@@ -1,0 +1,255 @@
+"""What is tried: each format with a few sound inputs, the ways they are damaged, and what reads them."""
+
+import io
+import json
+import pickle
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import torch
+import torchvision.datasets  # noqa: F401  before the clock runs: one of the readers imports it
+from PIL import Image
+
+from fuzzing.mutations import Mutate, damage_bytes, damage_message, damage_words, inside_deflated, inside_zip, within
+from imae.experiments.mars_info import write_miniature
+from imae.layers.data import cifar10_data
+from imae.layers.data.image_decode import decode_image
+from imae.layers.data.label_noise import load_labels, load_matrix
+from imae.layers.data.number_file import map_numbers
+from imae.layers.layer import TEST
+from imae.nets.net import Net
+from imae.prototxt_like.binary import (
+    array_to_blob,
+    open_caffemodel,
+    open_solverstate,
+    read_binaryproto,
+    read_caffemodel,
+    read_solverstate,
+    write_binaryproto,
+    write_caffemodel,
+    write_solverstate,
+)
+from imae.prototxt_like.mars_info import read_names, read_query_index, read_tracks
+from imae.prototxt_like.schema import BlobProto, Datum, ImaeState, NetParameter, SolverState
+from imae.prototxt_like.text import format_text, parse_net, read_net, read_solver
+from imae.solvers.log import read_metrics
+
+MIB = 2**20
+_LABELS = 20
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: sound inputs, ways to damage them, and a function that reads the file at a path, however damaged."""
+
+    seeds: Sequence[bytes]
+    ways: Sequence[Mutate]
+    read: Callable[[Path], object]
+    name: str = "input"
+    """Of the file."""
+    memory: int = 256 * MIB
+    """How many bytes more than before may be in use while an input is read."""
+
+
+def all_formats(folder: Path) -> dict[str, Format]:
+    """Return every format by name; `folder` is for the sound inputs that only functions of files make."""
+    return {
+        "net prototxt": Format(
+            [_NET, _OLD_NET, _EXAMPLE.read_bytes()],
+            [damage_words, damage_words, damage_bytes],
+            lambda path: format_text(read_net(path)),
+        ),
+        "solver prototxt": Format([_SOLVER], [damage_words, damage_words, damage_bytes], read_solver),
+        "caffemodel": Format(_caffemodels(folder), [damage_message, damage_bytes], _read_caffemodel),
+        "solverstate": Format(_solverstates(folder), [damage_message, damage_bytes], _read_solverstate),
+        "binaryproto": Format(_binaryprotos(folder), [damage_message, damage_bytes], read_binaryproto),
+        "LMDB": Format([_lmdb(folder)], [damage_bytes], _read_lmdb, "data.mdb"),
+        "Datum records": _datums(folder),
+        "image": Format(_images(), [damage_bytes], lambda path: decode_image(path.read_bytes()), memory=1024 * MIB),
+        "labels .npz": Format(
+            [_written(lambda file: np.savez(file, labels=_LABEL_ROW)), _written(_compressed)],
+            [inside_zip(), damage_bytes],
+            lambda path: load_labels(f"{path}:labels", _LABELS, 10),
+            "labels.npz",
+        ),
+        "labels .npy": Format(
+            [_written(lambda file: np.save(file, _LABEL_ROW)), _written(lambda file: np.save(file, _LABEL_ROW / 1))],
+            [damage_bytes, damage_words],
+            lambda path: load_labels(path, _LABELS, 10),
+            "labels.npy",
+        ),
+        "labels .pt": Format(
+            [_written(lambda file: torch.save({"labels": _LABEL_ROW}, file)), _pickled()],
+            [inside_zip(), damage_bytes],
+            lambda path: load_labels(f"{path}:labels", _LABELS, 10),
+            "labels.pt",
+        ),
+        "labels text": Format(
+            [b"\n".join(b"%d" % label for label in _LABEL_ROW)],
+            [damage_words, damage_bytes],
+            lambda path: load_labels(path, _LABELS, 10),
+        ),
+        "noise matrix text": Format([b"0.9 0.1\n0.5 0.5\n"], [damage_words, damage_bytes], load_matrix),
+        "features .npy": Format(
+            [_written(lambda file: np.save(file, np.ones((4, 3), np.float32)))],
+            [damage_bytes, damage_words],
+            lambda path: np.array(map_numbers(path)),
+            "features.npy",
+        ),
+        "MARS tracks .mat": Format(
+            _mats(folder, "tracks_train_info.mat"), [inside_deflated(136), damage_bytes], read_tracks
+        ),
+        "MARS queries .mat": Format(
+            _mats(folder, "query_IDX.mat"), [inside_deflated(136), damage_bytes], read_query_index
+        ),
+        "MARS names": Format([b"0001C1T0001F001.jpg\n0002C2T0001F001.jpg\n"], [damage_words, damage_bytes], read_names),
+        "metrics": Format([_METRICS], [damage_words, damage_bytes], read_metrics),
+        "CIFAR-10 binary": Format([bytes(range(10)) + bytes(3063)], [damage_bytes], _read_cifar10, "test_batch.bin"),
+        "CIFAR-10 python": Format(
+            [pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]})],
+            [damage_bytes],
+            _read_cifar10,
+            "test_batch",
+        ),
+    }
+
+
+_EXAMPLE = Path(__file__).parents[1] / "examples/digits/digits.prototxt"
+_NET = b"""name: "net"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 decay_mult: 0.5 }
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "gaussian" std: 0.01 } } }
+"""
+_OLD_NET = b"""input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+layers { name: "old" type: CONVOLUTION bottom: "data" top: "conv" blobs_lr: 1  # as in 2014
+  convolution_param { num_output: 4 kernel_size: 3 } }
+layers { layer { name: "older" type: "relu" } bottom: "conv" top: "conv" }
+"""
+_SOLVER = b"""net: "net.prototxt" test_iter: 10 test_interval: 500 base_lr: 0.1 lr_policy: "multistep" gamma: 0.1
+stepvalue: 32000 stepvalue: 48000 max_iter: 64000 momentum: 0.9 weight_decay: 1e-4 snapshot_prefix: "run/net"
+solver_mode: GPU random_seed: 7 net_param { layer { name: "x" type: "ReLU" } } train_state { level: 1 stage: "a" }
+"""
+_METRICS = b"".join(
+    json.dumps({"iteration": iteration, "phase": "train", "loss": 1 / (1 + iteration), "lr": 0.1}).encode() + b"\n"
+    for iteration in range(0, 50, 10)
+)
+_LABEL_ROW = np.arange(_LABELS) % 10
+
+
+def _net() -> NetParameter:
+    net = parse_net(_NET.decode())
+    net.layer[1].blobs.append(array_to_blob(np.ones((4, 3, 3, 3), np.float32)))
+    net.layer[1].blobs.append(array_to_blob(np.ones(4), np.ones(4)))
+    raw = np.ones(4, np.float16).tobytes()
+    net.layer.add(name="nv", blobs=[BlobProto(shape={"dim": [4]}, raw_data=raw, raw_data_type=BlobProto.FLOAT16)])
+    return net
+
+
+def _caffemodels(folder: Path) -> list[bytes]:
+    write_caffemodel(_net(), folder / "net")
+    v1 = NetParameter(layers=[{"name": "ip", "type": "INNER_PRODUCT", "blobs": [array_to_blob(np.ones((1, 1, 2, 3)))]}])
+    v0 = NetParameter(layers=[{"layer": {"name": "c", "type": "conv", "kernelsize": 3, "blobs": [{"data": [1]}]}}])
+    return [(folder / "net").read_bytes(), v1.SerializeToString(), v0.SerializeToString()]
+
+
+def _solverstates(folder: Path) -> list[bytes]:
+    ours = ImaeState(random_seed=7, train_forwards=10, test_forwards=[3], recent_losses=[1.5], batch_size=32)
+    state = SolverState(iter=10, learned_net="net_iter_10.caffemodel", current_step=1, imae_state=ours)
+    write_solverstate(state, folder / "state", [np.ones((4, 3), np.float32), np.ones(4, np.float32)])
+    return [(folder / "state").read_bytes()]
+
+
+def _binaryprotos(folder: Path) -> list[bytes]:
+    write_binaryproto(np.ones((1, 3, 4, 4), np.float32), folder / "mean")
+    old = BlobProto(num=1, channels=3, height=1, width=2, data=range(6))
+    return [(folder / "mean").read_bytes(), old.SerializeToString()]
+
+
+def _lmdb(folder: Path, datums: Sequence[bytes] = ()) -> bytes:
+    if not datums:
+        datums = [Datum(channels=1, height=2, width=2, data=bytes(4), label=i).SerializeToString() for i in range(100)]
+    with lmdb.open(str(folder / f"lmdb{len(datums)}"), map_size=2**20) as database, database.begin(write=True) as to:
+        for i, datum in enumerate(datums):
+            to.put(f"{i:05d}".encode(), datum)
+    return (folder / f"lmdb{len(datums)}" / "data.mdb").read_bytes()
+
+
+def _datums(folder: Path) -> Format:
+    """Records whose bytes are damaged in place, so that the database around them stays whole."""
+    image = _images()[0]
+    datums = [
+        Datum(channels=3, height=4, width=4, data=bytes(48), label=3).SerializeToString(),
+        Datum(channels=3, height=2, width=2, float_data=range(12), label=1).SerializeToString(),
+        Datum(encoded=True, data=image, label=2).SerializeToString(),
+    ]
+    content = _lmdb(folder, datums)
+    ways = []
+    for datum in datums:
+        first = content.index(datum)
+        ways += [within(first, first + len(datum), way) for way in (damage_message, damage_bytes)]
+    return Format([content], ways, _read_lmdb, "data.mdb", memory=1024 * MIB)
+
+
+def _mats(folder: Path, name: str) -> list[bytes]:
+    """A table as it is, and compressed, as MATLAB writes it by default."""
+    if not (folder / "MARS").exists():
+        write_miniature(folder / "MARS")
+    plain = (folder / "MARS/info" / name).read_bytes()
+    packed = zlib.compress(plain[128:])
+    return [plain, plain[:128] + struct.pack("<II", 15, len(packed)) + packed]
+
+
+def _images() -> list[bytes]:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    images = [
+        _written(lambda file, kind=kind: Image.fromarray(pixels).save(file, kind))  # type: ignore[misc]
+        for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
+    ]
+    return [*images, _written(lambda file: Image.fromarray(pixels[:, :, 0]).save(file, "PNG"))]
+
+
+def _written(write: Callable[[io.BytesIO], object]) -> bytes:
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+def _compressed(file: io.BytesIO) -> None:
+    np.savez_compressed(file, labels=_LABEL_ROW, clean_label=_LABEL_ROW)
+
+
+def _pickled() -> bytes:
+    return _written(lambda file: torch.save({"labels": _LABEL_ROW}, file, _use_new_zipfile_serialization=False))
+
+
+def _read_caffemodel(path: Path) -> None:
+    stored = open_caffemodel(path)
+    for layer in stored.message.layer:
+        for blob in layer.blobs:
+            stored.array(blob, f"{path}: {layer.name}")
+    read_caffemodel(path)
+
+
+def _read_solverstate(path: Path) -> None:
+    stored = open_solverstate(path)
+    for blob in stored.message.history:
+        stored.array(blob, str(path))
+    read_solverstate(path)
+
+
+def _read_lmdb(path: Path) -> None:
+    source = json.dumps(str(path.parent))
+    settings = f"data_param {{ source: {source} backend: LMDB batch_size: 3 }} transform_param {{ crop_size: 2 }}"
+    Net(parse_net(f'layer {{ name: "d" type: "Data" top: "data" top: "label" {settings} }}'), TEST).forward()
+
+
+def _read_cifar10(path: Path) -> None:
+    cifar10_data._load.cache_clear()
+    known = "data_batch_1.bin" if path.suffix else "data_batch_1"
+    (path.parent / known).touch()  # by which the folder is known
+    cifar10_data.load_cifar10(path.parent, train=False)
