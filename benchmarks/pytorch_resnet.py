@@ -14,7 +14,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 class Block(nn.Module):
-    """Two normalised convolutions and the way around them: the identity, subsampled and padded with zero channels."""
+    """Two normalised convolutions and their shortcut: the identity, subsampled and padded with zero channels."""
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()

@@ -11,9 +11,6 @@ from imae.prototxt_like.errors import InputError, counted
 if TYPE_CHECKING:
     import numpy as np
 
-RANKS = (1, 5, 10, 20)
-"""Those of which the paper and MARS give the CMC."""
-
 
 def retrieval(
     features: Annotated[
@@ -40,7 +37,7 @@ def retrieval(
     [bold]imae retrieval --features features.npy --info MARS/info[/]
     """
     from imae.experiments.mars_info import read_query_index, read_tracks
-    from imae.experiments.retrieval import average_features, evaluate
+    from imae.experiments.retrieval import RANKS, average_features, evaluate
 
     tracks = read_tracks(info / "tracks_test_info.mat")
     query = read_query_index(info / "query_IDX.mat")

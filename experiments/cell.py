@@ -3,17 +3,23 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from imae.experiments.best_and_final import BestAndFinal
 from imae.experiments.paper import Schedule
 from imae.nets.paper import cifar10_solver, loss_settings
 from imae.nets.resnet_cifar import resnet_cifar
+from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import NetParameter, NoiseKind, SolverParameter
 
 SNAPSHOTS = 20
 """Snapshots in a cell's training: a kill costs at most this share of it."""
 CLASSES = 10
 """Of CIFAR-10."""
+METRICS = "cell.metrics.jsonl"
+"""The file in a cell's folder with all that was measured."""
+Quantity = Literal["accuracy", "corrupted", "intact"]
+"""As the metrics file calls it; `accuracy` is that of the test phase."""
 
 
 @dataclass(frozen=True)
@@ -137,3 +143,21 @@ def image_counts(data: str) -> tuple[int, int]:
 
     train, test = (len(load_cifar10(Path(data), train)[1]) for train in (True, False))
     return train, test
+
+
+def read_measured(path: Path, quantity: Quantity) -> dict[int, float]:
+    """Return a cell's accuracies, as fractions, by iteration, from its metrics file.
+
+    Raises InputError if the file is missing, damaged or without such records.
+    """
+    from imae.solvers.log import read_metrics  # not before: it loads torch
+
+    phase = "test" if quantity == "accuracy" else "training set"
+    try:
+        records = [record for record in read_metrics(path) if record["phase"] == phase]
+        points = {int(record["iteration"]): float(record[quantity]) for record in records}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as the metrics of a cell: {error}") from error
+    if not points:
+        raise InputError(f'{path}: has no record of the phase "{phase}"')
+    return points

@@ -6,24 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from imae.experiments.cell import Cell, Result
+from imae.experiments.cell import METRICS, Cell, Quantity, Result, read_measured
 from imae.experiments.page import mean_text
 from imae.experiments.paper import FIGURE_6_NOISE, FIGURE_8_T, T_GRID
 from imae.experiments.sweep import Sweep
 from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
 from imae.nets.paper import T_INTACT, T_NOISY
-from imae.prototxt_like.errors import InputError
 from imae.reports import pictures
 from imae.reports.pages import Figure, Part, Table
 from imae.reports.pictures import Picture, picture
-from imae.solvers.log import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 Number = Literal[3, 4, 6, 7, 8]
-Quantity = Literal["accuracy", "corrupted", "intact"]
-"""As the metrics files call it; `accuracy` is that of the test phase."""
 
 FIGURES: dict[Number, tuple[Quantity, str]] = {
     3: ("corrupted", "Accuracy on the corrupted training set against iteration"),
@@ -69,20 +65,10 @@ def cells_by_T(number: Literal[6, 7, 8], seeds: int, values: Sequence[float] = (
 def read_curve(sweep: Sweep, cell: Cell, quantity: Quantity) -> tuple[list[int], list[float]]:
     """Return the iterations at which a trained cell's `quantity` was measured, and its values, as percentages.
 
-    Raises InputError if the cell's metrics file is missing, damaged or without such records.
+    Raises InputError as `read_measured`.
     """
-    path = sweep.folder(cell) / "cell.metrics.jsonl"
-    phase = "test" if quantity == "accuracy" else "training set"
-    try:
-        records = [record for record in read_metrics(path) if record["phase"] == phase]
-        points = {int(record["iteration"]): 100 * float(record[quantity]) for record in records}
-        if points.get(0) == 0:  # an older one's test before BatchNorm had statistics
-            del points[0]
-    except (InputError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as the metrics of a cell: {error}") from error
-    if not points:
-        raise InputError(f'{path}: has no record of the phase "{phase}"')
-    return list(points), list(points.values())
+    points = read_measured(sweep.folder(cell) / METRICS, quantity)
+    return list(points), [100 * value for value in points.values()]
 
 
 def draw_panels(panels: Mapping[str, Sequence[Curve]], *, columns: int, y: str, legend: str = "") -> Picture:

@@ -21,6 +21,7 @@ from imae import __version__
 from imae.experiments.page import mean_text, write_page
 from imae.experiments.paper import LOSSES
 from imae.experiments.retrieval import (
+    RANKS,
     FloatArray,
     IntArray,
     RetrievalResult,
@@ -55,8 +56,6 @@ NOISE = (0, 50)
 IMAGES_PER_TRACKLET = 4
 CAMERAS = 6
 """As many as MARS has."""
-RANKS = (1, 5, 10, 20)
-"""Those of which the paper and MARS give the CMC."""
 SCALE = 1 / 16
 """Brings the images, 0 to 16, to 0 to 1."""
 FEATURE = "pool"

@@ -20,13 +20,12 @@ from pathlib import Path
 import torch
 
 from imae import __version__
-from imae.experiments.cell import About, Job, Result, cell_solver
+from imae.experiments.cell import METRICS, About, Job, Result, cell_solver, read_measured
 from imae.experiments.saved import parse_saved
 from imae.experiments.training_accuracy import training_accuracy
 from imae.nets.memory import keep_freed_memory
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
-from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
 
 TRAINING_TESTS = 32
@@ -81,10 +80,8 @@ def train_cell(job: Job) -> None:
         solver.test_all()  # which else was the end of solve
     if solver.stop_requested:
         return
-    assert solver.log.metrics_path, "the solver has a prefix"
-    records = read_metrics(solver.log.metrics_path)
-    tests = [record for record in records if record.get("phase") == "test"]
-    training = [record for record in records if record.get("phase") == "training set"][-1]
+    tests = read_measured(folder / METRICS, "accuracy")
+    corrupted, intact = read_measured(folder / METRICS, "corrupted"), read_measured(folder / METRICS, "intact")
     held_out = training_accuracy(solver, held_out=cell.held_out) if cell.held_out else None
     packages = {package: version(package) for package in ("torch", "numpy")}
     about = About(
@@ -95,10 +92,10 @@ def train_cell(job: Job) -> None:
     )
     result = Result(
         cell,
-        [record["iteration"] for record in tests],
-        [record["accuracy"] for record in tests],
-        training["corrupted"],
-        training["intact"],
+        list(tests),
+        list(tests.values()),
+        list(corrupted.values())[-1],
+        list(intact.values())[-1],
         about,
         held_out.corrupted if held_out else None,
         held_out.intact if held_out else None,

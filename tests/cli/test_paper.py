@@ -44,10 +44,10 @@ def test_retrieval_scores_features_of_frames_and_of_tracks_alike(imae: Imae, mar
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: path.write_bytes(b"no features"), "cannot be read as a .npy file"),
+        (lambda path: path.write_bytes(b"no features"), "holds no array of numbers"),
         (lambda path: np.save(path, np.zeros((3, 4))), "has 3 rows of features"),
-        (lambda path: np.save(path, np.array([{}])), "cannot be read as a .npy file"),
-        (lambda path: None, "cannot be read as a .npy file"),
+        (lambda path: np.save(path, np.array([{}])), "holds object values, expected numbers"),
+        (lambda path: None, "cannot be read"),
     ],
 )
 def test_retrieval_refuses_features_that_do_not_fit(

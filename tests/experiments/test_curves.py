@@ -59,7 +59,7 @@ def test_a_curve_is_the_metrics_files(sweep: Sweep) -> None:
 
 def test_metrics_that_cannot_be_drawn_are_named(sweep: Sweep) -> None:
     cell = Cell(20, 50, "CCE", 1)
-    with pytest.raises(InputError, match=r"cell\.metrics\.jsonl: cannot be read as the metrics of a cell"):
+    with pytest.raises(InputError, match=r"cell\.metrics\.jsonl: cannot be read"):
         read_curve(sweep, cell, "accuracy")
     sweep.folder(cell).mkdir(parents=True)
     (sweep.folder(cell) / "cell.metrics.jsonl").write_text('{"iteration": 0, "phase": "test", "accuracy": 0.1}\n')
