@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ _MAGIC_OF_OLD_PT = 0x1950A86A20F9469CFC6C
 
 _LARGEST_HEADER = 2**16
 """Bytes of a .npy file's header that are read; NumPy refuses long ones itself."""
+_MAKING_ROOM = {"PUT", "BINPUT", "LONG_BINPUT", "FRAME"}
+"""Instructions of a pickle."""
 _MOST_AXES = 64
 """NumPy's limit."""
 
@@ -85,7 +88,8 @@ def _naming(name: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{name}: holds no array of numbers: {error}") from error
+        reason = " ".join(str(error).split())  # some are of several lines
+        raise InputError(f"{name}: holds no array of numbers: {reason}") from error
 
 
 def _from_npz(path: str, key: str, content: bytes, check_shape: CheckShape) -> Numbers:
@@ -217,7 +221,14 @@ def _array(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Any = "C")
 
 def _unpickle(content: bytes, file: IO[bytes] | None = None) -> Any:
     """Return the dictionary, list, number or array that a pickle holds (the next of `file`, a view of `content`)."""
-    return _plain(_Unpickler(file or io.BytesIO(content), len(content)).load())
+    file = file or io.BytesIO(content)
+    start = file.tell()
+    # The unpickler makes room for what these numbers claim, before it looks whether there is as much.
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in _MAKING_ROOM and not 0 <= int(argument or 0) <= len(content):
+            raise ValueError(f"{opcode.name} {argument} in a pickle of {len(content)} bytes")
+    file.seek(start)
+    return _plain(_Unpickler(file, len(content)).load())
 
 
 def _plain(value: Any) -> Any:

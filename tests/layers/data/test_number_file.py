@@ -231,3 +231,11 @@ def test_a_map_of_no_numbers_or_of_a_cut_file_is_an_error(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe.npy")
     with pytest.raises(InputError, match="is a named pipe"):
         map_numbers(tmp_path / "pipe.npy")
+
+
+@pytest.mark.parametrize("claim", [b"r\xff\xff\xff\x7f", b"p4294967295\n", b"\x95" + b"\xff" * 5 + bytes(3)])
+def test_a_pickle_that_claims_room_for_more_than_it_has_is_an_error_at_once(claim: bytes, tmp_path: Path) -> None:
+    for rest in (b"", pickle.dumps(SETS, 2)[2:-1]):
+        (tmp_path / "labels.pt").write_bytes(b"\x80\x04N" + claim + rest + b".")
+        with pytest.raises(InputError, match=r"labels\.pt:clean_label: holds no array of numbers: \w+ \d+ in a pickle"):
+            load_labels(f"{tmp_path}/labels.pt:clean_label", 20, 10)
