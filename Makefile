@@ -20,7 +20,7 @@ test-slow: install
 bench: install
 	$(BIN)/python -m benchmarks
 
-# Every reader on damaged inputs, about 20 minutes; FUZZ_FLAGS="--seed 2": other damage. See docs/reliability.md.
+# Every reader on damaged inputs, some minutes; FUZZ_FLAGS="--seed 2": other damage. See docs/reliability.md.
 fuzz: install
 	$(BIN)/python -m fuzzing $(FUZZ_FLAGS)
 
