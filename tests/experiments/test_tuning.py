@@ -84,7 +84,7 @@ def test_the_page_tells_picks_costs_and_how_sure_they_are(tmp_path: Path) -> Non
         "standard error of up to 0.7 points",
         "ResNet-20, 50 % noise; the last 5,000 training images are held out",
         "on all training images but the last 5,000",
-        "Noise: so many of the labels are drawn anew, perhaps as they were; wrong are at 50 % about 45 %",
+        "labels are replaced by a class at random, perhaps the same: at 50 % about 45 % are wrong",
     ):
         assert expected in text
         assert expected in page.read_text() or "|" in expected

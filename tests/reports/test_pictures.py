@@ -67,7 +67,7 @@ def test_a_picture_is_drawn_for_a_desk_and_for_a_phone_and_the_same_every_time()
 
     def draw(width: float) -> Any:
         widths.append(width)
-        figure, panels = new_figure(3, columns=3, width=width)
+        figure, panels = new_figure(width=width, height=1)
         for axes in panels:
             axes.plot([0, 1], [0, 1], label="a", **LOSS_STYLES["CCE"])
         legend(panels[0])
