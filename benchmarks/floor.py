@@ -197,7 +197,7 @@ def _watch(solver: Solver, spent: dict[str, float]) -> None:
         first = maker[step.tops[0]]  # of the layers that the step stands for
         while first.bottoms and first.bottoms[0] not in step.bottoms:
             first = maker[first.bottoms[0]]
-        for way in ("forward", "backward", "remake"):
+        for way in ("forward", "backward", "recompute"):
             setattr(step.layer, way, _timed(getattr(step.layer, way), spent, first.layer.param.type))
     solver.update.apply = _timed(solver.update.apply, spent, "update")  # type: ignore[method-assign]
 

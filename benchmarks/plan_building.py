@@ -27,9 +27,9 @@ PARTS = {
     "filling": [("fillers.py", "fill")],
     "storing": [("storage.py", "__init__")],
     "planning": [
-        ("plan.py", "fused_plan"),
+        ("rules.py", "fused_plan"),
         ("net.py", "_plan_backward"),
-        ("plan.py", "plan_release"),
+        ("step.py", "plan_liveness"),
     ],
     "choosing layers": [("state.py", "filter_layers"), ("net.py", "_copy")],
 }

@@ -78,7 +78,7 @@ def time(
     if weights:
         net.copy_weights(weights)
     shapes = {name: net.shapes[net.newest[name]] for name in net.inputs}
-    inputs = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
+    inputs: dict[str, Any] = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
     on_gpu = device.type == "cuda"
 
     def measured(run: Callable[[], Any]) -> float:

@@ -16,8 +16,9 @@ from imae.layers.layer import TRAIN, Shape, describe
 from imae.layers.loss.sample_loss import SampleLoss
 from imae.layers.pooling import Pooling
 from imae.layers.softmax import Softmax
-from imae.nets.net import Net, Step
+from imae.nets.net import Net
 from imae.nets.resnet_cifar import TRAIN_BATCH, resnet_cifar
+from imae.nets.step import Step
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 from imae.reports import pictures

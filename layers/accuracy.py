@@ -1,9 +1,8 @@
 """Accuracy: how many labels are among the top k scores."""
 
 import torch
-from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, register
 from imae.layers.loss.labels import Labels
 
 
@@ -24,23 +23,31 @@ class Accuracy(Layer):
     index_bottoms = frozenset({1})
     capturable = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Top 0 is a scalar, top 1 one number a class."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Read which label is ignored."""
         param = self.param.accuracy_param
-        self.along = self.axis(param.axis, bottoms[0])
         self.top_k = param.top_k
-        ignore_label = param.ignore_label if param.HasField("ignore_label") else None
-        self.labels = Labels(self, bottoms, self.along, ignore_label)
-        classes = bottoms[0][self.along]
+        self.labels = Labels(self, param.ignore_label if param.HasField("ignore_label") else None)
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Top 0 is a scalar, top 1 one number a class; the geometry is the axis of the classes."""
+        self.geometry = axis = self.axis(self.param.accuracy_param.axis, bottoms[0])
+        self.labels.reshape(bottoms, axis)
+        classes = bottoms[0][axis]
         if not 1 <= self.top_k <= classes:
             raise self.error(f"top_k must be 1 to the number of classes, {classes}, not {self.top_k}")
         return [(), (classes,)][: len(self.param.top)]
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def keeps(self) -> Kept:
+        """Nothing."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Count the labels whose score has fewer than top_k others at or above it."""
-        scores, classes = bottoms[0], bottoms[0].shape[self.along]
+        scores, axis = bottoms[0], self.geometry
+        classes = scores.shape[axis]
         label, valid = self.labels.indices(bottoms[1], scores)
-        others = (scores < scores.gather(self.along, label)).logical_not_().sum(self.along, keepdim=True) - 1
+        others = (scores < scores.gather(axis, label)).logical_not_().sum(axis, keepdim=True) - 1
         correct = (others < self.top_k) & valid
         accuracy = correct.sum() / valid.sum().clamp_min(1)
         if len(self.param.top) == 1:
@@ -51,6 +58,6 @@ class Accuracy(Layer):
         )
         return [accuracy, hits / counts.clamp_min(1)]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """Accuracy has no derivative."""
         return [None, None]

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from imae.layers.layer import Layer, Saved
-
-Forward = Callable[[Any, list[Tensor], "Saved"], list[Tensor]]
+Forward = Callable[[Any, list[Tensor], dict[str, Any]], list[Tensor]]
 
 
 def refusing_autograd(forward: Forward) -> Forward:
@@ -20,7 +17,7 @@ def refusing_autograd(forward: Forward) -> Forward:
     """
 
     @wraps(forward)
-    def guarded(layer: "Layer", bottoms: list[Tensor], saved: "Saved") -> list[Tensor]:
+    def guarded(layer: Any, bottoms: list[Tensor], saved: dict[str, Any]) -> list[Tensor]:
         for x in bottoms:
             if x.requires_grad:
                 break
@@ -44,13 +41,13 @@ class _Refusal(torch.autograd.Function):
     """The identity, with an error for a derivative."""
 
     @staticmethod
-    def forward(ctx: Any, layer: "Layer", top: Tensor, *followed: Tensor) -> Tensor:
+    def forward(ctx: Any, layer: Any, top: Tensor, *followed: Tensor) -> Tensor:
         ctx.layer = layer
         return top.view_as(top)
 
     @staticmethod
     def backward(ctx: Any, *diffs: Tensor) -> Any:
         raise ctx.layer.error(
-            "autograd does not give its gradient: call the layer's backward(top_diffs, saved, needs) with what its "
-            "forward saved, or the net's backward(); to use the value alone, detach it"
+            "autograd does not give its gradient: call the layer's backward with what its forward saved, or the net's "
+            "backward(); to use the value alone, detach it"
         )

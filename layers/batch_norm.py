@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe, register
 from imae.layers.onnx_graph import OnnxGraph
 from imae.prototxt_like.schema import FillerParameter
 
@@ -22,21 +22,30 @@ class BatchNorm(Layer):
     type = "BatchNorm"
     capturable = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
+    def setup(self, bottoms: Shapes) -> None:
         """Create the three sums, all zero."""
         param, shape = self.param.batch_norm_param, bottoms[0]
         given = param.HasField("use_global_stats")
         self.use_global = param.use_global_stats if given else not self.training
-        self.by_image = self.use_global
         self.fraction, self.eps = param.moving_average_fraction, param.eps
         if any(spec.lr_mult for spec in self.param.param):
             raise self.error("its statistics cannot be learned: each param must have lr_mult 0")
         channels = shape[1] if len(shape) > 1 else 1
         for size in (channels, channels, 1):
             self.add_blob((size,), FillerParameter(type="constant")).lr_mult = 0.0
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Shape as the bottom's; there are as many channels as there were."""
+        shape, (channels,) = bottoms[0], self.blobs[0].shape
+        if (shape[1] if len(shape) > 1 else 1) != channels:
+            raise self.error(f"has the statistics of {channels} channels, found a bottom of {describe(shape)}")
         return bottoms
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def keeps(self) -> Kept:
+        """x; with global statistics nothing."""
+        return Kept(bottoms=() if self.use_global else (0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = (x - mean) / sqrt(var + eps); in the TRAIN phase the sums move on."""
         x = bottoms[0]
         if self.use_global:
@@ -48,19 +57,20 @@ class BatchNorm(Layer):
         y, mean, inverse_std = aten.native_batch_norm(folded, None, None, batch_mean, batch_var, True, 1.0, self.eps)
         samples = folded.numel() // folded.shape[1]
         self.move_on(batch_mean, batch_var, samples)
-        saved.update(x=folded, mean=mean, inverse_std=inverse_std)
+        saved.update(mean=mean, inverse_std=inverse_std)
         if samples == 1:  # x - mean is 0, where PyTorch leaves its rounding over sqrt(eps)
             y = torch.zeros_like(y)
         return [y.view_as(x)]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = (dy - mean(dy) - y mean(dy y)) / sqrt(var + eps); with global statistics dy / sqrt(var + eps)."""
         dy = top_diffs[0]
         if self.use_global:
             return [dy * saved["inverse_std"]]
+        x = bottoms[0] if bottoms[0].dim() > 1 else bottoms[0][:, None]
         dx, _, _ = aten.native_batch_norm_backward(
-            dy.view_as(saved["x"]),
-            saved["x"],
+            dy.view_as(x),
+            x,
             None,
             None,
             None,

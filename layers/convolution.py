@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes, describe, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe, register
 from imae.layers.onnx_graph import OnnxGraph
 
 aten = torch.ops.aten
@@ -21,17 +21,14 @@ class Convolution(Layer):
     bottoms = (1, None)
     tops = (1, None)
     capturable = True
-    by_image = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Read the geometry, create weight and bias, return one top shape a bottom."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Check the settings, and create weight and bias."""
         param, shape = self.param.convolution_param, bottoms[0]
         if len(self.param.top) != len(bottoms):
             raise self.error(f"needs a top for each bottom, has {len(self.param.top)} for {len(bottoms)}")
         if self.axis(param.axis, shape) != 1 or len(shape) not in (3, 4, 5):
             raise self.error(f"needs N x C and 1 to 3 spatial axes, bottom is {describe(shape)} with axis {param.axis}")
-        if any(other[1:] != shape[1:] for other in bottoms):
-            raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")
         axes = len(shape) - 2
         self.kernel = self._geometry("kernel", axes, None)
         self.stride = self._geometry("stride", axes, 1)
@@ -46,6 +43,20 @@ class Convolution(Layer):
             raise self.error(
                 f"group {self.group} must divide the {shape[1]} input and the {param.num_output} output channels"
             )
+        self.add_blob((param.num_output, shape[1] // self.group, *self.kernel), param.weight_filler)
+        if self.bias_term:
+            self.add_blob((param.num_output,), param.bias_filler)
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Return one top shape a bottom."""
+        shape, (num_output, inputs) = bottoms[0], self.blobs[0].shape[:2]
+        if any(other[1:] != shape[1:] for other in bottoms):
+            raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")
+        if len(shape) != len(self.kernel) + 2 or shape[1] != inputs * self.group:
+            raise self.error(
+                f"its weight is for {inputs * self.group} channels and {len(self.kernel)} spatial axes, found a bottom "
+                f"of {describe(shape)}"
+            )
         spatial = [
             (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
             for size, kernel, stride, pad, dilation in zip(
@@ -54,14 +65,14 @@ class Convolution(Layer):
         ]
         if min(spatial) < 1:
             raise self.error(f"a {describe(self.kernel)} kernel does not fit into the bottom of {describe(shape)}")
-        self.add_blob((param.num_output, shape[1] // self.group, *self.kernel), param.weight_filler)
-        if self.bias_term:
-            self.add_blob((param.num_output,), param.bias_filler)
-        return [(bottom[0], param.num_output, *spatial) for bottom in bottoms]
+        return [(bottom[0], num_output, *spatial) for bottom in bottoms]
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def keeps(self) -> Kept:
+        """The bottoms, for the weight's gradient, and for a gradient by them, which may need no more than shapes."""
+        return Kept(bottoms=tuple(range(len(self.param.bottom))))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x * w + b."""
-        saved["x"] = bottoms
         return [self.convolve(x, self.blobs[1].data if self.bias_term else None) for x in bottoms]
 
     def convolve(self, x: Tensor, bias: Tensor | None, weight: Tensor | None = None) -> Tensor:
@@ -71,14 +82,16 @@ class Convolution(Layer):
         none = [0] * len(self.pad)
         return torch.convolution(x, weight, bias, self.stride, self.pad, self.dilation, False, none, self.group)
 
-    def backward(
-        self, top_diffs: list[Tensor], saved: Saved, needs: list[bool], *, bias: bool = True
-    ) -> list[Tensor | None]:
-        """dw = dy * x, db = sum of dy (unless `bias` is off), dx = dy * flipped w."""
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dw = dy * x, db = sum of dy, dx = dy * flipped w."""
+        return self.convolve_backward(bottoms, top_diffs, needs, bias=self.bias_term)
+
+    def convolve_backward(self, bottoms: Tensors, top_diffs: Tensors, needs: list[bool], *, bias: bool) -> Diffs:
+        """Return dx, and add to the diffs of the weight and, with `bias`, of the bias."""
         weight = self.blobs[0].data.to(top_diffs[0].dtype)
         learns = [blob.lr_mult != 0 for blob in self.blobs]
-        bottom_diffs: list[Tensor | None] = []
-        for x, dy, need in zip(saved["x"], top_diffs, needs, strict=True):
+        bottom_diffs: Diffs = []
+        for x, dy, need in zip(bottoms, top_diffs, needs, strict=True):
             dx, dw, db = aten.convolution_backward(
                 dy,
                 x,
@@ -90,7 +103,7 @@ class Convolution(Layer):
                 False,
                 [0] * len(self.pad),
                 self.group,
-                [need, learns[0], bias and self.bias_term and learns[1]],
+                [need, learns[0], bias and learns[1]],
             )
             bottom_diffs.append(dx)
             for blob, diff in zip(self.blobs, (dw, db), strict=False):

@@ -1,9 +1,7 @@
 """Dropout, scaled at training time."""
 
-from torch import Tensor
-
 from imae.layers.data.counter_random import random_uniform
-from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, register
 from imae.layers.onnx_graph import OnnxGraph
 
 
@@ -17,14 +15,21 @@ class Dropout(Layer):
     type = "Dropout"
     capturable = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Shape as the bottom's."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Check the ratio."""
         self.ratio = self.param.dropout_param.dropout_ratio
         if not 0 <= self.ratio < 1:
             raise self.error(f"dropout_ratio must lie between 0 and 1, not {self.ratio:g}")
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Shape as the bottom's."""
         return bottoms
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def keeps(self) -> Kept:
+        """Nothing but the mask."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x mask / (1 - ratio)."""
         x = bottoms[0]
         if not self.training or not self.ratio:
@@ -34,7 +39,7 @@ class Dropout(Layer):
         saved["mask"] = mask = kept.to(x.dtype).mul_(1 / (1 - self.ratio))
         return [x * mask]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy mask / (1 - ratio)."""
         return [top_diffs[0] * saved["mask"] if "mask" in saved else top_diffs[0]]
 

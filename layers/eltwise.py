@@ -5,7 +5,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes, describe, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe, register
 from imae.layers.onnx_graph import OnnxGraph
 
 
@@ -19,22 +19,28 @@ class Eltwise(Layer):
     type = "Eltwise"
     bottoms = (2, None)
     capturable = True
-    by_image = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """All bottoms and the top have one shape."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Check the coefficients."""
         param = self.param.eltwise_param
         self.operation = param.EltwiseOp.Name(param.operation)
-        if any(shape != bottoms[0] for shape in bottoms):
-            raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")
         if len(param.coeff) not in (0, len(bottoms)):
             raise self.error(f"needs a coeff for each of its {len(bottoms)} bottoms, or none, not {len(param.coeff)}")
         if self.operation == "PROD" and param.coeff:
             raise self.error("coeff goes with SUM only")
         self.coeff = list(param.coeff) or [1.0] * len(bottoms)
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """All bottoms and the top have one shape."""
+        if any(shape != bottoms[0] for shape in bottoms):
+            raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")
         return bottoms[:1]
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def keeps(self) -> Kept:
+        """The factors of a product."""
+        return Kept(bottoms=tuple(range(len(self.coeff))) if self.operation == "PROD" else ())
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = the sum, product or maximum of the bottoms."""
         if self.operation == "SUM":
             first, *others = zip(bottoms, self.coeff, strict=True)
@@ -43,7 +49,6 @@ class Eltwise(Layer):
                 y = torch.add(y, x, alpha=coeff) if i == 0 else y.add_(x, alpha=coeff)
             return [y]
         if self.operation == "PROD":
-            saved["x"] = bottoms
             return [reduce(torch.mul, bottoms)]
         y, winner = torch.maximum(*bottoms[:2]), (bottoms[0] <= bottoms[1]).to(torch.uint8)
         for i, x in enumerate(bottoms[2:], 2):
@@ -52,7 +57,7 @@ class Eltwise(Layer):
         saved["winner"] = winner
         return [y]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """SUM: dx_i = coeff_i dy; PROD: dx_i = dy times the other bottoms; MAX: dx_i = dy where x_i won."""
         dy = top_diffs[0]
 
@@ -60,7 +65,7 @@ class Eltwise(Layer):
             if self.operation == "SUM":
                 return dy if self.coeff[i] == 1 else dy * self.coeff[i]
             if self.operation == "PROD":
-                return torch.mul(dy, reduce(torch.mul, [x for j, x in enumerate(saved["x"]) if j != i]))
+                return torch.mul(dy, reduce(torch.mul, [x for j, x in enumerate(bottoms) if j != i]))
             return torch.mul(dy, saved["winner"] == i)
 
         return [diff(i) if need else None for i, need in enumerate(needs)]

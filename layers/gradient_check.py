@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.input import Input
-from imae.layers.layer import TRAIN, Context, Layer, Saved, Shape, create_layer, describe
+from imae.layers.layer import TRAIN, Context, Diffs, Layer, Saved, Shape, Tensors, create_layer, describe
 from imae.layers.values import as_tensor
 from imae.prototxt_like.schema import LayerParameter
 from imae.prototxt_like.text import parse_net
@@ -90,7 +90,9 @@ def build_layer(
     generator = torch.Generator().manual_seed(seed)
     context = Context(phase=phase, dtype=dtype, seed=seed, forwards=forwards, generator=generator)
     layer = create_layer(complete, context)
-    layer.setup([tuple(shape) for shape in bottoms])
+    shapes = [tuple(shape) for shape in bottoms]
+    layer.setup(shapes)
+    layer.reshape(shapes)
     return layer
 
 
@@ -146,7 +148,7 @@ def check_net(
     for place in net.steps:
         layer, bottoms = place.layer, [values[bottom] for bottom in place.bottoms]
         if isinstance(layer, Input):
-            for number, name, shape in zip(place.tops, layer.param.top, layer.setup([]), strict=True):
+            for number, name, shape in zip(place.tops, layer.param.top, layer.reshape([]), strict=True):
                 given = (inputs or {}).get(name)
                 value = (
                     _random_input(name, shape, layers, generator)
@@ -183,6 +185,16 @@ def check_at(
     with _float64_blobs(layer):
         surface = _Surface(layer, [bottom.double() for bottom in bottoms], generator, step, threshold)
         return surface.report(samples)
+
+
+def backward(
+    layer: Layer, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]
+) -> Diffs:
+    """Return what `layer.backward` gives where only the bottoms and tops that it `keeps` have kept their values."""
+    kept, lost = layer.keeps(), torch.full((), torch.nan)
+    read = [x if i in kept.bottoms else lost for i, x in enumerate(bottoms)]
+    made = [y if i in kept.tops else lost for i, y in enumerate(tops)]
+    return layer.backward(read, made, top_diffs, saved, needs)
 
 
 class _Surface:
@@ -237,10 +249,12 @@ class _Surface:
         """Run `backward` once; yield each bottom and learned blob with its name and its flat gradient."""
         saved: Saved = {}
         self._restore_blobs()
-        self.layer.forward([bottom.clone() for bottom in self.bottoms], saved)
+        bottoms = [bottom.clone() for bottom in self.bottoms]
+        tops = self.layer.forward(bottoms, saved)
         differentiable = _differentiable(self.layer, self.bottoms)
         needs = [i in differentiable for i in range(len(self.bottoms))]
-        diffs = self.layer.backward([weight.clone() for weight in self.weights], saved, needs)
+        weights = [weight.clone() for weight in self.weights]
+        diffs = backward(self.layer, bottoms, tops, weights, saved, needs)
         for i in differentiable:
             x, diff = self.bottoms[i], diffs[i]
             if diff is None or diff.shape != x.shape:

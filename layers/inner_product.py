@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe, register
 from imae.layers.onnx_graph import OnnxGraph
 
 
@@ -15,52 +15,72 @@ class InnerProduct(Layer):
     type = "InnerProduct"
     capturable = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Create weight and bias; the top keeps the axes before `axis`, then num_output."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Create weight and bias."""
         param, shape = self.param.inner_product_param, bottoms[0]
-        self.first = self.axis(param.axis, shape)
         self.transpose = param.transpose
         if not param.num_output:
             raise self.error("num_output is missing or 0")
-        size = math.prod(shape[self.first :])
+        size = math.prod(shape[self.axis(param.axis, shape) :])
         weight = (size, param.num_output) if self.transpose else (param.num_output, size)
         self.add_blob(weight, param.weight_filler)
         if param.bias_term:
             self.add_blob((param.num_output,), param.bias_filler)
-        return [(*shape[: self.first], param.num_output)]
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The top keeps the axes before `axis`, then num_output; the geometry is `axis` and the bottom's shape."""
+        param, shape = self.param.inner_product_param, bottoms[0]
+        axis = self.axis(param.axis, shape)
+        inputs = self.blobs[0].shape[0 if self.transpose else 1]
+        if math.prod(shape[axis:]) != inputs:
+            raise self.error(
+                f"its weight has {inputs} inputs, a bottom of {describe(shape)} has {math.prod(shape[axis:])}: a fully "
+                "connected layer takes one size only"
+            )
+        self.geometry = axis, shape
+        return [(*shape[:axis], param.num_output)]
+
+    def keeps(self) -> Kept:
+        """x."""
+        return Kept(bottoms=(0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x W' + b."""
-        saved["shape"] = bottoms[0].shape
-        saved["x"] = x = bottoms[0].reshape(*bottoms[0].shape[: self.first], -1)
+        x = self._rows(bottoms[0])
         y = x @ self._weight(x).t()
         return [y.add_(self.blobs[1].data.to(y.dtype)) if len(self.blobs) > 1 else y]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dW = dy' x, db = sum of dy over M, dx = dy W."""
-        x = saved["x"].reshape(-1, saved["x"].shape[-1])
+        x = self._rows(bottoms[0])
+        x = x.reshape(-1, x.shape[-1])
         dy = top_diffs[0].reshape(-1, top_diffs[0].shape[-1])
         weight, *bias = self.blobs
         if weight.lr_mult:
             weight.diff += x.t() @ dy if self.transpose else dy.t() @ x
         if bias and bias[0].lr_mult:
             bias[0].diff += dy.sum(0)
-        return [(dy @ self._weight(dy)).view(saved["shape"]) if needs[0] else None]
+        return [(dy @ self._weight(dy)).view(self.geometry[1]) if needs[0] else None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Flatten and Gemm; Reshape and MatMul where rows span several axes."""
         weight = graph.constant(f"{self.name}_0", self.blobs[0].data)
         bias = [graph.constant(f"{self.name}_1", self.blobs[1].data)] if len(self.blobs) > 1 else []
-        if self.first == 1:
+        if self.geometry[0] == 1:
             flat = graph.add("Flatten", bottoms, axis=1)
             graph.node("Gemm", [flat, weight, *bias], tops, transB=int(not self.transpose))
             return
-        flat = graph.reshape(bottoms[0], [0] * self.first + [-1])
+        flat = graph.reshape(bottoms[0], [0] * self.geometry[0] + [-1])
         weight = weight if self.transpose else graph.add("Transpose", [weight])
         if bias:
             graph.node("Add", [graph.add("MatMul", [flat, weight]), *bias], tops)
         else:
             graph.node("MatMul", [flat, weight], tops)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """x, flattened from the axis on."""
+        axis, shape = self.geometry
+        return x.reshape(*shape[:axis], math.prod(shape[axis:]))
 
     def _weight(self, like: Tensor) -> Tensor:
         """The weight as num_output x K, in the pass's precision."""

@@ -2,9 +2,7 @@
 
 import math
 
-from torch import Tensor
-
-from imae.layers.layer import Layer, Saved, Shapes, describe, register
+from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, describe, register
 from imae.prototxt_like.errors import counted
 
 LARGEST_COUNT = 2**31 - 1
@@ -20,8 +18,10 @@ class Input(Layer):
     tops = (1, None)
     capturable = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Return the shapes in `input_param`: one for all tops, or one each."""
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Return the shapes in `input_param`: one for all tops, or one each; those of `bottoms` once values are fed."""
+        if bottoms:
+            return bottoms
         shapes = [tuple(shape.dim) for shape in self.param.input_param.shape]
         for shape in shapes:
             if any(size < 1 for size in shape):
@@ -37,10 +37,10 @@ class Input(Layer):
             )
         return shapes if len(shapes) == len(self.param.top) else shapes * len(self.param.top)
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return the fed values, which the net passes as bottoms."""
         return bottoms
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
-        """Inputs have no bottoms to give a gradient to."""
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """An input gives no gradient on."""
         return []

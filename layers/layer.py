@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 Shapes = list[Shape]
 Saved = dict[str, Any]
+Tensors = list[Tensor]
+Diffs = list[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The places of the bottoms and tops whose values a layer's `backward` reads."""
+
+    bottoms: tuple[int, ...] = ()
+    tops: tuple[int, ...] = ()
 
 
 class Blob:
@@ -78,8 +88,9 @@ class Context:
 class Layer:
     """A function of tensors with an explicit derivative.
 
-    A subclass sets `type`, says how many bottoms and tops it takes, and writes three methods: `setup`, `forward` and
-    `backward`. The only state that passes from forward to backward is `saved`.
+    A subclass sets `type`, says how many bottoms and tops it takes, and writes `setup`, `reshape`, `forward` and
+    `backward`. All that passes from forward to backward are the values that `keeps` names, and `saved`; all that passes
+    from one forward to the next are the blobs and `state`.
     """
 
     type: ClassVar[str] = ""
@@ -96,16 +107,16 @@ class Layer:
     """Bottoms that it reads as integers, such as labels: they stay float32 where the net's precision is lower."""
     index_tops: ClassVar[frozenset[int]] = frozenset()
     """Tops that are such indices."""
-    remakes: ClassVar[bool] = False
-    """Whether a net makes its tops again for backward, by `remake`, instead of keeping them."""
-    by_image: bool = False
-    """Whether each index along the first axis goes through the layer alone: a batch can be cut along it."""
+    recomputes: ClassVar[bool] = False
+    """Whether a net computes its tops once more for backward, by `recompute`, instead of keeping them."""
     capturable: ClassVar[bool] = False
     """Whether a pass can be captured in a CUDA graph and replayed.
 
     It can if `forward` and `backward`, where the context has a `number`, read no tensor's value on the host, and use
     nothing that changes from pass to pass but tensors that keep their place: `context.number` instead of `forwards`.
     """
+    geometry: Any = None
+    """What follows from the bottoms' shapes, as `reshape` sets it; never changed, only replaced."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -119,39 +130,60 @@ class Layer:
         self.phase: int = param.phase if param.HasField("phase") else self.context.phase
         """The phase in which it acts: the prototxt's `phase` of this layer, else the net's."""
         self.blobs: list[Blob] = []
+        self.state: list[Tensor] = []
+        """What outlives a pass beside the blobs, such as a recurrent layer's hidden values; updated in place."""
 
     @property
     def training(self) -> bool:
         """Whether its phase is TRAIN."""
         return self.phase == TRAIN
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Check the prototxt against the bottoms' shapes, create the blobs, and return the tops' shapes.
+    def setup(self, bottoms: Shapes) -> None:
+        """Check the prototxt and create the blobs, for bottoms of these shapes. Called once.
 
-        Called once. Raises InputError, naming the layer, for what does not fit.
+        Raises InputError, naming the layer, for what does not fit.
+        """
+
+    def reshape(self, bottoms: Shapes) -> Shapes | None:
+        """Set `geometry` for bottoms of these shapes, and return the tops' shapes; None: only `forward` tells them.
+
+        Called after `setup`, and whenever a bottom's shape has changed; makes no buffers. Raises InputError, naming the
+        layer, for bottoms that do not fit it.
         """
         raise NotImplementedError
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-        """Return the tops; keep in `saved` what `backward` needs. Never changes a bottom.
+    def keeps(self) -> Kept:
+        """Return which bottoms and tops `backward` reads: all, unless a layer says less."""
+        return Kept(tuple(range(len(self.param.bottom))), tuple(range(len(self.param.top))))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """Return the tops; put in `saved` what else `backward` needs. Never changes a bottom.
 
         The derivative is `backward` alone: where a tensor requires a gradient, autograd through the tops raises
         InputError, as it would give another one at kinks and bounds, and for IMAE everywhere.
         """
         raise NotImplementedError
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
-        """Return the derivative of the loss by each bottom that `needs` it, and add to each blob's `diff`."""
-        raise NotImplementedError
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """Return the derivative of the loss by each bottom that `needs` it, and add to each blob's `diff`.
 
-    def remake(self, saved: Saved) -> list[Tensor]:
-        """Return `forward`'s tops once more, from what it saved; only of layers with `remakes`.
-
-        Changes nothing: no running statistic moves on, nothing random is drawn anew.
+        Of `bottoms` and `tops` only those that `keeps` names may be read.
         """
         raise NotImplementedError
 
-    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def recompute(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """Return the tops of the last `forward` once more; only of layers with `recomputes`.
+
+        Changes nothing: no running statistic moves on, and nothing random is drawn again.
+        """
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Set `state` to zero, as before the first pass."""
+        for tensor in self.state:
+            tensor.zero_()
+
+    def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return tops whose derivative at a point is what `backward` gives there, for the gradient checker.
 
         They are `forward`'s, unless the layer defines its gradient by holding something fixed; that is in `saved`, from
@@ -257,10 +289,13 @@ __all__ = [
     "TRAIN",
     "Blob",
     "Context",
+    "Diffs",
+    "Kept",
     "Layer",
     "Saved",
     "Shape",
     "Shapes",
+    "Tensors",
     "create_layer",
     "describe",
     "register",

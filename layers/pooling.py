@@ -1,16 +1,31 @@
 """Pooling: the maximum, mean or a random element of each window."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from imae.layers.data.counter_random import random_uniform
-from imae.layers.layer import Layer, Saved, Shape, Shapes, describe, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe, register
 from imae.layers.onnx_graph import OnnxGraph
 
 aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class PoolingGeometry:
+    """Sizes along height and width."""
+
+    size: Shape
+    """Of the bottom."""
+    kernel: Shape
+    """Of a window."""
+    pooled: Shape
+    """Of the top: how many windows there are."""
+    beyond: Shape
+    """How far the last windows reach past the far border."""
 
 
 @register
@@ -31,46 +46,53 @@ class Pooling(Layer):
     no_gradient_from = frozenset({1})
     index_tops = frozenset({1})
     capturable = True
+    geometry: PoolingGeometry
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Read the geometry and return the top's shape, twice where the indices are asked for."""
-        param, shape = self.param.pooling_param, bottoms[0]
+    def setup(self, bottoms: Shapes) -> None:
+        """Check the settings."""
+        param = self.param.pooling_param
         self.method = param.PoolMethod.Name(param.pool)
-        self.by_image = self.method != "STOCHASTIC"  # which draws for the whole batch
-        if len(shape) != 4:
-            raise self.error(f"needs a bottom of 4 axes, found {describe(shape)}")
         if len(self.param.top) == 2 and self.method != "MAX":
             raise self.error("only MAX pooling has a second top")
         self.everywhere = param.global_pooling
         if self.everywhere:
             if param.HasField("kernel_size") or param.HasField("kernel_h") or param.HasField("kernel_w"):
                 raise self.error("global_pooling takes no kernel size")
-            self.kernel, self.stride, self.pad = shape[2:], (1, 1), (0, 0)
+            self.stride, self.pad = (1, 1), (0, 0)
         else:
             self.kernel, self.stride, self.pad = (self._pair(what) for what in ("kernel", "stride", "pad"))
-        if min(self.kernel + self.stride) < 1:
-            raise self.error("kernel and stride must be at least 1")
-        if any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
-            raise self.error(f"pad {describe(self.pad)} must be smaller than the kernel {describe(self.kernel)}")
+            if min(self.kernel + self.stride) < 1:
+                raise self.error("kernel and stride must be at least 1")
+            if any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
+                raise self.error(f"pad {describe(self.pad)} must be smaller than the kernel {describe(self.kernel)}")
         if self.method == "STOCHASTIC" and max(self.pad):
             raise self.error("STOCHASTIC pooling takes no padding")
         self.ceil_mode = param.RoundMode.Name(param.round_mode) == "CEIL"
-        sizes = [self._size(*along) for along in zip(shape[2:], self.kernel, self.stride, self.pad, strict=True)]
-        if min(sizes) < 1:
-            raise self.error(f"a {describe(self.kernel)} window does not fit into the bottom of {describe(shape)}")
-        self.size, self.pooled = shape[2:], tuple(sizes)
-        self.beyond = tuple(
-            max((size - 1) * stride + kernel - along - pad, 0)
-            for size, stride, kernel, along, pad in zip(
-                sizes, self.stride, self.kernel, shape[2:], self.pad, strict=True
-            )
-        )
-        """How far the last windows reach past the far border, along height and width."""
-        return [(*shape[:2], *sizes)] * len(self.param.top)
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Return the top's shape, twice where the indices are asked for."""
+        shape = bottoms[0]
+        if len(shape) != 4:
+            raise self.error(f"needs a bottom of 4 axes, found {describe(shape)}")
+        size = shape[2:]
+        kernel = size if self.everywhere else self.kernel
+        pooled = tuple(self._size(*along) for along in zip(size, kernel, self.stride, self.pad, strict=True))
+        if min(pooled) < 1:
+            raise self.error(f"a {describe(kernel)} window does not fit into the bottom of {describe(shape)}")
+        beyond = tuple(
+            max((windows - 1) * stride + along - whole - pad, 0)
+            for windows, stride, along, whole, pad in zip(pooled, self.stride, kernel, size, self.pad, strict=True)
+        )
+        self.geometry = PoolingGeometry(size, kernel, pooled, beyond)
+        return [(*shape[:2], *pooled)] * len(self.param.top)
+
+    def keeps(self) -> Kept:
+        """x, of which MAX needs no more than the shape, as PyTorch's kernel takes it."""
+        return Kept(bottoms=() if self.method == "AVE" and self.everywhere else (0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = the maximum, the mean or the drawn element of each window."""
-        saved["x"] = x = bottoms[0]
+        x = bottoms[0]
         if self.method == "STOCHASTIC":
             return [self._stochastic(x, saved)]
         if self.method == "AVE":
@@ -81,14 +103,15 @@ class Pooling(Layer):
             return [y]
         return [y, self._unpadded_index(saved["index"], x).to(torch.promote_types(x.dtype, torch.float32))]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy at the maximum or the drawn element; dy over the window's size in all of it."""
-        dy, x = top_diffs[0], saved["x"]
+        dy, geometry = top_diffs[0], self.geometry
+        if self.method == "AVE" and self.everywhere:
+            return [(dy / math.prod(geometry.size)).expand(*dy.shape[:2], *geometry.size)]
+        x = bottoms[0]
         if self.method == "STOCHASTIC":
             windows = saved["choice"] * dy.reshape(*dy.shape[:2], 1, -1)
             return [self._fold(windows, x)]
-        if self.method == "AVE" and self.everywhere:
-            return [(dy / (x.shape[2] * x.shape[3])).expand_as(x)]
         padded, kernel, stride, pad, ceil_mode = self._padded(x)
         if self.method == "AVE":
             dy, divisor = (dy, None) if padded is x else (dy / self._window_sizes(x.device), 1)
@@ -107,13 +130,14 @@ class Pooling(Layer):
             graph.node("GlobalAveragePool" if self.method == "AVE" else "GlobalMaxPool", bottoms, tops)
             return
         # Explicit pads with ceil_mode 0, as runtimes differ in what windows past the border are divided by.
-        geometry = {"kernel_shape": self.kernel, "strides": self.stride, "pads": [*self.pad, *self.beyond]}
+        beyond = self.geometry.beyond
+        windows = {"kernel_shape": self.kernel, "strides": self.stride, "pads": [*self.pad, *beyond]}
         if self.method == "MAX":
-            graph.node("MaxPool", bottoms, tops, **geometry)
-        elif all(beyond <= pad for beyond, pad in zip(self.beyond, self.pad, strict=True)):
-            graph.node("AveragePool", bottoms, tops, count_include_pad=1, **geometry)
+            graph.node("MaxPool", bottoms, tops, **windows)
+        elif all(far <= pad for far, pad in zip(beyond, self.pad, strict=True)):
+            graph.node("AveragePool", bottoms, tops, count_include_pad=1, **windows)
         else:
-            mean = graph.add("AveragePool", bottoms, count_include_pad=1, **geometry)
+            mean = graph.add("AveragePool", bottoms, count_include_pad=1, **windows)
             clipped = math.prod(self.kernel) / self._window_sizes(torch.device("cpu"))
             graph.node("Mul", [mean, graph.constant(f"{self.name}_clipped", clipped)], tops)
 
@@ -125,18 +149,18 @@ class Pooling(Layer):
 
     def _padded(self, x: Tensor) -> tuple[Tensor, Shape, Shape, Shape, bool]:
         """The arguments of PyTorch's pooling, which pads by at most half the kernel; more is padded here."""
-        pad = self.pad
-        if all(2 * p <= k for p, k in zip(pad, self.kernel, strict=True)):
-            return x, self.kernel, self.stride, pad, self.ceil_mode
-        x = F.pad(x, (pad[1], self.beyond[1], pad[0], self.beyond[0]), value=-math.inf if self.method == "MAX" else 0.0)
-        return x, self.kernel, self.stride, (0, 0), False
+        pad, kernel, beyond = self.pad, self.geometry.kernel, self.geometry.beyond
+        if all(2 * p <= k for p, k in zip(pad, kernel, strict=True)):
+            return x, kernel, self.stride, pad, self.ceil_mode
+        x = F.pad(x, (pad[1], beyond[1], pad[0], beyond[0]), value=-math.inf if self.method == "MAX" else 0.0)
+        return x, kernel, self.stride, (0, 0), False
 
     def _window_sizes(self, device: torch.device) -> Tensor:
         """The number of elements of each window, padding included (pooled height x pooled width)."""
         h, w = (
             (along + 2 * pad - torch.arange(size, device=device) * stride).clamp_max(kernel)
             for along, pad, size, stride, kernel in zip(
-                self.size, self.pad, self.pooled, self.stride, self.kernel, strict=True
+                self.geometry.size, self.pad, self.geometry.pooled, self.stride, self.geometry.kernel, strict=True
             )
         )
         return h[:, None] * w
@@ -155,21 +179,24 @@ class Pooling(Layer):
         if not self.training:
             mean = ((windows**2).sum(2, keepdim=True) / total).nan_to_num(0.0)  # 0 for a window of zeros
             saved["choice"] = ((2 * windows - mean) / total).nan_to_num(0.0)
-            return mean.view(*x.shape[:2], *self.pooled)
+            return mean.view(*x.shape[:2], *self.geometry.pooled)
         counter = self.context.counters(total.numel()).view(total.shape)
         threshold = random_uniform(self.context.seed, self.name, counter).to(x.dtype) * total
         chosen = (windows.cumsum(2) <= threshold).sum(2, keepdim=True).clamp_max(windows.shape[2] - 1)
         saved["choice"] = torch.zeros_like(windows).scatter_(2, chosen, 1.0)
-        return windows.gather(2, chosen).view(*x.shape[:2], *self.pooled)
+        return windows.gather(2, chosen).view(*x.shape[:2], *self.geometry.pooled)
 
     def _unfold(self, x: Tensor) -> Tensor:
         """The windows, N x C x kernel elements x windows; zeros past the border."""
-        columns = F.unfold(F.pad(x, (0, self.beyond[1], 0, self.beyond[0])), self.kernel, stride=self.stride)
-        return columns.view(*x.shape[:2], math.prod(self.kernel), -1)
+        kernel, (below, right) = self.geometry.kernel, self.geometry.beyond
+        columns = F.unfold(F.pad(x, (0, right, 0, below)), kernel, stride=self.stride)
+        return columns.view(*x.shape[:2], math.prod(kernel), -1)
 
     def _fold(self, windows: Tensor, x: Tensor) -> Tensor:
-        size = tuple(along + beyond for along, beyond in zip(x.shape[2:], self.beyond, strict=True))
-        return F.fold(windows.flatten(1, 2), size, self.kernel, stride=self.stride)[:, :, : x.shape[2], : x.shape[3]]
+        size = tuple(along + beyond for along, beyond in zip(x.shape[2:], self.geometry.beyond, strict=True))
+        return F.fold(windows.flatten(1, 2), size, self.geometry.kernel, stride=self.stride)[
+            :, :, : x.shape[2], : x.shape[3]
+        ]
 
     def _size(self, size: int, kernel: int, stride: int, pad: int) -> int:
         """The output size along one axis."""

@@ -1,9 +1,8 @@
 """ReLU, leaky by option."""
 
 import torch
-from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, register
 from imae.layers.onnx_graph import OnnxGraph
 
 aten = torch.ops.aten
@@ -15,28 +14,31 @@ class ReLU(Layer):
 
     type = "ReLU"
     capturable = True
-    by_image = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Shape as the bottom's."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Read the slope."""
         self.slope = self.param.relu_param.negative_slope
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Shape as the bottom's."""
         return bottoms
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def keeps(self) -> Kept:
+        """The sign of x is that of y, unless the slope is negative."""
+        return Kept(bottoms=(0,)) if self.slope < 0 else Kept(tops=(0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(x, 0) + slope min(x, 0)."""
         x = bottoms[0]
-        if self.slope:
-            saved["positive"] = x > 0
-            return [x.where(saved["positive"], self.slope * x)]
-        saved["y"] = y = x.clamp_min(0)
-        return [y]
+        return [torch.where(x > 0, x, self.slope * x) if self.slope else x.clamp_min(0)]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy where x > 0, slope dy elsewhere."""
         dy = top_diffs[0]
         if self.slope:
-            return [dy.where(saved["positive"], self.slope * dy)]
-        return [aten.threshold_backward(dy, saved["y"], 0)]
+            x = bottoms[0] if self.slope < 0 else tops[0]
+            return [torch.where(x > 0, dy, self.slope * dy)]
+        return [aten.threshold_backward(dy, tops[0], 0)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Relu or LeakyRelu."""

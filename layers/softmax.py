@@ -1,9 +1,8 @@
 """Softmax along an axis."""
 
 import torch
-from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, register
 from imae.layers.onnx_graph import OnnxGraph
 
 aten = torch.ops.aten
@@ -16,21 +15,24 @@ class Softmax(Layer):
     type = "Softmax"
     capturable = True
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Shape as the bottom's."""
-        self.along, self.shape = self.axis(self.param.softmax_param.axis, bottoms[0]), bottoms[0]
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Shape as the bottom's; the geometry is the axis."""
+        self.geometry = self.axis(self.param.softmax_param.axis, bottoms[0])
         return bottoms
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-        """p = exp(z) / sum of exp(z)."""
-        saved["p"] = p = torch.softmax(bottoms[0], self.along)
-        return [p]
+    def keeps(self) -> Kept:
+        """p."""
+        return Kept(tops=(0,))
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """p = exp(z) / sum of exp(z)."""
+        return [torch.softmax(bottoms[0], self.geometry)]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dz = p (dp - sum of p dp) (equation 8)."""
-        dp, p = top_diffs[0], saved["p"]
-        return [aten._softmax_backward_data(dp, p, self.along, p.dtype)]
+        dp, p = top_diffs[0], tops[0]
+        return [aten._softmax_backward_data(dp, p, self.geometry, p.dtype)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Softmax."""
-        graph.node("Softmax", bottoms, tops, axis=self.along)
+        graph.node("Softmax", bottoms, tops, axis=self.geometry)

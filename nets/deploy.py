@@ -88,7 +88,7 @@ def _of_prototxt(
 
     def shapes_of(layer: LayerParameter) -> Shapes:
         try:
-            return _given(layer, shape) or create_layer(layer, context).setup([])
+            return _given(layer, shape) or _shapes(create_layer(layer, context))
         except InputError as error:
             raise InputError(f"{error}; with the images' shape given, no data is needed") from None
 
@@ -103,6 +103,12 @@ def _read(source: NetParameter | str | Path, folder: Path | None) -> tuple[NetPa
     param.CopyFrom(source if isinstance(source, NetParameter) else read_net(source))
     param.state.phase = TEST
     return filter_layers(param), Context(phase=TEST, folders=(Path(), folder) if folder else (Path(),))
+
+
+def _shapes(data: Layer) -> Shapes:
+    """The shapes of a data layer's tops."""
+    data.setup([])
+    return data.reshape([]) or []
 
 
 def _given(layer: LayerParameter, shape: Sequence[int]) -> Shapes:
@@ -169,7 +175,7 @@ def _needed(
         needed.update(layer.bottom)
         if issubclass(_kind(layer), DataLayer | Input):
             is_input = issubclass(_kind(layer), Input)
-            shapes = dict(zip(layer.top, Input(layer).setup([]) if is_input else shapes_of(layer), strict=True))
+            shapes = dict(zip(layer.top, Input(layer).reshape([]) if is_input else shapes_of(layer), strict=True))
             dims = [{"dim": shapes[top]} for top in tops]
             kept.append(LayerParameter(name=layer.name, type="Input", top=tops, input_param={"shape": dims}))
         else:

@@ -1,8 +1,7 @@
 """Net: layers wired by blob names, run forward and backward."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from torch import Tensor
 import imae.layers  # noqa: F401  registers the layers
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.input import Input
-from imae.layers.layer import TEST, Blob, Context, Layer, Saved, Shape, create_layer, describe
+from imae.layers.layer import TEST, Blob, Context, Layer, Shape, Shapes, Tensors, create_layer, describe
 from imae.layers.values import as_tensor
-from imae.nets.parts import InParts, in_parts
-from imae.nets.plan import fused_plan, plan_release
+from imae.nets.blobs import NamedBlobs
 from imae.nets.precision import set_gpu_arithmetic
-from imae.nets.remade import Remade, with_values, without
+from imae.nets.rules import fused_plan
 from imae.nets.state import filter_layers, left_out
+from imae.nets.step import Step, plan_liveness, values_made
 from imae.nets.storage import Storage, as_array, copy_array
 from imae.prototxt_like.binary import Stored, array_to_blob, open_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError, counted
@@ -29,26 +28,6 @@ from imae.prototxt_like.text import did_you_mean, read_net
 
 _RENAME = "; to learn this layer from scratch instead, rename it"
 """Caffe's advice where a layer of the source has the name of another layer."""
-
-
-@dataclass
-class Step:
-    """A layer at its place in the net: which values it reads and makes, and what its backward owes.
-
-    Values are numbered. An in-place layer makes a new value under the old name, and a value with several readers gets
-    the sum of their gradients, which is all that Caffe's Split layers do.
-    """
-
-    layer: Layer
-    bottoms: list[int]
-    tops: list[int]
-    loss_weights: list[float]
-    needs: list[bool]
-    """Which bottoms get a gradient."""
-    backward: bool
-    saved: Saved = field(default_factory=dict)
-    finished: list[int] = field(default_factory=list)
-    """Values that no later step reads."""
 
 
 @dataclass
@@ -88,7 +67,7 @@ class Net:
 
         Relative paths in it are looked up in the working directory, then in `folder` (a file's own, by default).
         `seed` determines the initial weights and everything random in the passes. Without `backward` nothing is kept
-        for one. The plan "fused" runs chains of layers as one (`imae.nets.plan`), whose inner values `blobs` then
+        for one. The plan "fused" runs chains of layers as one (`imae.nets.rules`), whose inner values `blobs` then
         lacks. `tf32` lets a GPU round the factors of float32 products, from then on in the whole process; with None
         that stays as it is. Raises InputError for what is wrong in the prototxt, naming the layer.
         """
@@ -113,6 +92,7 @@ class Net:
         if self.context.device.type == "cuda" and tf32 is not None:
             set_gpu_arithmetic(tf32=tf32)
         self.names: list[str] = []
+        self._shapes_changed = False
         self.shapes: list[Shape] = []
         self.newest: dict[str, int] = {}
         self.steps = [self._add_step(layer_param) for layer_param in self.param.layer]
@@ -136,125 +116,230 @@ class Net:
         }
         """The values that layers declare as indices."""
         self._fused = plan == "fused"
-        self._whole_plan = fused_plan(self.steps) if self._fused else self.steps
+        self.plan = fused_plan(self.steps) if self._fused else self.steps
         read = {bottom for step in self.steps for bottom in step.bottoms}
         self.inputs = [name for step in self.steps if isinstance(step.layer, Input) for name in step.layer.param.top]
         self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
+        self._recomputing = {top: step for step in self.plan if step.layer.recomputes for top in step.tops}
+        plan_liveness(self.plan, {self.newest[name] for name in self.outputs})
         self.after_backward: Callable[[Step], None] = lambda step: None
         """Called after each step of a backward pass, which will not change the gradients of the step's blobs again
         unless a step before it has the same blobs."""
         self.keep_blobs = True
+        """Whether a pass leaves all values in `blobs` and `diffs`; without, each is freed after its last reader."""
         self.loss = torch.zeros(())
-        self.blobs: dict[str, Tensor] = {}
-        self.diffs: dict[str, Tensor] = {}
+        self.blobs = NamedBlobs(self._why_not_kept, self.shape, dtype)
+        self.diffs = NamedBlobs(self._why_not_kept, self.shape, dtype, gradients=True)
+        self._values = self._no_values()
 
-    @property
-    def keep_blobs(self) -> bool:
-        """Whether a pass leaves values in `blobs` and `diffs`.
+    # Shapes
 
-        Without, the fused plan takes a batch in parts on a CPU (`imae.nets.parts`).
+    def shape(self, name: str) -> Shape:
+        """Return the shape of the blob `name`; raises InputError if there is none."""
+        if name not in self.newest:
+            raise InputError(f'net "{self.name}": has no blob "{name}"{did_you_mean(name, self.newest)}')
+        self._settle_shapes()
+        return self.shapes[self.newest[name]]
+
+    def reshape(self, **inputs: Sequence[int]) -> None:
+        """Give `inputs` (of the net's Input layers, by name) other shapes, and all blobs theirs that follow.
+
+        Raises InputError for an unknown input, or where a layer cannot take what follows; the net stays as it was then.
         """
-        return self._keep_blobs
+        before = list(self.shapes)
+        for name, shape in inputs.items():
+            self.shapes[self._input(name)] = tuple(int(size) for size in shape)
+        self._shapes_changed = True
+        try:
+            self._settle_shapes()
+        except InputError:
+            self.shapes, self._shapes_changed = before, True
+            self._settle_shapes()
+            raise
 
-    @keep_blobs.setter
-    def keep_blobs(self, keep: bool) -> None:
-        self._keep_blobs = keep
-        self.plan = self._whole_plan
-        outputs = {self.newest[name] for name in self.outputs}
-        # What is in bfloat16 is normalised in float32, which only the whole layer does.
-        if self._fused and not keep and self.context.device.type == "cpu" and self.context.dtype != torch.bfloat16:
-            self.plan = in_parts(self._whole_plan, self.shapes, outputs)
-        plan_release(self.plan, outputs)
+    def _settle_shapes(self) -> None:
+        """Have all layers take the shapes that follow from those of the sources, if these have changed."""
+        if not self._shapes_changed:
+            return
+        for step in self.steps:
+            bottoms = [self.shapes[bottom] for bottom in step.bottoms]
+            if step.bottoms and bottoms != step.shapes:
+                self._reshape(step, bottoms)
+        self._shapes_changed = False
 
-    @property
-    def inner_steps(self) -> list[Step]:
-        """The steps of the plan, in order, with those of a batch in parts each by itself."""
-        return [
-            inner for step in self.plan for inner in (step.layer.steps if isinstance(step.layer, InParts) else [step])
-        ]
+    def _reshape(self, step: Step, bottoms: Shapes) -> None:
+        """Have a step's layer take bottoms of these shapes."""
+        shapes = step.layer.reshape(bottoms)
+        step.shapes = bottoms
+        for top, shape in zip(step.tops, shapes or (), strict=shapes is not None):
+            self.shapes[top] = shape
 
     # Running
 
-    def forward(self, **inputs: Tensor | np.ndarray) -> dict[str, Tensor]:
-        """Run all layers on the named `inputs` (of the net's Input layers), and return the net's outputs by name.
+    def forward(
+        self, *, start: str | None = None, end: str | None = None, **inputs: Tensor | np.ndarray
+    ) -> dict[str, Tensor]:
+        """Run all layers, or those from layer `start` to layer `end`, and return the net's outputs (or `end`'s tops).
 
-        Inputs are real numbers of any dtype; they become floats here, as Caffe's values are. Gradients come from
-        `backward`: autograd through an output or the loss raises InputError.
-        A pass reads batch `context.forwards` of its data layers and counts that up. `loss` becomes the weighted sum of
-        the losses (a scalar tensor).
+        `inputs` feed the net's Input layers, by name, with real numbers of any dtype, which become floats, in any shape
+        that the layers take; an input that is left out is what stands in `blobs`. So is all that layers before `start`
+        would make. A pass reads batch `context.forwards` of its data layers and counts that up. `loss` becomes the
+        weighted sum of the losses (a scalar tensor). Gradients come from `backward`: autograd through an output or the
+        loss raises InputError.
         """
-        values: list[Tensor | None] = [None] * len(self.names)
-        remade: dict[int, Remade] = {}
+        steps = self._between(start, end)
+        for name in inputs:
+            self._input(name)
+        self._values = values = self._before(steps) if start else self._no_values()
         loss: Tensor | None = None
-        for step in self.plan:
-            bottoms = [_present(values[bottom]) for bottom in step.bottoms]
-            if isinstance(step.layer, Input):
-                bottoms = [
-                    self._fed(name, number, inputs)
-                    for name, number in zip(step.layer.param.top, step.tops, strict=True)
-                ]
-            step.saved = {}
-            tops = step.layer.forward(bottoms, step.saved)
-            if isinstance(step.layer, DataLayer):
-                tops = [self._placed(top, number) for top, number in zip(tops, step.tops, strict=True)]
+        for step in steps:
+            tops = self._run(step, values, inputs)
             for number, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
                 values[number] = top
                 if weight:
                     term = weight * top.sum()
                     loss = term if loss is None else loss + term
             if step.backward:
-                if step.layer.remakes:
-                    remade[step.tops[0]] = Remade(partial(_remake, step))
-                numbered = [*zip(step.tops, tops, strict=True), *zip(step.bottoms, bottoms, strict=False)]
-                step.saved = without(step.saved, numbered, remade)  # what an Input is fed has no number
-                step.saved["tops"] = [(top.shape, top.dtype) for top in tops]
+                step.made = [(top.shape, top.dtype) for top in tops]
             else:
                 step.saved = {}
+            del tops
             if not self.keep_blobs:
-                for number in step.finished:
+                for number in step.last_read:
                     values[number] = None
         self.context.forwards += self.context.stride
         self.loss = torch.zeros((), device=self.context.device) if loss is None else loss
         if self.keep_blobs:
-            self.blobs = {name: made for name, value in self.newest.items() if (made := values[value]) is not None}
-        return {name: _present(values[self.newest[name]]) for name in self.outputs}
+            made = ((self.names[top], values[top]) for step in steps for top in step.tops)
+            self.blobs.update({name: top for name, top in made if top is not None and name in self.newest})
+        names = self.outputs if end is None else list(steps[-1].layer.param.top)
+        return {name: _present(values[self.newest[name]]) for name in names}
 
-    def backward(self, top_diffs: Mapping[str, Tensor | np.ndarray] | None = None) -> None:
+    def backward(
+        self,
+        top_diffs: Mapping[str, Tensor | np.ndarray] | None = None,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+    ) -> None:
         """Run all layers backward from the last forward pass, adding to the `diff` of each learnable blob.
 
-        The gradient starts at the weighted losses, and at `top_diffs` of named blobs where they are given. Raises
-        InputError for one that is of no blob's name, or not of its shape.
+        The gradient starts at the weighted losses, and at `top_diffs` of named blobs where they are given. With `start`
+        only the layers from there down to `end` run, from what stands in `diffs` under the tops of `start`. Raises
+        InputError for a diff that is of no blob's name, or not of its shape.
         """
+        steps = self._between(end, start)
         diffs: list[Tensor | None] = [None] * len(self.names)
+        values = list(self._values) if self.keep_blobs else self._values
+        if start is not None:
+            for top in steps[-1].tops:
+                if not any(steps[-1].loss_weights):
+                    diffs[top] = self._placed(self.diffs.current(self.names[top]), top)
         for name, diff in (top_diffs or {}).items():
             number, given = self._given_diff(name, diff)
             diffs[number] = given
-        for step in reversed(self.plan):
+        for step in reversed(steps):
             if not step.backward:
                 continue
+            if not step.made:
+                raise InputError(f'net "{self.name}": backward follows a forward pass')
             arrived = [diffs[top] for top in step.tops]
             for i, weight in enumerate(step.loss_weights):
                 if weight:
-                    arrived[i] = _sum(arrived[i], self._constant(weight, step.saved["tops"][i]))
+                    arrived[i] = _sum(arrived[i], self._constant(weight, step.made[i]))
             if any(diff is not None for diff in arrived):
                 complete = [
                     self._constant(0.0, like) if diff is None else diff
-                    for diff, like in zip(arrived, step.saved["tops"], strict=True)
+                    for diff, like in zip(arrived, step.made, strict=True)
                 ]
-                if isinstance(step.layer, InParts):
-                    step.layer.after_backward = self.after_backward
-                bottom_diffs = step.layer.backward(complete, with_values(step.saved), step.needs)
+                bottoms = self._read(values, step.bottoms, step.kept.bottoms)
+                tops = self._read(values, step.tops, step.kept.tops)
+                bottom_diffs = step.layer.backward(bottoms, tops, complete, step.saved, step.needs)
+                del bottoms, tops
                 for bottom, bottom_diff, need in zip(step.bottoms, bottom_diffs, step.needs, strict=False):
                     if need:
                         diffs[bottom] = _sum(diffs[bottom], bottom_diff)
-            step.saved = {}
             if not self.keep_blobs:
+                step.saved, step.made = {}, []
                 for top in step.tops:
                     diffs[top] = None
+                for number in step.last_kept:
+                    values[number] = None
             self.after_backward(step)
-        if self.keep_blobs:
-            named = zip(self.names, diffs, strict=True)
-            self.diffs = {name: diff for name, diff in named if diff is not None and name in self.newest}
+        if not self.keep_blobs:
+            self._values = self._no_values()
+            return
+        # Of values of one name the first counts, whose gradient came last: in-place layers overwrite it on the way.
+        arrived_at = reversed([*zip(self.names, diffs, strict=True)])
+        self.diffs.update({name: diff for name, diff in arrived_at if diff is not None and name in self.newest})
+
+    def _run(self, step: Step, values: Sequence[Tensor | None], inputs: Mapping[str, Tensor | np.ndarray]) -> Tensors:
+        """Run a step forward on the `values` of this pass, and return its tops."""
+        layer, step.saved = step.layer, {}
+        if isinstance(layer, Input):
+            tops = [self._fed(*top, inputs) for top in zip(layer.param.top, step.tops, strict=True)]
+        elif isinstance(layer, DataLayer):
+            tops = [self._placed(*top) for top in zip(layer.forward([], {}), step.tops, strict=True)]
+        else:
+            bottoms = [_present(values[bottom]) for bottom in step.bottoms]
+            if (shapes := [bottom.shape for bottom in bottoms]) != step.shapes:
+                self._reshape(step, [tuple(shape) for shape in shapes])
+                self._shapes_changed = True
+            return layer.forward(bottoms, step.saved)
+        for number, top in zip(step.tops, tops, strict=True):
+            if self.shapes[number] != top.shape:
+                self.shapes[number], self._shapes_changed = tuple(top.shape), True
+        return tops
+
+    def _between(self, first: str | None, last: str | None) -> Sequence[Step]:
+        """The steps from layer `first` to layer `last`, both included."""
+        if first is None and last is None:
+            return self.plan
+        if self._fused:
+            raise InputError(f'net "{self.name}": the fused plan runs whole, the plan "plain" from layer to layer')
+        places = {step.layer.name: place for place, step in enumerate(self.plan)}
+        for name in (first, last):
+            if name is not None and name not in places:
+                raise InputError(f'net "{self.name}": has no layer "{name}"{did_you_mean(name, places)}')
+        begin, stop = places[first] if first else 0, places[last] + 1 if last else len(self.plan)
+        if begin >= stop:
+            raise InputError(f'net "{self.name}": layer "{first}" comes after layer "{last}"')
+        return self.plan[begin:stop]
+
+    def _no_values(self) -> list[Tensor | None]:
+        return [None] * len(self.names)
+
+    def _before(self, steps: Sequence[Step]) -> list[Tensor | None]:
+        """The values for a pass through `steps` alone: what stands under the names that they read from outside."""
+        values, made = list(self._values), values_made(steps)
+        for number in {bottom for step in steps for bottom in step.bottoms} - made:
+            values[number] = self._placed(self.blobs.current(self.names[number]), number)
+        return values
+
+    def _read(self, values: list[Tensor | None], numbers: Sequence[int], kept: Sequence[int]) -> list[Tensor]:
+        """The values of these numbers for a backward, as far as it reads them."""
+        return [self._kept(values, number) if i in kept else _ABSENT for i, number in enumerate(numbers)]
+
+    def _kept(self, values: list[Tensor | None], number: int) -> Tensor:
+        """A value that was kept for backward, or is recomputed now."""
+        if values[number] is None:
+            producer = self._recomputing[number]
+            bottoms = [self._kept(values, bottom) for bottom in producer.bottoms]
+            for top, value in zip(producer.tops, producer.layer.recompute(bottoms, producer.saved), strict=True):
+                values[top] = value
+        return _present(values[number])
+
+    def _why_not_kept(self) -> Mapping[str, str]:
+        """For each blob why `blobs` and `diffs` do not have it; empty where they do."""
+        if not self.keep_blobs:
+            return dict.fromkeys(self.newest, f'net "{self.name}": without keep_blobs a pass leaves its outputs alone')
+        here = values_made(self.plan)
+        return {
+            name: ""
+            if number in here
+            else f'net "{self.name}": blob "{name}" lies inside fused layers; the plan "plain" has it'
+            for name, number in self.newest.items()
+        }
 
     def check(self) -> None:
         """Raise InputError for what passes have noted on a GPU instead of raising, such as a label that is no class."""
@@ -353,7 +438,13 @@ class Net:
             raise layer.error(
                 f"propagate_down must be given for each of its {len(bottoms)} bottoms, not {len(param.propagate_down)}"
             )
-        shapes = layer.setup([self.shapes[bottom] for bottom in bottoms])
+        bottom_shapes = [self.shapes[bottom] for bottom in bottoms]
+        layer.setup(bottom_shapes)
+        shapes = layer.reshape(bottom_shapes)
+        if shapes is None:  # only a pass tells: one on zeros, here
+            context = self.context
+            zeros = [torch.zeros(shape, dtype=context.dtype, device=context.device) for shape in bottom_shapes]
+            shapes = [tuple(top.shape) for top in layer.forward(zeros, {})]
         if len(param.param) > len(layer.blobs):
             raise layer.error(
                 f"has {counted(len(layer.blobs), 'learnable blob')}, but {counted(len(param.param), 'param setting')}"
@@ -362,7 +453,7 @@ class Net:
         self.newest.update(zip(param.top, tops, strict=False))  # an anonymous top has no name to read it by
         self.names += layer.param.top
         self.shapes += shapes
-        return Step(layer, bottoms, tops, layer.loss_weights(), [False] * len(bottoms), False)
+        return Step(layer, bottoms, tops, layer.loss_weights(), [False] * len(bottoms), False, bottom_shapes)
 
     def _collect_params(self) -> dict[str, list[Blob]]:
         params: dict[str, list[Blob]] = {}
@@ -430,14 +521,19 @@ class Net:
 
     # Values
 
+    def _input(self, name: str) -> int:
+        """The number of the input `name`."""
+        if name not in self.inputs:
+            known = ", ".join(self.inputs) or "none: its data comes from its data layers"
+            raise InputError(f'net "{self.name}": "{name}" is no input of it; inputs are {known}')
+        return self.newest[name]
+
     def _fed(self, name: str, number: int, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
-        if name not in inputs:
+        if name in inputs:
+            return self._placed(as_tensor(inputs[name], f'net "{self.name}": input "{name}"'), number)
+        if name not in self.blobs.written():
             raise InputError(f'net "{self.name}": its input "{name}" was not given')
-        value = as_tensor(inputs[name], f'net "{self.name}": input "{name}"')
-        expected = self.shapes[number]
-        if value.dim() != len(expected) or tuple(value.shape[1:]) != expected[1:]:
-            raise InputError(f'net "{self.name}": input "{name}" is {describe(value.shape)}, not {describe(expected)}')
-        return self._placed(value, number)
+        return self._placed(self.blobs[name], number)
 
     def _given_diff(self, name: str, diff: Tensor | np.ndarray) -> tuple[int, Tensor]:
         """The number of the blob `name`, and the gradient that the caller gives by it, in the blob's precision."""
@@ -448,8 +544,8 @@ class Net:
             made = [self.names[top] for step in self.plan for top in step.tops]
             raise InputError(f"{what}: the net's plan makes no such blob{did_you_mean(name, made)}")
         value, dtype = as_tensor(diff, what), self._precision(number)
-        if step.backward and "tops" in step.saved:
-            shape, dtype = step.saved["tops"][step.tops.index(number)]
+        if step.backward and step.made:
+            shape, dtype = step.made[step.tops.index(number)]
             if value.shape != shape:
                 raise InputError(f"{what} is {describe(value.shape)}, not {describe(shape)}")
         return number, value.to(self.context.device, dtype)
@@ -464,7 +560,7 @@ class Net:
         dtype = self.context.dtype
         return torch.promote_types(dtype, torch.float32) if number in self._indices else dtype
 
-    def _constant(self, value: float, like: tuple[torch.Size, torch.dtype]) -> Tensor:
+    def _constant(self, value: float, like: tuple[Shape, torch.dtype]) -> Tensor:
         shape, dtype = like
         return torch.full(shape, value, dtype=dtype, device=self.context.device)
 
@@ -481,15 +577,14 @@ class Net:
         return array.reshape(blob.shape)
 
 
+_ABSENT = torch.empty(0)
+"""Stands for a value that backward does not read."""
+
+
 def _copy(message: Any) -> Any:
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
-
-
-def _remake(step: Step) -> Tensor:
-    (top,) = step.layer.remake(step.saved)
-    return top
 
 
 def _present(value: Tensor | None) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from imae.nets.net import Net, Step
+from imae.nets.net import Net
+from imae.nets.step import Step
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
 from imae.solvers.log import Log
@@ -303,7 +304,7 @@ def buckets(net: Net, elements: int) -> dict[int, list[Tensor]]:
     Together they hold each learned blob that backward reaches once.
     """
     last_to_write: dict[int, int] = {}  # by where a blob begins: the place in the plan of the step
-    steps = net.inner_steps
+    steps = net.plan
     for place, step in reversed(list(enumerate(steps))):
         if step.backward:
             last_to_write.update((int(blob.diff.storage_offset()), place) for blob in step.layer.blobs)

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Context, Layer, Saved
+from imae.layers.layer import Context, Diffs, Layer, Saved, Tensors
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter
 
@@ -41,7 +41,7 @@ class DataLayer(Layer):
         """Return the tops of forward pass `number` (from 0), on the net's device. Runs on the worker thread."""
         raise NotImplementedError
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return batch `context.forwards`, and have the next one prepared meanwhile.
 
         Raises DataError if the batch cannot be read.
@@ -72,7 +72,7 @@ class DataLayer(Layer):
     def _stream(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self.context.device)  # type: ignore[no-untyped-call]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """Data has no bottoms to give a gradient to."""
         return []
 

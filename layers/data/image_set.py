@@ -9,7 +9,7 @@ from imae.layers.data.counter_random import permutation
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.label_noise import corrupt_by, describe_noise
 from imae.layers.data.transform import Transform
-from imae.layers.layer import Saved, Shapes
+from imae.layers.layer import Saved, Shapes, Tensors
 from imae.prototxt_like.errors import InputError
 
 
@@ -51,8 +51,8 @@ class ImageSetData(DataLayer):
             self._classes = int(self.load(True)[1].max()) + 1
         return self._classes
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Load the split, corrupt its labels, and return the tops' shapes."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Load the split, and corrupt its labels."""
         self._own: Any = getattr(self.param, self.field)
         self._batch_size = self._own.batch_size
         if self._batch_size < 1:
@@ -89,7 +89,10 @@ class ImageSetData(DataLayer):
         rows = (self._batch_size - 1) // count + 2 if training and self._own.shuffle else 0
         self._order = torch.empty((rows, count), dtype=torch.int64, device=self.context.device)
         self._epochs: list[tuple[int, int] | None] = [None] * rows
-        shape = self._transform.shape(tuple(images.shape[1:]))
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The shapes of every batch."""
+        shape = self._transform.shape(tuple(self.images.shape[1:]))
         return [(self._batch_size, *shape), (self._batch_size,), (self._batch_size,)][: len(self.param.top)]
 
     def keep_last(self, count: int) -> None:
@@ -101,7 +104,7 @@ class ImageSetData(DataLayer):
         self.prepare(number)
         return self.gather(torch.full((), number, device=self.context.device))
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return the batch of this pass: prepared in the background on a CPU, where that is worth it."""
         if self.context.number is not None:
             return self.gather(self.context.number)

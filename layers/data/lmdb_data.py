@@ -30,8 +30,8 @@ class Data(DataLayer):
 
     type = "Data"
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Open the database and return the tops' shapes, by its first record."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Open the database, and read its first record."""
         param, transform = self.param.data_param, self.param.transform_param
         if not param.source:
             raise self.error("data_param needs source, the folder of an LMDB")
@@ -50,7 +50,11 @@ class Data(DataLayer):
         except InputError as error:
             raise self.error(str(error)) from None
         self._image, self._shape = image.shape, self._shape_of(image, key)
-        return [(param.batch_size, *self._shape), (param.batch_size,)][: len(self.param.top)]
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The shapes by the first record; a batch of other images has another."""
+        size = self.param.data_param.batch_size
+        return [(size, *self._shape), (size,)][: len(self.param.top)]
 
     def _no_lmdb_asked_for(self) -> str:
         """What to say where the backend is LEVELDB, which it is where none is given."""

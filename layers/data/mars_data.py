@@ -46,8 +46,8 @@ class MarsData(DataLayer):
 
     type = "MarsData"
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """Read the tables, look for each frame, corrupt the labels, and return the tops' shapes."""
+    def setup(self, bottoms: Shapes) -> None:
+        """Read the tables, look for each frame, and corrupt the labels."""
         self._own: Any = self.param.mars_data_param
         self._batch_size = self._own.batch_size
         self._size = self._own.new_height, self._own.new_width
@@ -71,9 +71,13 @@ class MarsData(DataLayer):
         except InputError as error:
             raise self.error(str(error)) from None
         self._original = tuple(first.shape)
-        shape = self._transform.shape(
+        self._shape = self._transform.shape(
             tuple(self._resized(first[None]).shape[1:]), f"the frame {self._names[0]}", self._path(self._names[0])
         )
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The shapes of every batch."""
+        shape = self._shape
         return [(self._batch_size, *shape), (self._batch_size,)][: len(self.param.top)]
 
     @property

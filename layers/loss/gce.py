@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Saved, Shapes, register
+from imae.layers.layer import Saved, Shapes, Tensors, register
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
 
 
@@ -14,7 +14,7 @@ class GeneralisedCrossEntropy(SampleLoss):
     `start_iter` on, a sample with p_y <= k has the value (1 - k^q) / q and gives no gradient.
     """
 
-    def setup(self, bottoms: Shapes) -> Shapes:
+    def setup(self, bottoms: Shapes) -> None:
         """Check q and k."""
         param = self.param.gce_param
         self.q, self.k, self.start_iter = param.q, param.k if param.HasField("k") else None, param.start_iter
@@ -22,9 +22,9 @@ class GeneralisedCrossEntropy(SampleLoss):
             raise self.error(f"gce_param.q must lie in (0, 1], not {self.q:g}")
         if self.k is not None and not 0 <= self.k < 1:
             raise self.error(f"gce_param.k must lie in [0, 1), not {self.k:g}")
-        return super().setup(bottoms)
+        super().setup(bottoms)
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """As any SampleLoss, truncated from pass `start_iter` on."""
         number = self.context.forwards if self.context.number is None else self.context.number
         saved["truncates"] = number >= self.start_iter  # kept for backward: by then the net counts one pass more

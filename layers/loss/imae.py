@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Saved, Shapes, register
+from imae.layers.layer import Saved, Shapes, Tensors, register
 from imae.layers.loss.mae import MeanAbsoluteError
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
 
@@ -21,7 +21,7 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
     value's.
     """
 
-    def setup(self, bottoms: Shapes) -> Shapes:
+    def setup(self, bottoms: Shapes) -> None:
         """Check T and epsilon."""
         param = self.param.imae_param
         self.T, self.epsilon = param.T, param.epsilon
@@ -29,7 +29,7 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
         for name, value in (("T", self.T), ("epsilon", self.epsilon)):
             if not value >= 0:
                 raise self.error(f"imae_param.{name} must not be negative, not {value:g}")
-        return super().setup(bottoms)
+        super().setup(bottoms)
 
     def weight(self, p_y: Tensor) -> Tensor:
         """w."""
@@ -37,7 +37,7 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
 
     def halves(self, saved: Saved) -> tuple[Tensor, Tensor]:
         """Return w/2 d / (d + epsilon/2), half the L1 norm of a sample's gradient, and w/2 / (d + epsilon/2)."""
-        d = saved["p"].scatter(self.along, saved["index"], 0.0).sum(self.along, keepdim=True)
+        d = saved["p"].scatter(self.geometry, saved["index"], 0.0).sum(self.geometry, keepdim=True)
         half = self.weight(saved["p_y"]) / 2
         over = half / (d + self.epsilon / 2).clamp_min(torch.finfo(torch.float32).tiny)
         return (over * d if self.epsilon else half), over
@@ -58,16 +58,16 @@ class SoftmaxWithIMAELoss(ImprovedMeanAbsoluteError, OnLogits):
 
     def gradient(self, saved: Saved) -> Tensor:
         """w/2 d / (d + epsilon/2) (r - onehot(y)), r from the logits with z_y masked: p may have underflowed."""
-        r = torch.softmax(saved["x"].scatter(self.along, saved["index"], -torch.inf), self.along)
-        return r.scatter_(self.along, saved["index"], -1.0).mul_(self.halves(saved)[0])
+        r = torch.softmax(saved["x"].scatter(self.geometry, saved["index"], -torch.inf), self.geometry)
+        return r.scatter_(self.geometry, saved["index"], -1.0).mul_(self.halves(saved)[0])
 
-    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """w/2 d / (d + epsilon/2) log((1 - p_y) / p_y), all but the logarithm held fixed.
 
         Its slope in p_y is MAE's, -2, times the weight over 4 p_y (1 - p_y).
         """
-        others = bottoms[0].scatter(self.along, saved["index"], -torch.inf).logsumexp(self.along, keepdim=True)
-        log_odds = others - bottoms[0].gather(self.along, saved["index"])
+        others = bottoms[0].scatter(self.geometry, saved["index"], -torch.inf).logsumexp(self.geometry, keepdim=True)
+        log_odds = others - bottoms[0].gather(self.geometry, saved["index"])
         return [self.mean(self.halves(saved)[0] * log_odds, saved) * saved["normaliser"] / self.divisor(saved)]
 
 
@@ -81,16 +81,16 @@ class IMAELoss(ImprovedMeanAbsoluteError, OnProbabilities):
         """-w/2 d / (d + epsilon/2) / p_y at y, w/2 / (d + epsilon/2) elsewhere, of which Softmax makes the above."""
         half, over = self.halves(saved)
         at_y = -half / saved["p_y"].clamp_min(self.smallest)
-        return over.expand_as(saved["p"]).scatter(self.along, saved["index"], at_y)
+        return over.expand_as(saved["p"]).scatter(self.geometry, saved["index"], at_y)
 
-    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """w/2 (log(d + epsilon/2) - d / (d + epsilon/2) log p_y), all but the logarithms held fixed.
 
         Linear in p_y where the gradient's is bounded.
         """
         half, _ = self.halves(saved)
-        p_y = bottoms[0].gather(self.along, saved["index"])
-        d = bottoms[0].scatter(self.along, saved["index"], 0.0).sum(self.along, keepdim=True)
+        p_y = bottoms[0].gather(self.geometry, saved["index"])
+        d = bottoms[0].scatter(self.geometry, saved["index"], 0.0).sum(self.geometry, keepdim=True)
         at_y = half * torch.where(saved["p_y"] < self.smallest, p_y / self.smallest, p_y.log())
         others = self.weight(saved["p_y"]) / 2 * (d + self.epsilon / 2).log()
         return [self.mean(others - at_y, saved) * saved["normaliser"] / self.divisor(saved)]

@@ -10,28 +10,31 @@ from imae.prototxt_like.errors import InputError
 
 
 class Labels:
-    """The labels of predictions (N x C x ...) with their classes along `axis`: one label a prediction, in 0 to C - 1.
+    """The labels of predictions (N x C x ...) with their classes along an axis: one label a prediction, in 0 to C - 1.
 
     `ignore_label` and `normalization` are the layer's `loss_param`'s unless `ignore_label` is given.
     """
 
-    def __init__(self, layer: Layer, bottoms: Shapes, axis: int, ignore_label: int | None = None) -> None:
+    def __init__(self, layer: Layer, ignore_label: int | None = None) -> None:
         param = layer.param.loss_param
-        self.layer, self.axis = layer, axis
+        self.layer = layer
         self.ignore_label = param.ignore_label if param.HasField("ignore_label") else ignore_label
         mode = param.normalization
         if param.HasField("normalize") and not param.HasField("normalization"):
             mode = param.VALID if param.normalize else param.BATCH_SIZE
         self.normalization = param.NormalizationMode.Name(mode)
-        scores, labels = bottoms[:2]
-        self.shape, self.classes = labels, scores[axis]
         self._lowest, self._highest = (
             torch.zeros((), dtype=torch.int64, device=layer.context.device) for _ in range(2)
         )
         layer.context.checks.append(self.check_noted)
+
+    def reshape(self, bottoms: Shapes, axis: int) -> None:
+        """Check that the labels `bottoms[1]` fit predictions `bottoms[0]` with their classes along `axis`."""
+        scores, labels = bottoms[:2]
+        self.axis, self.classes = axis, scores[axis]
         expected = scores[:axis] + scores[axis + 1 :]
         if math.prod(labels) != math.prod(expected):
-            raise layer.error(
+            raise self.layer.error(
                 f"predictions of {describe(scores)} with classes along axis {axis} need labels of "
                 f"{describe(expected)}, found {describe(labels)}"
             )

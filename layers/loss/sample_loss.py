@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Layer, Saved, Shapes
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
 
 
@@ -29,11 +29,19 @@ class SampleLoss(Layer):
     smallest: ClassVar[float]
     """The smallest p_y that is divided by or taken the logarithm of."""
 
-    def setup(self, bottoms: Shapes) -> Shapes:
-        """The loss is a scalar; a second top has the first bottom's shape."""
-        self.along = self.axis(self.param.softmax_param.axis, bottoms[0])
-        self.labels = Labels(self, bottoms, self.along)
+    def setup(self, bottoms: Shapes) -> None:
+        """Read how the labels count."""
+        self.labels = Labels(self)
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The loss is a scalar; a second top has the first bottom's shape. The geometry is the axis of the classes."""
+        self.geometry = self.axis(self.param.softmax_param.axis, bottoms[0])
+        self.labels.reshape(bottoms, self.geometry)
         return [(), bottoms[0]][: len(self.param.top)]
+
+    def keeps(self) -> Kept:
+        """Nothing but what is saved, in float32 at least."""
+        return Kept()
 
     def value(self, saved: Saved) -> Tensor:
         """Return the value of each sample."""
@@ -51,16 +59,16 @@ class SampleLoss(Layer):
         """Return log p_y of each sample."""
         raise NotImplementedError
 
-    def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """The sum of the values of the samples that count, over the normaliser."""
         x = bottoms[0] if bottoms[0].dtype == torch.float64 else bottoms[0].float()
         p = self.probabilities(x)
         index, valid = self.labels.indices(bottoms[1], p)
-        p_y, normaliser = p.gather(self.along, index), self.labels.normaliser(valid)
+        p_y, normaliser = p.gather(self.geometry, index), self.labels.normaliser(valid)
         saved.update(x=x, p=p, p_y=p_y, index=index, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
         return [self.mean(self.value(saved), saved), p][: len(self.param.top)]
 
-    def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = the gradient of each sample's value, times the loss weight over the divisor; 0 if ignored."""
         dx = self.gradient(saved)
         return [dx.mul_(saved["valid"] * (top_diffs[0] / self.divisor(saved))).to(saved["dtype"]), None]
@@ -88,17 +96,18 @@ class OnLogits(SampleLoss):
 
     def probabilities(self, bottom: Tensor) -> Tensor:
         """p = softmax(z)."""
-        return torch.softmax(bottom, self.along)
+        return torch.softmax(bottom, self.geometry)
 
     def log_p_y(self, saved: Saved) -> Tensor:
         """z_y - log of the sum of exp(z): finite where p_y underflows."""
-        return torch.log_softmax(saved["x"], self.along).gather(self.along, saved["index"])
+        log_p: Tensor = torch.log_softmax(saved["x"], self.geometry)
+        return log_p.gather(self.geometry, saved["index"])
 
     def gradient(self, saved: Saved) -> Tensor:
         """factor (p - onehot(y))."""
         p: Tensor = saved["p"]
         minus_one = torch.full_like(saved["p_y"], -1.0)
-        return p.scatter_add(self.along, saved["index"], minus_one).mul_(self.factor(saved))
+        return p.scatter_add(self.geometry, saved["index"], minus_one).mul_(self.factor(saved))
 
 
 class OnProbabilities(SampleLoss):
@@ -117,11 +126,11 @@ class OnProbabilities(SampleLoss):
 
     def gradient(self, saved: Saved) -> Tensor:
         """-factor / p_y at the annotated label, 0 elsewhere."""
-        return torch.zeros_like(saved["p"]).scatter_(self.along, saved["index"], -self._slope(saved))
+        return torch.zeros_like(saved["p"]).scatter_(self.geometry, saved["index"], -self._slope(saved))
 
-    def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
+    def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """The loss, but linear in p_y where the gradient's p_y is bounded, with the slope that the gradient has."""
-        p_y = bottoms[0].gather(self.along, saved["index"])
+        p_y = bottoms[0].gather(self.geometry, saved["index"])
         linear = -self._slope(saved) * p_y
         bounded = saved["p_y"] < self.smallest
         return [self.mean(linear.where(bounded, self.value({**saved, "p_y": p_y})), saved)]

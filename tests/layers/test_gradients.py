@@ -14,8 +14,8 @@ from torch import Tensor
 
 from imae.layers.data.counter_random import random_uniform
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.gradient_check import build_layer, check_at, check_layer, check_net
-from imae.layers.layer import Layer, Saved, Shapes, register, registry
+from imae.layers.gradient_check import backward, build_layer, check_at, check_layer, check_net
+from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, register, registry
 from imae.layers.relu import ReLU
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
@@ -514,7 +514,7 @@ def test_tops_and_gradients_agree_with_autograd(case: Case) -> None:
     for top, wanted in zip(tops, expected, strict=True):
         torch.testing.assert_close(top, wanted.detach())
     weights = [normal(*top.shape) for top in tops]
-    bottom_diffs = layer.backward(weights, saved, [x.requires_grad for x in xs])
+    bottom_diffs = backward(layer, case.bottoms, tops, weights, saved, [x.requires_grad for x in xs])
     total = sum((weights[i] * y).sum() for i, y in enumerate(expected) if i not in layer.no_gradient_from)
     total.backward()
     for x, diff in zip(xs, bottom_diffs, strict=True):
@@ -543,7 +543,7 @@ def passed(case: Case, layer: Layer, bottoms: list[Tensor]) -> tuple[list[Tensor
     tops = layer.forward(bottoms, saved)
     diffs = [torch.linspace(0.5, 1.5, top.numel(), dtype=top.dtype).view(top.shape) for top in tops]
     needs = [i not in layer.no_gradient_to for i in range(len(bottoms))]
-    return tops, diffs, layer.backward(diffs, saved, needs)
+    return tops, diffs, backward(layer, bottoms, tops, diffs, saved, needs)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -570,7 +570,7 @@ def test_autograd_through_forward_is_refused_with_what_to_call(case: Case) -> No
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_setup_announces_the_shapes_of_the_tops(case: Case) -> None:
     layer = build_layer(case.text, [x.shape for x in case.bottoms], phase=case.phase)
-    announced = layer.setup([tuple(x.shape) for x in case.bottoms])
+    announced = layer.reshape([tuple(x.shape) for x in case.bottoms])
     assert announced == [tuple(top.shape) for top in passed(case, built(case), case.bottoms)[0]]
 
 
@@ -678,7 +678,7 @@ def test_pooling_of_any_geometry_is_caffes(
         return
     layer = build_layer(text, [x.shape])
     expected = pooled(x, method, kernel, stride, pad, down)[0]
-    assert layer.setup([tuple(x.shape)]) == [tuple(expected.shape)]
+    assert layer.reshape([tuple(x.shape)]) == [tuple(expected.shape)]
     torch.testing.assert_close(layer.forward([x], {})[0], expected)
 
 
@@ -714,8 +714,10 @@ def test_a_wrong_gradient_fails(defective: type[ReLU], factor: float) -> None:
 
 
 def test_a_single_wrong_element_fails(defective: type[ReLU]) -> None:
-    def backward(self: Layer, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
-        dx = top_diffs[0] * (saved["y"] > 0)
+    def backward(
+        self: Layer, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]
+    ) -> Diffs:
+        dx = top_diffs[0] * (tops[0] > 0)
         dx[1, 2] += 1e-3
         return [dx]
 
@@ -745,7 +747,7 @@ def test_a_missing_or_misshapen_gradient_is_named(defective: type[ReLU]) -> None
 def test_a_forward_that_is_not_a_function_fails(defective: type[ReLU]) -> None:
     """A layer that draws its own random numbers looks like a kink everywhere, and is not let through for that."""
     defective.forward = lambda self, bottoms, saved: [bottoms[0] * torch.rand(3, 4)]  # type: ignore[method-assign]
-    defective.backward = lambda self, top_diffs, saved, needs: [top_diffs[0] / 2]  # type: ignore[method-assign]
+    defective.backward = lambda self, x, y, dy, saved, needs: [dy[0] / 2]  # type: ignore[method-assign]
     assert not check_layer('type: "Defective"', [(3, 4)]).passed
 
 
@@ -755,12 +757,11 @@ def test_a_blob_that_forward_moves_stays_where_the_check_is(defective: type[ReLU
         self.blobs[0].data.mul_(1.1)
         return [bottoms[0] * saved["factor"]]
 
-    def setup(self: Layer, bottoms: Shapes) -> Shapes:
+    def setup(self: Layer, bottoms: Shapes) -> None:
         self.add_blob((4,), FillerParameter(value=2)).lr_mult = 0.0
-        return bottoms
 
-    defective.setup, defective.forward = setup, forward  # type: ignore[method-assign]
-    defective.backward = lambda self, dy, saved, needs: [dy[0] * saved["factor"]]  # type: ignore[method-assign]
+    defective.setup, defective.forward, defective.keeps = setup, forward, Layer.keeps  # type: ignore[method-assign]
+    defective.backward = lambda self, x, y, dy, saved, needs: [dy[0] * saved["factor"]]  # type: ignore[method-assign]
     assert check_layer('type: "Defective"', [(3, 4)]).passed
 
 
@@ -862,7 +863,7 @@ def test_a_wrong_gradient_in_a_net_is_pinned_to_its_layer(monkeypatch: pytest.Mo
     net = Net(parse_net(NET), TRAIN)
     scale = net.steps[4].layer
     right = scale.backward
-    monkeypatch.setattr(scale, "backward", lambda top_diffs, saved, needs: [right(top_diffs, saved, needs)[0] * 1.01])
+    monkeypatch.setattr(scale, "backward", lambda *passed: [right(*passed)[0] * 1.01])
     assert [report.name for report in check_net(net) if not report.passed] == ["scale"]
 
 
@@ -911,7 +912,7 @@ def test_a_users_layer_declares_what_its_gradient_holds_fixed() -> None:
     class Rounding(Layer):
         type = "Rounding"
 
-        def setup(self, bottoms: Shapes) -> Shapes:
+        def reshape(self, bottoms: Shapes) -> Shapes:
             return bottoms
 
         def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
@@ -921,7 +922,9 @@ def test_a_users_layer_declares_what_its_gradient_holds_fixed() -> None:
         def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
             return [bottoms[0] + saved["error"]]
 
-        def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        def backward(
+            self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]
+        ) -> Diffs:
             return [top_diffs[0]]
 
     register(Rounding)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from imae.layers.gradient_check import build_layer
+from imae.layers.gradient_check import backward, build_layer
 from imae.layers.layer import Context, Layer, Saved, Shapes, create_layer, describe, register, registry
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
@@ -176,7 +176,7 @@ def test_a_users_own_layer_joins_by_decorator() -> None:
     class Double(Layer):
         type = "Double"
 
-        def setup(self, bottoms: Shapes) -> Shapes:
+        def reshape(self, bottoms: Shapes) -> Shapes:
             return bottoms
 
         def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
@@ -214,7 +214,7 @@ def test_average_pooling_divides_by_the_padded_window() -> None:
 
 def test_the_last_window_does_not_start_in_the_padding() -> None:
     layer = build_layer('type: "Pooling" pooling_param { kernel_size: 2 stride: 2 pad: 1 }', [(1, 1, 3, 3)])
-    assert layer.setup([(1, 1, 3, 3)]) == [(1, 1, 2, 2)]  # (3 + 2 - 2) / 2 rounded up + 1 = 3, the third at row 3
+    assert layer.reshape([(1, 1, 3, 3)]) == [(1, 1, 2, 2)]  # (3 + 2 - 2) / 2 rounded up + 1 = 3, the third at row 3
 
 
 def test_max_pooling_tells_where_and_takes_the_first_of_equals() -> None:
@@ -224,7 +224,7 @@ def test_max_pooling_tells_where_and_takes_the_first_of_equals() -> None:
     saved: Saved = {}
     y, index = layer.forward([x], saved)
     assert y[0, 0].tolist() == [[5, 7], [7, 7]] and index[0, 0].tolist() == [[0, 5], [7, 5]]
-    (dx,) = layer.backward([torch.ones_like(y), torch.full_like(y, 9)], saved, [True])
+    (dx,) = backward(layer, [x], [y, index], [torch.ones_like(y), torch.full_like(y, 9)], saved, [True])
     assert dx is not None and dx[0, 0].tolist() == [[1, 0, 0], [0, 0, 2], [0, 1, 0]]
 
 
@@ -238,8 +238,10 @@ def test_stochastic_pooling_draws_in_proportion_and_averages_in_the_test_phase()
     assert top(text, x, phase=TEST).unique().tolist() == [(1 + 4 + 25) / 8]
     layer = build_layer(text, [(1, 1, 4, 4)], phase=TEST)
     saved: Saved = {}
-    assert not layer.forward([torch.zeros(1, 1, 4, 4)], saved)[0].any()
-    (dx,) = layer.backward([torch.ones(1, 1, 2, 2)], saved, [True])
+    zeros = torch.zeros(1, 1, 4, 4)
+    (y,) = layer.forward([zeros], saved)
+    assert not y.any()
+    (dx,) = backward(layer, [zeros], [y], [torch.ones(1, 1, 2, 2)], saved, [True])
     assert dx is not None and dx.isfinite().all()
 
 
@@ -343,8 +345,9 @@ def test_eltwise_max_gives_a_tie_to_the_second_of_two_then_to_the_earlier() -> N
     layer = build_layer('type: "Eltwise" eltwise_param { operation: MAX }', [(1, 3)] * 3)
     saved: Saved = {}
     x = [torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 2.0, 3.0]])]
-    assert layer.forward(x, saved)[0].tolist() == [[1, 2, 3]]
-    diffs = layer.backward([torch.ones(1, 3)], saved, [True, True, True])
+    (y,) = layer.forward(x, saved)
+    assert y.tolist() == [[1, 2, 3]]
+    diffs = backward(layer, x, [y], [torch.ones(1, 3)], saved, [True, True, True])
     assert [diff.tolist() for diff in diffs if diff is not None] == [[[0, 1, 0]], [[1, 0, 0]], [[0, 0, 1]]]
 
 
@@ -359,8 +362,8 @@ def test_relu_gives_no_gradient_at_zero() -> None:
     for slope, expected in ((0, [[0, 0, 1]]), (0.5, [[0.5, 0.5, 1]])):
         layer = build_layer(f'type: "ReLU" relu_param {{ negative_slope: {slope} }}', [(1, 3)])
         saved: Saved = {}
-        layer.forward([torch.tensor([[-1.0, 0.0, 2.0]])], saved)
-        (dx,) = layer.backward([torch.ones(1, 3)], saved, [True])
+        x = torch.tensor([[-1.0, 0.0, 2.0]])
+        (dx,) = backward(layer, [x], layer.forward([x], saved), [torch.ones(1, 3)], saved, [True])
         assert dx is not None and dx.tolist() == expected
 
 

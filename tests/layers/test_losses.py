@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from imae.layers.data.digits_data import load_digits
-from imae.layers.gradient_check import build_layer
+from imae.layers.gradient_check import backward, build_layer
 from imae.layers.layer import Saved
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
@@ -28,8 +28,9 @@ def run(text: str, x: Tensor, y: Tensor, top_diff: float = 1.0, forwards: int = 
     """Return the loss and its gradient by x, times `top_diff`."""
     layer = build_layer(text, [tuple(x.shape), tuple(y.shape)], forwards=forwards)
     saved: Saved = {}
-    value = layer.forward([x, y], saved)[0]
-    dx, dy = layer.backward([torch.tensor(top_diff, dtype=value.dtype)], saved, [True, False])
+    tops = layer.forward([x, y], saved)
+    value = tops[0]
+    dx, dy = backward(layer, [x, y], tops, [torch.tensor(top_diff, dtype=value.dtype)], saved, [True, False])
     assert dx is not None and dy is None
     return value, dx
 
@@ -188,8 +189,9 @@ def test_gce_with_a_small_q_where_p_y_underflows() -> None:
 def test_a_loss_on_probabilities_is_right_as_far_as_p_y_is_a_float(kind: str, gap: float) -> None:
     z, settings_text = torch.tensor([[0.0, gap]]), "gce_param { q: 0.01 }" if kind == "GCELoss" else ""
     softmax_layer, saved = build_layer('type: "Softmax"', [(1, 2)]), {}
-    value, dp = run(f'type: "{kind}" {settings_text}', softmax_layer.forward([z], saved)[0], torch.tensor([0]))
-    (dz,) = softmax_layer.backward([dp], saved, [True])
+    (p,) = softmax_layer.forward([z], saved)
+    value, dp = run(f'type: "{kind}" {settings_text}', p, torch.tensor([0]))
+    (dz,) = backward(softmax_layer, [z], [p], [dp], saved, [True])
     expected, expected_dz = run(f'type: "SoftmaxWith{kind}" {settings_text}', z.double(), torch.tensor([0]))
     torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
     torch.testing.assert_close(dz.double(), expected_dz, rtol=1e-4, atol=0)
@@ -199,10 +201,11 @@ def test_a_loss_on_probabilities_is_right_as_far_as_p_y_is_a_float(kind: str, ga
 @pytest.mark.parametrize("kind", ["MAELoss", "GCELoss", "IMAELoss", "MultinomialLogisticLoss"])
 def test_a_loss_on_probabilities_is_finite_where_p_y_is_0_or_1(kind: str, gap: float) -> None:
     softmax_layer, saved = build_layer('type: "Softmax"', [(1, 2)]), {}
-    p = softmax_layer.forward([torch.tensor([[0.0, gap]])], saved)[0]
+    z = torch.tensor([[0.0, gap]])
+    (p,) = softmax_layer.forward([z], saved)
     value, dp = run(f'type: "{kind}" gce_param {{ q: 0.01 }}', p, torch.tensor([0]))
     assert value.isfinite() and dp.isfinite().all()
-    assert softmax_layer.backward([dp], saved, [True])[0].isfinite().all()
+    assert backward(softmax_layer, [z], [p], [dp], saved, [True])[0].isfinite().all()
 
 
 def test_truncated_gce_prunes_from_its_iteration_on() -> None:
@@ -262,7 +265,7 @@ def test_imae_lets_go_softly_of_a_fitted_sample(kind: str, settings_text: str, h
     text = f'type: "{kind}" imae_param {{ {settings_text} }} {SUM}'
     _, dz = run(text, p if kind == "IMAELoss" else z, torch.zeros(3).long())
     if kind == "IMAELoss":
-        (dz,) = softmax_layer.backward([dz], saved, [True])
+        (dz,) = backward(softmax_layer, [z], [p], [dz], saved, [True])
     expected = torch.exp(8 * d * (1 - d)) * torch.tensor([10 / 11, 1 / 2, 1 / 101], dtype=torch.float64)
     torch.testing.assert_close(dz.abs().sum(1), expected, rtol=1e-6, atol=0)
 
@@ -381,8 +384,9 @@ def test_softmax_and_loss_one_after_the_other_equal_the_fused_layer(
     axis = "softmax_param { axis: 2 }" if "axis" in settings_text else ""
     softmax_layer = build_layer(f'type: "Softmax" {axis}', [shape])
     saved: Saved = {}
-    value, dp = run(f'type: "{unfused}" {settings_text}', softmax_layer.forward([z], saved)[0], y, 0.5)
-    (dz,) = softmax_layer.backward([dp], saved, [True])
+    (p,) = softmax_layer.forward([z], saved)
+    value, dp = run(f'type: "{unfused}" {settings_text}', p, y, 0.5)
+    (dz,) = backward(softmax_layer, [z], [p], [dp], saved, [True])
     expected_value, expected_dz = run(f'type: "{fused}" {settings_text}', z, y, 0.5)
     torch.testing.assert_close(value, expected_value, rtol=rtol, atol=atol)
     torch.testing.assert_close(dz, expected_dz, rtol=rtol, atol=atol)

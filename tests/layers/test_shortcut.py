@@ -19,7 +19,7 @@ def test_gives_every_stride_th_position_and_then_zeros(num_output: int, stride: 
     x = torch.randn(2, 4, *size).to(memory_format=torch.channels_last)
     layer = build_layer(shortcut(num_output, stride), [tuple(x.shape)])
     (y,) = layer.forward([x], {})
-    assert [tuple(y.shape)] == build_layer(shortcut(num_output, stride), [tuple(x.shape)]).setup([tuple(x.shape)])
+    assert [tuple(y.shape)] == build_layer(shortcut(num_output, stride), [tuple(x.shape)]).reshape([tuple(x.shape)])
     for h in range(y.shape[2]):
         for w in range(y.shape[3]):
             assert torch.equal(y[:, :4, h, w], x[:, :, stride * h, stride * w])

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from imae.layers.layer import Layer, Saved, Shapes, register, registry
+from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, register, registry
 from imae.nets.resnet_cifar import resnet_cifar
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
@@ -374,13 +374,15 @@ def test_a_number_that_the_host_counts_up_shows_as_a_difference(tmp_path: Path) 
         type = "TestCounting"
         capturable = True
 
-        def setup(self, bottoms: Shapes) -> Shapes:
+        def reshape(self, bottoms: Shapes) -> Shapes:
             return bottoms
 
         def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
             return [bottoms[0] + self.context.forwards]
 
-        def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        def backward(
+            self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]
+        ) -> Diffs:
             return list(top_diffs)
 
     try:
@@ -401,13 +403,15 @@ def test_what_is_not_capturable_is_said_once_and_runs_as_ever(tmp_path: Path) ->
     class Elsewhere(Layer):
         type = "TestElsewhere"
 
-        def setup(self, bottoms: Shapes) -> Shapes:
+        def reshape(self, bottoms: Shapes) -> Shapes:
             return bottoms
 
         def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
             return [bottoms[0] * float(bottoms[0].amax())]
 
-        def backward(self, top_diffs: list[Tensor], saved: Saved, needs: list[bool]) -> list[Tensor | None]:
+        def backward(
+            self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]
+        ) -> Diffs:
             return list(top_diffs)
 
     lines: list[str] = []

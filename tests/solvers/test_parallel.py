@@ -19,7 +19,6 @@ import torch
 from imae.cli.options import choose_device
 from imae.layers.data.data_layer import DataError, DataLayer
 from imae.nets.net import Net
-from imae.nets.parts import InParts
 from imae.prototxt_like.binary import blob_to_array, read_caffemodel, read_solverstate
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TRAIN, SolverParameter
@@ -249,15 +248,11 @@ def test_a_stop_asked_of_one_process_breaks_off_the_test_of_all(trained: tuple[i
 
 
 @pytest.mark.parametrize("elements", [1, 1000, 10**6])
-@pytest.mark.parametrize("plan", ["plain", "fused", "in parts"])
-def test_each_gradient_is_in_one_bucket_sent_off_when_it_is_complete(
-    plan: str, elements: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(InParts, "images_a_part", lambda self, images: 3)
+@pytest.mark.parametrize("plan", ["plain", "fused"])
+def test_each_gradient_is_in_one_bucket_sent_off_when_it_is_complete(plan: str, elements: int) -> None:
     enter(Path("here"), norm=NORM)
-    net = Net("net.prototxt", TRAIN, seed=3, plan=plan.replace("in parts", "fused"))
-    net.keep_blobs = plan != "in parts"
-    assert any(isinstance(step.layer, InParts) for step in net.plan) == (plan == "in parts")
+    net = Net("net.prototxt", TRAIN, seed=3, plan=plan)
+    net.keep_blobs = False
     sent = buckets(net, elements)
     early: list[tuple[torch.Tensor, torch.Tensor]] = []
     net.after_backward = lambda step: early.extend((part, part.clone()) for part in sent.get(id(step), []))

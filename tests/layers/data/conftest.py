@@ -21,7 +21,8 @@ def make(tmp_path: Path) -> Make:
     def make(prototxt: str, phase: int = TRAIN, **context: Any) -> tuple[Layer, Shapes]:
         param = text_format.Parse(f'name: "data" {prototxt}', LayerParameter())
         layer = create_layer(param, Context(phase=phase, folders=(tmp_path,), **context))
-        return layer, layer.setup([])
+        layer.setup([])
+        return layer, layer.reshape([])
 
     return make
 

@@ -1,0 +1,78 @@
+"""A net's blobs by name: what its passes left there, as buffers that stay where they are and can be written."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from imae.layers.layer import Shape
+from imae.prototxt_like.errors import InputError
+
+
+class NamedBlobs(Mapping[str, Tensor]):
+    """The values (or the gradients) of a net's blobs: one buffer a name, made when it is first asked for.
+
+    A buffer lies in the host's memory, in the order of its axes, in float32 (float64 where the net is). It is stable
+    until its blob is reshaped: every pass refreshes it, and a pass that starts in the middle reads it. It is zero as
+    long as no pass has left anything there.
+    """
+
+    def __init__(
+        self,
+        names: Callable[[], Mapping[str, str]],
+        shape_of: Callable[[str], Shape],
+        dtype: torch.dtype,
+        *,
+        gradients: bool = False,
+    ) -> None:
+        """`names` gives all names, each with the reason why it cannot be had, empty where it can.
+
+        Of `gradients` only those count as present, and are iterated over, that a pass has left or somebody asked for.
+        """
+        self._names, self._shape_of, self._gradients = names, shape_of, gradients
+        self._dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        self._buffers: dict[str, Tensor] = {}
+        self._latest: dict[str, Tensor] = {}
+        """What a pass left under names whose buffers nobody has asked for since."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the buffer of blob `name`; raises InputError for one that does not exist or is not kept."""
+        reason = self._names().get(name, f'the net has no blob "{name}"')
+        if reason:
+            raise InputError(reason)
+        buffer, shape = self._buffers.get(name), self._shape_of(name)
+        if name in self._latest:
+            shape = tuple(self._latest[name].shape)
+        if buffer is None or tuple(buffer.shape) != shape:
+            buffer = self._buffers[name] = torch.zeros(shape, dtype=self._dtype)
+        if name in self._latest:
+            buffer.copy_(self._latest.pop(name))
+        return buffer
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a blob."""
+        return name in set(self)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in the order of the net."""
+        there = (name for name, reason in self._names().items() if not reason)
+        return (name for name in there if not self._gradients or name in self._latest or name in self._buffers)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(list(iter(self)))
+
+    def update(self, values: Mapping[str, Tensor]) -> None:
+        """Take what a pass left."""
+        self._latest.update(values)
+        for name in self._buffers.keys() & values.keys():
+            if self._buffers[name].shape == values[name].shape:
+                self._buffers[name].copy_(self._latest.pop(name))
+
+    def current(self, name: str) -> Tensor:
+        """Return what stands under `name`, in whatever form it is: to be read only."""
+        return self._latest[name] if name in self._latest else self[name]
+
+    def written(self) -> Mapping[str, Tensor]:
+        """Return the buffers that were handed out, which may have been written."""
+        return self._buffers
