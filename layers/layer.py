@@ -122,6 +122,8 @@ class Layer:
         super().__init_subclass__(**options)
         if "forward" in vars(cls):
             cls.forward = refusing_autograd(cls.forward)  # type: ignore[method-assign, assignment]
+        if "backward" in vars(cls):
+            cls.backward = torch.no_grad()(cls.backward)  # type: ignore[method-assign]
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         self.param = param

@@ -212,8 +212,9 @@ class Net:
         if self.keep_blobs:
             made = ((self.names[top], values[top]) for step in steps for top in step.tops)
             self.blobs.update({name: top for name, top in made if top is not None and name in self.newest})
-        names = self.outputs if end is None else list(steps[-1].layer.param.top)
-        return {name: _present(values[self.newest[name]]) for name in names}
+        if end is not None:
+            return {self.names[top]: _present(values[top]) for top in steps[-1].tops}
+        return {name: _present(values[self.newest[name]]) for name in self.outputs}
 
     def backward(
         self,

@@ -552,9 +552,7 @@ def test_autograd_through_forward_is_refused_with_what_to_call(case: Case) -> No
     bottoms = [x.clone().requires_grad_(i not in layer.no_gradient_to) for i, x in enumerate(case.bottoms)]
     saved: Saved = {}
     tops = layer.forward(bottoms, saved)
-    with pytest.raises(
-        InputError, match=rf'^layer ".*" \({case.type}\): autograd .* backward\(top_diffs, saved, needs\)'
-    ):
+    with pytest.raises(InputError, match=rf'^layer ".*" \({case.type}\): autograd .* the layer.s backward'):
         tops[0].sum().backward()
     assert all(x.grad is None for x in bottoms)
     expected, diffs, wanted = passed(case, built(case), case.bottoms)
@@ -562,7 +560,7 @@ def test_autograd_through_forward_is_refused_with_what_to_call(case: Case) -> No
         assert torch.equal(top.detach(), value)
     with torch.no_grad():
         assert not layer.forward(bottoms, {})[0].grad_fn
-    actual = layer.backward(diffs, saved, [x.requires_grad for x in bottoms])
+    actual = backward(layer, bottoms, tops, diffs, saved, [x.requires_grad for x in bottoms])
     torch.testing.assert_close([x for x in actual if x is not None], [x for x in wanted if x is not None])
     assert not any(blob.diff.requires_grad for blob in layer.blobs)
 
