@@ -7,16 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imae.layers.loss.for_pytorch import CCELoss, GCELoss, IMAELoss, MAELoss
     from imae.nets.net import Net
     from imae.prototxt_like.errors import InputError
     from imae.prototxt_like.schema import TEST, TRAIN
     from imae.solvers.solver import Solver
 
 __version__ = "0.1.0"
-__all__ = ["TEST", "TRAIN", "InputError", "Net", "Solver"]
+__all__ = ["TEST", "TRAIN", "CCELoss", "GCELoss", "IMAELoss", "InputError", "MAELoss", "Net", "Solver"]
 
 _MODULES = {
+    "CCELoss": "imae.layers.loss.for_pytorch",
+    "GCELoss": "imae.layers.loss.for_pytorch",
+    "IMAELoss": "imae.layers.loss.for_pytorch",
     "InputError": "imae.prototxt_like.errors",
+    "MAELoss": "imae.layers.loss.for_pytorch",
     "Net": "imae.nets.net",
     "Solver": "imae.solvers.solver",
     "TEST": "imae.prototxt_like.schema",

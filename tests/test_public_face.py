@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import imae
+from imae.layers.loss.for_pytorch import CCELoss, GCELoss, IMAELoss, MAELoss
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN
@@ -14,6 +15,7 @@ from imae.solvers.solver import Solver
 
 def test_the_public_names_are_those_of_the_packages() -> None:
     assert (imae.Net, imae.Solver, imae.InputError) == (Net, Solver, InputError)
+    assert (imae.CCELoss, imae.MAELoss, imae.IMAELoss, imae.GCELoss) == (CCELoss, MAELoss, IMAELoss, GCELoss)
     assert (imae.TRAIN, imae.TEST) == (TRAIN, TEST) == (0, 1)
 
 

@@ -13,7 +13,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_the_snippet_runs_from_what_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    snippet, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -22,6 +22,20 @@ def test_the_snippet_runs_from_what_comes_along(tmp_path: Path, monkeypatch: pyt
     assert isinstance(outputs, dict)
     assert set(outputs) == {"accuracy", "loss"}
     assert 0.1 < float(outputs["accuracy"]) <= 1
+
+
+def test_the_training_loop_in_pytorch_runs_and_lowers_its_loss() -> None:
+    import torch
+
+    _, snippet = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert set(re.findall(r"`(?:imae\.)?([A-Z]+Loss)\(", README)) == {"CCELoss", "MAELoss", "IMAELoss", "GCELoss"}
+    names: dict[str, object] = {}
+    exec("import torch\ntorch.manual_seed(1)\n" + snippet, names)
+    model, criterion, loss = names["model"], names["criterion"], names["loss"]
+    assert isinstance(model, torch.nn.Module)
+    assert isinstance(criterion, torch.nn.Module)
+    assert isinstance(loss, torch.Tensor)
+    assert criterion(model(names["images"]), names["labels"]) < loss
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])

@@ -59,6 +59,6 @@ class SoftmaxWithGCELoss(GeneralisedCrossEntropy, OnLogits):
 
 @register
 class GCELoss(GeneralisedCrossEntropy, OnProbabilities):
-    """Generalised cross entropy of probabilities."""
+    """Generalised cross entropy of probabilities; `imae.GCELoss`, for PyTorch, takes logits."""
 
     type = "GCELoss"

@@ -73,7 +73,7 @@ class SoftmaxWithIMAELoss(ImprovedMeanAbsoluteError, OnLogits):
 
 @register
 class IMAELoss(ImprovedMeanAbsoluteError, OnProbabilities):
-    """Improved mean absolute error of probabilities."""
+    """Improved mean absolute error of probabilities; `imae.IMAELoss`, for PyTorch, takes logits."""
 
     type = "IMAELoss"
 

@@ -29,6 +29,6 @@ class SoftmaxWithMAELoss(MeanAbsoluteError, OnLogits):
 
 @register
 class MAELoss(MeanAbsoluteError, OnProbabilities):
-    """Mean absolute error of probabilities."""
+    """Mean absolute error of probabilities; `imae.MAELoss`, for PyTorch, takes logits."""
 
     type = "MAELoss"
