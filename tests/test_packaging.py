@@ -75,6 +75,10 @@ def test_every_package_folder_is_listed_and_typed() -> None:
     assert all((ROOT / folder / "py.typed").exists() for folder in FOLDERS)
 
 
+def test_the_version_is_that_to_cite() -> None:
+    assert f"version: {imae.__version__}" in (ROOT / "CITATION.cff").read_text().splitlines()
+
+
 def test_the_wheel_holds_every_package_and_what_the_commands_read_and_nothing_else(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     sources = {f"imae/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}

@@ -20,7 +20,7 @@ def test_the_public_names_are_those_of_the_packages() -> None:
 
 
 def test_every_name_is_listed_and_found() -> None:
-    assert set(imae.__all__) | {"__version__"} <= set(dir(imae))
+    assert dir(imae) == sorted([*imae.__all__, "__version__"])
     assert all(getattr(imae, name) is not None for name in imae.__all__)
     found: dict[str, object] = {}
     exec("from imae import *", found)
