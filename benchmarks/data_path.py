@@ -22,7 +22,8 @@ import torch
 from benchmarks import floor, imae_resnet, synthetic
 from benchmarks.measuring import Benchmark, Row, Side, median_ratio, positive, take_turns
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.layer import TRAIN, Context, create_layer
+from imae.layers.layer import TRAIN, Context
+from imae.layers.registry import create_layer
 from imae.nets.memory import keep_freed_memory
 from imae.prototxt_like.net_spec import L, to_proto
 from imae.solvers.solver import Solver

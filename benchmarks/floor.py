@@ -26,9 +26,9 @@ import torch
 
 from benchmarks import imae_resnet
 from benchmarks.measuring import Benchmark, Row, Side, Turns, positive, ratio, take_turns
-from imae.layers.batch_norm import BatchNorm
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.input import Input
+from imae.layers.data.input import Input
+from imae.layers.normalization.batch_norm import BatchNorm
 from imae.nets.net import Net, Step
 from imae.solvers.solver import Solver
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from imae.layers.batch_norm import BatchNorm
+from imae.layers.normalization.batch_norm import BatchNorm
 from imae.nets.deploy import deploy
 from imae.nets.memory import keep_freed_memory
 from imae.nets.net import Net

@@ -102,7 +102,7 @@ def load_torch(threads: int | None = None) -> None:
     if "torch" not in sys.modules:
         gc.disable()
         try:
-            import imae.layers  # which chooses how threads wait, then imports torch
+            import imae.layers.layer  # which chooses how threads wait, then imports torch
         finally:
             gc.enable()
         gc.freeze()

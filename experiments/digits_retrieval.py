@@ -32,8 +32,8 @@ from imae.experiments.retrieval import (
 from imae.experiments.saved import read_saved
 from imae.experiments.sweep_page import chosen
 from imae.experiments.training_accuracy import training_accuracy
-from imae.layers.data.counter_random import permutation
 from imae.layers.data.digits_data import load_digits
+from imae.layers.random_streams import permutation
 from imae.nets.deploy import deploy
 from imae.nets.digits_net import digits_net
 from imae.nets.memory import keep_freed_memory

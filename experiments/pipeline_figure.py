@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from imae import __version__
 from imae.experiments.page import write_page
-from imae.layers.convolution import Convolution
-from imae.layers.inner_product import InnerProduct
-from imae.layers.input import Input
+from imae.layers.common.inner_product import InnerProduct
+from imae.layers.data.input import Input
 from imae.layers.layer import TRAIN, Shape, describe
 from imae.layers.loss.sample_loss import SampleLoss
-from imae.layers.pooling import Pooling
-from imae.layers.softmax import Softmax
+from imae.layers.utility.softmax import Softmax
+from imae.layers.vision.convolution import Convolution
+from imae.layers.vision.pooling import Pooling
 from imae.nets.net import Net
 from imae.nets.resnet_cifar import TRAIN_BATCH, resnet_cifar
 from imae.nets.step import Step

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imae.layers.input import Input
-from imae.layers.layer import TRAIN, Context, Diffs, Layer, Saved, Shape, Tensors, create_layer, describe
+from imae.layers.data.input import Input
+from imae.layers.layer import TRAIN, Context, Diffs, Layer, Saved, Shape, Tensors, describe
+from imae.layers.registry import create_layer
 from imae.layers.values import as_tensor
 from imae.prototxt_like.schema import LayerParameter
 from imae.prototxt_like.text import parse_net

@@ -1,24 +1,22 @@
-"""The layer contract, and the registry from a prototxt `type` to its class."""
+"""The layer contract: what a layer is, and what it knows of the net around it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from imae.layers.autograd_refusal import refusing_autograd
+from imae.layers.blob import Blob, Shape
 from imae.layers.fillers import fill
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.known_names import CAFFE_LAYERS, FORK_LAYERS, OTHER_NAMES
 from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter, LayerParameter
-from imae.prototxt_like.text import did_you_mean
 
 if TYPE_CHECKING:
     from imae.layers.onnx_graph import OnnxGraph
 
-Shape = tuple[int, ...]
 Shapes = list[Shape]
 Saved = dict[str, Any]
 Tensors = list[Tensor]
@@ -31,21 +29,6 @@ class Kept:
 
     bottoms: tuple[int, ...] = ()
     tops: tuple[int, ...] = ()
-
-
-class Blob:
-    """A learnable parameter: `data` and `diff` (same shape), and the multipliers of its learning rate and decay."""
-
-    def __init__(self, data: Tensor, lr_mult: float = 1.0, decay_mult: float = 1.0) -> None:
-        self.data = data
-        self.diff = torch.zeros_like(data)
-        self.lr_mult = lr_mult
-        self.decay_mult = decay_mult
-
-    @property
-    def shape(self) -> Shape:
-        """Its shape."""
-        return tuple(self.data.shape)
 
 
 @dataclass
@@ -246,46 +229,6 @@ def describe(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-ANONYMOUS = "(automatic)"
-"""What Caffe calls the top of a loss that the prototxt gives none."""
-
-registry: dict[str, type[Layer]] = {}
-L = TypeVar("L", bound=Layer)
-
-
-def register(cls: type[L]) -> type[L]:
-    """Class decorator: make `cls` the layer of prototxt type `cls.type`."""
-    registry[cls.type] = cls
-    return cls
-
-
-def create_layer(param: LayerParameter, context: Context | None = None) -> Layer:
-    """Return the layer that `param` describes; raises InputError for an unknown type or a wrong number of blobs.
-
-    A loss without a top gets an anonymous one, as by Caffe's AutoTopBlobs: in the layer's own `param` alone.
-    """
-    if param.type not in registry:
-        raise InputError(f'layer "{param.name}": {_unknown(param.type)}')
-    if registry[param.type].is_loss and not param.top:
-        given, param = param, LayerParameter()
-        param.CopyFrom(given)
-        param.top.append(ANONYMOUS)
-    layer = registry[param.type](param, context)
-    layer.check_counts()
-    return layer
-
-
-def _unknown(type: str) -> str:
-    """What to say of a type that is not in the registry."""
-    if type in CAFFE_LAYERS:
-        return f'the layer type "{type}" of Caffe is not here yet; known are {", ".join(sorted(registry))}'
-    if type in FORK_LAYERS:
-        return f"the layer type \"{type}\" is of {FORK_LAYERS[type]}'s Caffe, not of BVLC's"
-    known = f"; known are {', '.join(sorted(registry))}"
-    hint = did_you_mean(type, [*registry, *sorted(CAFFE_LAYERS - set(registry))], OTHER_NAMES) or known
-    return f'unknown layer type "{type}"{hint}'
-
-
 __all__ = [
     "TEST",
     "TRAIN",
@@ -298,8 +241,5 @@ __all__ = [
     "Shape",
     "Shapes",
     "Tensors",
-    "create_layer",
     "describe",
-    "register",
-    "registry",
 ]

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from imae.layers.accuracy import Accuracy
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.input import Input
-from imae.layers.layer import TEST, Context, Layer, Shapes, create_layer, describe, registry
+from imae.layers.data.input import Input
+from imae.layers.layer import TEST, Context, Layer, Shapes, describe
+from imae.layers.loss.accuracy import Accuracy
 from imae.layers.loss.sample_loss import OnLogits
-from imae.layers.softmax import Softmax
+from imae.layers.registry import create_layer, registry
+from imae.layers.utility.softmax import Softmax
 from imae.nets.net import Net
 from imae.nets.state import filter_layers
 from imae.prototxt_like.errors import InputError

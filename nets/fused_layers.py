@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from imae.layers.batch_norm import BatchNorm
-from imae.layers.convolution import Convolution
-from imae.layers.eltwise import Eltwise
+from imae.layers.activation.relu import ReLU
+from imae.layers.activation.scale import Scale
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.relu import ReLU
-from imae.layers.scale import Scale
+from imae.layers.normalization.batch_norm import BatchNorm
+from imae.layers.utility.eltwise import Eltwise
+from imae.layers.vision.convolution import Convolution
 
 aten = torch.ops.aten
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import imae.layers  # noqa: F401  registers the layers
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.input import Input
-from imae.layers.layer import TEST, Blob, Context, Layer, Shape, Shapes, Tensors, create_layer, describe
+from imae.layers.data.input import Input
+from imae.layers.layer import TEST, Blob, Context, Layer, Shape, Shapes, Tensors, describe
+from imae.layers.registry import create_layer
 from imae.layers.values import as_tensor
 from imae.nets.blobs import NamedBlobs
 from imae.nets.precision import set_gpu_arithmetic

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from imae import __version__
 from imae.layers.data.image_set import ImageSetData, mean_image
+from imae.layers.data.input import Input
 from imae.layers.data.transform import Transform
-from imae.layers.input import Input
 from imae.layers.layer import TEST, Shape, describe
 from imae.layers.onnx_graph import OnnxGraph
 from imae.layers.values import as_tensor

@@ -4,18 +4,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from imae.layers.batch_norm import BatchNorm
-from imae.layers.convolution import Convolution
-from imae.layers.eltwise import Eltwise
+from imae.layers.activation.relu import ReLU
+from imae.layers.activation.scale import Scale
 from imae.layers.layer import Layer
-from imae.layers.loss.cross_entropy import MultinomialLogisticLoss, SoftmaxWithLoss
-from imae.layers.loss.gce import GCELoss, SoftmaxWithGCELoss
-from imae.layers.loss.imae import IMAELoss, SoftmaxWithIMAELoss
-from imae.layers.loss.mae import MAELoss, SoftmaxWithMAELoss
+from imae.layers.loss.gce_loss import GCELoss, SoftmaxWithGCELoss
+from imae.layers.loss.imae_loss import IMAELoss, SoftmaxWithIMAELoss
+from imae.layers.loss.mae_loss import MAELoss, SoftmaxWithMAELoss
+from imae.layers.loss.multinomial_logistic_loss import MultinomialLogisticLoss, SoftmaxWithLoss
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
-from imae.layers.relu import ReLU
-from imae.layers.scale import Scale
-from imae.layers.softmax import Softmax
+from imae.layers.normalization.batch_norm import BatchNorm
+from imae.layers.utility.eltwise import Eltwise
+from imae.layers.utility.softmax import Softmax
+from imae.layers.vision.convolution import Convolution
 from imae.nets.fused_layers import BiaslessConvolution, FoldedConvolution, Normalise, SumReLU
 from imae.nets.step import Step
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from imae.layers.accuracy import Accuracy
+from imae.layers.loss.accuracy import Accuracy
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.batch_norm import BatchNorm
 from imae.layers.data.data_layer import DataError, DataLayer, noise_lines
+from imae.layers.normalization.batch_norm import BatchNorm
 from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
 from imae.nets.state import check_stages, named_stages

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.data.image_set import ImageSetData
-from imae.layers.layer import register
+from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import check_regular, read_bytes
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imae.layers.data.counter_random import permutation
 from imae.layers.data.image_set import ImageSetData
-from imae.layers.layer import register
+from imae.layers.random_streams import permutation
+from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 
 TEST_IMAGES = 500

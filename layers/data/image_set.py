@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.data.counter_random import permutation
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.label_noise import corrupt_by, describe_noise
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Saved, Shapes, Tensors
+from imae.layers.random_streams import permutation
 from imae.prototxt_like.errors import InputError
 
 

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.data.counter_random import permutation
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.image_decode import decode_image
 from imae.layers.data.label_noise import Labels, corrupt_by, describe_noise
 from imae.layers.data.transform import Transform
-from imae.layers.layer import Shapes, describe, register
+from imae.layers.layer import Shapes, describe
+from imae.layers.random_streams import permutation
+from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.mars_info import Part, Tracks, frame_path, read_names, read_tracks

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from imae.layers.layer import Context, Layer, Saved, Shape, create_layer, describe
-from imae.layers.loss import cross_entropy, gce, imae, mae  # noqa: F401  registers them
+from imae.layers.layer import Context, Layer, Saved, Shape, describe
+from imae.layers.registry import create_layer
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import LayerParameter
@@ -104,9 +104,9 @@ class MAELoss(LossForPyTorch):
 class IMAELoss(LossForPyTorch):
     """Improved mean absolute error: the value of MAE, its gradient rescaled to the weight exp(T p_y (1 - p_y)).
 
-    The gradient is not the derivative of the value (`imae.layers.loss.imae` has it). T is 8 for noisy labels, 0.5 for
-    clean ones; `epsilon` lets go of a sample that is fitted; `normalize_by="WEIGHTS"` divides the gradient by the sum
-    of the weights of the batch, in this process, in place of the number of samples. The prototxt type of this name
+    The gradient is not the derivative of the value (`imae.layers.loss.imae_loss` has it). T is 8 for noisy labels, 0.5
+    for clean ones; `epsilon` lets go of a sample that is fitted; `normalize_by="WEIGHTS"` divides the gradient by the
+    sum of the weights of the batch, in this process, in place of the number of samples. The prototxt type of this name
     takes probabilities.
     """
 

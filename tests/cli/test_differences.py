@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imae.layers.layer import create_layer
+from imae.layers.registry import create_layer
 from imae.prototxt_like.binary import read_solverstate
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.text import parse_net

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from imae.layers.layer import registry
+from imae.layers.registry import registry
 from imae.nets.net import Net
 from imae.prototxt_like.schema import TEST, TRAIN
 from imae.prototxt_like.text import parse_net

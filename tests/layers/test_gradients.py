@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from imae.layers.data.counter_random import random_uniform
+from imae.layers.activation.relu import ReLU
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.gradient_check import backward, build_layer, check_at, check_layer, check_net
-from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, register, registry
-from imae.layers.relu import ReLU
+from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors
+from imae.layers.random_streams import random_uniform
+from imae.layers.registry import register, registry
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from imae.layers.gradient_check import backward, build_layer
-from imae.layers.layer import Context, Layer, Saved, Shapes, create_layer, describe, register, registry
+from imae.layers.layer import Context, Layer, Saved, Shapes, describe
+from imae.layers.registry import create_layer, register, registry
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN, LayerParameter

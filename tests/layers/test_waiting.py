@@ -22,7 +22,7 @@ def environment_after(code: str, **given: str) -> str:
 @pytest.mark.parametrize(
     "code",
     [
-        "import imae.layers.relu",
+        "import imae.layers.activation.relu",
         "from imae.nets.net import Net",
         "from imae.cli.options import load_torch; load_torch()",
     ],

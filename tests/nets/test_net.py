@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.layer import Shapes, register, registry
+from imae.layers.layer import Shapes
+from imae.layers.registry import register, registry
 from imae.nets.net import Net
 from imae.nets.storage import copy_array
 from imae.prototxt_like.binary import array_to_blob, read_caffemodel, write_caffemodel

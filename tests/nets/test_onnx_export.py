@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-from imae.layers.layer import Layer, registry
+from imae.layers.layer import Layer
+from imae.layers.registry import registry
 from imae.nets.deploy import deploy
 from imae.nets.digits_net import digits_net
 from imae.nets.net import Net

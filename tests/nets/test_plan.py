@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from imae import examples
-from imae.layers.batch_norm import BatchNorm
 from imae.layers.layer import TEST, TRAIN
+from imae.layers.normalization.batch_norm import BatchNorm
 from imae.nets.fused_layers import BiaslessConvolution, FoldedConvolution, Normalise, SumReLU
 from imae.nets.net import Net
 from imae.nets.state import filter_layers

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imae.layers.layer import create_layer, registry
+from imae.layers.registry import create_layer, registry
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.known_names import CAFFE_LAYERS, FORK_LAYERS, RENAMED_FIELDS
 from imae.prototxt_like.schema import LayerParameter, SolverParameter

@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, register, registry
+from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors
+from imae.layers.registry import register, registry
 from imae.nets.resnet_cifar import resnet_cifar
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter

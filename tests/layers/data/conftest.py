@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from imae.layers.layer import TRAIN, Context, Layer, Shapes, create_layer
+from imae.layers.layer import TRAIN, Context, Layer, Shapes
+from imae.layers.registry import create_layer
 from imae.prototxt_like.schema import LayerParameter
 
 Make = Callable[..., tuple[Any, Shapes]]

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from imae.layers.data.counter_random import permutation, random_below, random_bits, random_uniform
+from imae.layers.random_streams import permutation, random_below, random_bits, random_uniform
 
 N = 1 << 16
 COUNTER = torch.arange(N)

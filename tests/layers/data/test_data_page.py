@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.layer import registry
+from imae.layers.registry import registry
 from imae.prototxt_like.schema import LayerParameter, NoiseKind
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()

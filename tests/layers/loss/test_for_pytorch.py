@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import imae
-from imae.layers.layer import create_layer
 from imae.layers.loss.for_pytorch import LossForPyTorch
+from imae.layers.registry import create_layer
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.text import parse_net
 

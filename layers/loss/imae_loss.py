@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Saved, Shapes, Tensors, register
-from imae.layers.loss.mae import MeanAbsoluteError
+from imae.layers.layer import Saved, Shapes, Tensors
+from imae.layers.loss.mae_loss import MeanAbsoluteError
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
+from imae.layers.registry import register
 
 
 class ImprovedMeanAbsoluteError(MeanAbsoluteError):

@@ -9,12 +9,13 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.data.counter_random import random_below
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.image_decode import decode_image
 from imae.layers.data.lmdb_file import DATA_FILE, LmdbFile
 from imae.layers.data.transform import Transform
-from imae.layers.layer import Shape, Shapes, describe, register
+from imae.layers.layer import Shape, Shapes, describe
+from imae.layers.random_streams import random_below
+from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import Datum
 

@@ -2,8 +2,9 @@
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
 
 aten = torch.ops.aten
 

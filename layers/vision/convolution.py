@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
 
 aten = torch.ops.aten
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Saved, Shapes, Tensors, register
+from imae.layers.layer import Saved, Shapes, Tensors
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
+from imae.layers.registry import register
 
 
 class GeneralisedCrossEntropy(SampleLoss):

@@ -1,8 +1,9 @@
 """Dropout, scaled at training time."""
 
-from imae.layers.data.counter_random import random_uniform
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.random_streams import random_uniform
+from imae.layers.registry import register
 
 
 @register

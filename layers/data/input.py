@@ -2,7 +2,8 @@
 
 import math
 
-from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, describe, register
+from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, describe
+from imae.layers.registry import register
 from imae.prototxt_like.errors import counted
 
 LARGEST_COUNT = 2**31 - 1

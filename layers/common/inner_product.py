@@ -4,8 +4,9 @@ import math
 
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
 
 
 @register

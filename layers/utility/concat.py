@@ -2,8 +2,9 @@
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
 
 
 @register

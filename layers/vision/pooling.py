@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imae.layers.data.counter_random import random_uniform
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.random_streams import random_uniform
+from imae.layers.registry import register
 
 aten = torch.ops.aten
 

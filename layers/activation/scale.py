@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe, register
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
 from imae.prototxt_like.schema import FillerParameter
 
 

@@ -1,0 +1,1 @@
+"""Layers that most nets have: fully connected ones, Dropout."""

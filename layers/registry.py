@@ -1,0 +1,110 @@
+"""The registry: from a prototxt `type` to its layer, whose file is found by that name when it is first asked for."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from imae.layers.layer import Context, Layer
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.known_names import CAFFE_LAYERS, FORK_LAYERS, OTHER_NAMES
+from imae.prototxt_like.schema import LayerParameter
+from imae.prototxt_like.text import did_you_mean
+
+FAMILIES = ("activation", "common", "data", "loss", "normalization", "recurrent", "utility", "vision")
+"""The folders of layers, which group them as Caffe's catalogue does."""
+BESIDE = {
+    "SoftmaxWithLoss": "MultinomialLogisticLoss",
+    "SoftmaxWithMAELoss": "MAELoss",
+    "SoftmaxWithIMAELoss": "IMAELoss",
+    "SoftmaxWithGCELoss": "GCELoss",
+}
+"""Types that stand in the file of another, whose mathematics they share."""
+ANONYMOUS = "(automatic)"
+"""What Caffe calls the top of a loss that the prototxt gives none."""
+
+L = TypeVar("L", bound=Layer)
+
+
+class Registry(Mapping[str, type[Layer]]):
+    """All layer types: those of this package, by the names of their files, and those that `register` added."""
+
+    def __init__(self) -> None:
+        folder = Path(__file__).parent
+        self._files = {
+            path.stem.replace("_", ""): f"imae.layers.{family}.{path.stem}"
+            for family in FAMILIES
+            for path in sorted((folder / family).glob("[a-z]*.py"))
+        }
+        self._layers: dict[str, type[Layer]] = {}
+
+    def add(self, cls: type[Layer]) -> None:
+        """Add the layer of type `cls.type`; raises InputError if that is taken."""
+        taken = self._layers.get(cls.type)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InputError(f'the layer type "{cls.type}" is taken by {taken.__module__}.{taken.__qualname__}')
+        self._layers[cls.type] = cls
+
+    def __contains__(self, type: object) -> bool:
+        """Whether there is such a layer."""
+        if type not in self._layers:
+            file = self._files.get(BESIDE.get(str(type), str(type)).lower())
+            if file:
+                importlib.import_module(file)
+        return type in self._layers
+
+    def __getitem__(self, type: str) -> type[Layer]:
+        """Return the layer of this type; raises KeyError if there is none."""
+        if type not in self:
+            raise KeyError(type)
+        return self._layers[type]
+
+    def __iter__(self) -> Iterator[str]:
+        """All types, whose files are loaded for that."""
+        for file in self._files.values():
+            importlib.import_module(file)
+        return iter(sorted(self._layers))
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(list(iter(self)))
+
+    def __delitem__(self, type: str) -> None:
+        """Forget a type that `register` added."""
+        del self._layers[type]
+
+
+registry = Registry()
+
+
+def register(cls: type[L]) -> type[L]:
+    """Class decorator: make `cls` the layer of prototxt type `cls.type`; raises InputError if that is taken."""
+    registry.add(cls)
+    return cls
+
+
+def create_layer(param: LayerParameter, context: Context | None = None) -> Layer:
+    """Return the layer that `param` describes; raises InputError for an unknown type or a wrong number of blobs.
+
+    A loss without a top gets an anonymous one, as by Caffe's AutoTopBlobs: in the layer's own `param` alone.
+    """
+    if param.type not in registry:
+        raise InputError(f'layer "{param.name}": {_unknown(param.type)}')
+    if registry[param.type].is_loss and not param.top:
+        given, param = param, LayerParameter()
+        param.CopyFrom(given)
+        param.top.append(ANONYMOUS)
+    layer = registry[param.type](param, context)
+    layer.check_counts()
+    return layer
+
+
+def _unknown(type: str) -> str:
+    """What to say of a type that is not in the registry."""
+    known = f"; known are {', '.join(registry)}"
+    if type in CAFFE_LAYERS:
+        return f'the layer type "{type}" of Caffe is not here yet{known}'
+    if type in FORK_LAYERS:
+        return f"the layer type \"{type}\" is of {FORK_LAYERS[type]}'s Caffe, not of BVLC's"
+    hint = did_you_mean(type, [*registry, *sorted(CAFFE_LAYERS - set(registry))], OTHER_NAMES) or known
+    return f'unknown layer type "{type}"{hint}'

@@ -1,0 +1,1 @@
+"""Layers that put blobs together, take them apart, or reshape them, and Softmax."""

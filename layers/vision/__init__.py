@@ -1,0 +1,1 @@
+"""Layers over images: convolution, pooling, and what changes the size of images."""
