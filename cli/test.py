@@ -40,7 +40,8 @@ def test(
 ) -> None:
     """Score a net, in phase TEST, on the batches that its data layers give.
 
-    Each batch's outputs go to stderr, their means over all batches to stdout.
+    Each batch's outputs go to stderr, their means over all batches to stdout; beside the mean of a class's accuracy,
+    which counts batches without the class as 0, as Caffe does, stands the one over all images.
 
     [bold]imae test --model net.prototxt --weights net_iter_64000.caffemodel --iterations 100[/]
     """
@@ -51,6 +52,7 @@ def test(
     from imae.nets.memory import keep_freed_memory
     from imae.nets.net import Net
     from imae.prototxt_like.schema import TEST
+    from imae.solvers.class_accuracy import clear_counts, over_all_images, remark
     from imae.solvers.log import Log
 
     keep_freed_memory()
@@ -81,6 +83,7 @@ def test(
         for line in noise_lines(step.layer for step in net.steps):
             log.line(line, "data_layer.cpp:41")
         log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")
+        clear_counts(net)
         for batch in range(iterations):
             outputs = net.forward()
             net.check()
@@ -95,7 +98,10 @@ def test(
     loss_weights = {
         top: w for step in net.steps for top, w in zip(step.layer.param.top, step.loss_weights, strict=True)
     }
+    over_all = over_all_images(net)
     for name, totals in sums.items():
-        for mean in (total / iterations for total in totals):
+        for place, mean in enumerate(total / iterations for total in totals):
             weight = loss_weights[name]
-            typer.echo(f"{name} = {mean:g}" + (f" (* {weight:g} = {weight * mean:g} loss)" if weight else ""))
+            part = f" (* {weight:g} = {weight * mean:g} loss)" if weight else ""
+            part += remark(over_all[name], place) if name in over_all else ""
+            typer.echo(f"{name} = {mean:g}{part}")

@@ -52,6 +52,8 @@ class Divergence(StrEnum):
 _RESUMING, _CHANGING = "Where to start", "What to change in the solver"
 _OF_THE_START = ("weights", "snapshot", "resume", "overwrite", "seed")
 """Options that what resumes does not repeat."""
+_SHOWN = 20
+"""Values of an output that the summary prints; where there are more it says where they are."""
 _ECHO = 5.0
 """Seconds within which torchrun passes on a signal that each process may have got by itself."""
 
@@ -321,12 +323,19 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
         tests = {record.get("net"): record for record in read_metrics(metrics) if record.get("phase") == "test"}
         for record in tests.values():
             values = {name: value for name, value in record.items() if name not in ("iteration", "phase", "net")}
+            vectors = {name: values.pop(name) for name in record if isinstance(record[name], list)}
             outputs = ", ".join(
                 f"{name} = {'not finite' if value is None else format(value, 'g')}"
                 for name, value in values.items()
                 if value is None or isinstance(value, float)
             )
-            typer.echo(f"Test net #{record['net']} at iteration {record['iteration']}: {outputs or 'no outputs'}")
+            at = f"Test net #{record['net']} at iteration {record['iteration']}"
+            typer.echo(f"{at}: {outputs or ('no scalar outputs' if vectors else 'no outputs')}")
+            for name, vector in vectors.items():
+                shown = f"{len(vector)} values, in {metrics}"
+                if len(vector) <= _SHOWN:
+                    shown = " ".join(format(x, "g") if isinstance(x, float) else "nan" for x in vector)
+                typer.echo(f"{at}: {name}: {shown}")
     for line in trainer.best.lines():
         typer.echo(line)
     state = trainer.state_path

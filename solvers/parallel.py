@@ -18,6 +18,7 @@ from imae.nets.net import Net
 from imae.nets.step import Step
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
+from imae.solvers.class_accuracy import counting_layers
 from imae.solvers.log import Log
 from imae.solvers.solver import Solver, TrainingEnded
 
@@ -262,7 +263,8 @@ class ParallelSolver(Solver):
         context.forwards, context.stride = first, 1
         shapes = {name: net.shapes[net.newest[name]] for name in net.outputs}
         complete = {name: sums.get(name, losses.new_zeros(shape)) for name, shape in shapes.items()}
-        self.processes.finish(*(self.processes.begin_sum(total) for total in (*complete.values(), losses)))
+        counts = [layer.state[0] for layer in counting_layers(net).values()]
+        self.processes.finish(*(self.processes.begin_sum(total) for total in (*complete.values(), losses, *counts)))
         self._agree(*self._begin_agreement())
         context.forwards = first + batches
         return complete, losses

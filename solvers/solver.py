@@ -5,8 +5,9 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetS
 from imae.prototxt_like.text import read_net, read_solver
 from imae.solvers.best import BestAccuracy
 from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, obstacles
+from imae.solvers.class_accuracy import SUFFIX, clear_counts, over_all_images, remark
 from imae.solvers.divergence import (
     Diverged,
     LossWatch,
@@ -288,7 +290,11 @@ class Solver:
     # Testing
 
     def test_all(self) -> list[dict[str, float]]:
-        """Run each test net for its `test_iter` batches, log its mean outputs, and return them by output name."""
+        """Run each test net for its `test_iter` batches, log its mean outputs, and return them by output name.
+
+        Beside the mean of a class's accuracy over batches, under the name NAME_over_all_images, is the one over all
+        images.
+        """
         return [self._test(number) for number in range(len(self.test_nets)) if not self.stop_requested]
 
     def _test(self, number: int) -> dict[str, float]:
@@ -309,8 +315,10 @@ class Solver:
         means = {name: total / batches for name, total in sums.items()}
         if self.param.test_compute_loss and batches:
             self.log.line(f"Test loss: {float(losses) / batches:g}", "solver.cpp:393")
-        self._log_outputs("Test", net, means)
+        true = over_all_images(net)
+        self._log_outputs("Test", net, means, true)
         values = {name: float(mean) if mean.numel() == 1 else mean.flatten().tolist() for name, mean in means.items()}
+        values |= {f"{name}{SUFFIX}": accuracies for name, accuracies in true.items()}
         if empty := without_statistics(net):
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
             self.log.line(
@@ -329,6 +337,7 @@ class Solver:
         """Return the sums, over the next `batches` or until a stop is requested, of a net's outputs and of its loss."""
         sums: dict[str, Tensor] = {}
         losses = torch.zeros((), dtype=torch.float64, device=self.device)
+        clear_counts(net)
         if captured := self.captured_tests.get(id(net)):
             captured.clear()
             sums, losses = captured.sums, captured.loss
@@ -573,16 +582,23 @@ class Solver:
         self.log.line(f"Iteration {self.iteration}, lr = {rate:g}", "sgd_solver.cpp:112")
         self.log.metrics(iteration=self.iteration, phase="train", loss=loss, lr=rate)
 
-    def _log_outputs(self, phase: str, net: Net, outputs: dict[str, Tensor]) -> None:
-        """One line for each element of each output, with its part in the loss."""
+    def _log_outputs(
+        self,
+        phase: str,
+        net: Net,
+        outputs: dict[str, Tensor],
+        over_all: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> None:
+        """One line for each element of each output, with its part in the loss, or what it is over all images."""
         self._name_stuck(net, outputs)
         weights = {
             name: w for step in net.steps for name, w in zip(step.layer.param.top, step.loss_weights, strict=True)
         }
         number = 0
         for name, value in outputs.items():
-            for element in value.flatten().tolist():
+            for place, element in enumerate(value.flatten().tolist()):
                 part = f" (* {weights[name]:g} = {weights[name] * element:g} loss)" if weights[name] else ""
+                part += remark(over_all[name], place) if name in over_all else ""
                 self.log.line(f"    {phase} net output #{number}: {name} = {element:g}{part}", "solver.cpp:258")
                 number += 1
 

@@ -1,6 +1,7 @@
 """Accuracy: how many labels are among the top k scores."""
 
 import torch
+from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
@@ -15,6 +16,10 @@ class Accuracy(Layer):
     class (C), 0 for a class without a label. `ignore_label` is left out of both. 0 where nothing is left. A NaN
     counts as above the label's score, and so does every other where the label's is NaN; in Caffe neither does, so that
     a net whose scores are all NaN has an accuracy of 1.
+
+    Outside of training a layer with two tops also adds up its hits and counts of each class from pass to pass, from
+    which `of_each_class` is the accuracy over all images: the mean of top 1 over batches is another where a class is
+    missing in some, or not as frequent in all.
     """
 
     type = "Accuracy"
@@ -29,6 +34,9 @@ class Accuracy(Layer):
         param = self.param.accuracy_param
         self.top_k = param.top_k
         self.labels = Labels(self, param.ignore_label if param.HasField("ignore_label") else None)
+        if len(self.param.top) == 2 and not self.training:
+            classes = bottoms[0][self.axis(param.axis, bottoms[0])]
+            self.state = [torch.zeros(2, classes, dtype=torch.float64, device=self.context.device)]
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Top 0 is a scalar, top 1 one number a class; the geometry is the axis of the classes."""
@@ -53,11 +61,22 @@ class Accuracy(Layer):
         accuracy = correct.sum() / valid.sum().clamp_min(1)
         if len(self.param.top) == 1:
             return [accuracy]
-        hits, counts = (
-            torch.zeros(classes, device=scores.device).index_add_(0, label.flatten(), mask.flatten().float())
-            for mask in (correct, valid)
+        hits, counts = totals = torch.stack(
+            [
+                torch.zeros(classes, device=scores.device).index_add_(0, label.flatten(), mask.flatten().float())
+                for mask in (correct, valid)
+            ]
         )
+        if self.state:
+            if self.state[0].shape != totals.shape:
+                self.state = [torch.zeros_like(totals, dtype=torch.float64)]
+            self.state[0].add_(totals)
         return [accuracy, hits / counts.clamp_min(1)]
+
+    def of_each_class(self) -> Tensor:
+        """Return the accuracy of each class (C, float64) over all passes since `reset`; NaN for one without a label."""
+        hits, counts = self.state[0].unbind()
+        return hits / counts
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """Accuracy has no derivative."""

@@ -476,6 +476,31 @@ def test_the_best_weights_of_a_killed_run_are_those_of_an_uninterrupted_one(
     assert files[0] == files[1]
 
 
+def test_train_and_test_tell_the_accuracy_of_each_class_over_batches_and_over_all_images(
+    imae: Imae, digits: Path
+) -> None:
+    """The summary has outputs of many values, too, or says where they are."""
+    net = Path("net.prototxt").read_text().replace('top: "accuracy"', 'top: "accuracy" top: "by_class"')
+    Path("net.prototxt").write_text(net.replace("batch_size: 20", "batch_size: 4"))
+    outcome = imae(*TRAIN, "--set", "test_interval=60", "--set", "test_initialization=false")
+    (record,) = (r for r in read_metrics("out/digits.metrics.jsonl") if r["phase"] == "test")
+    for name in ("by_class", "by_class_over_all_images"):
+        values = " ".join("nan" if value is None else f"{value:g}" for value in record[name])
+        assert f"Test net #0 at iteration 60: {name}: {values}\n" in outcome.out
+    weights = ("--weights", "out/digits_iter_60.caffemodel", "--iterations", "5")
+    outcome = imae("test", "--model", "net.prototxt", *weights)
+    lines = [line for line in outcome.out.splitlines() if line.startswith("by_class")]
+    for place, (line, mean, true) in enumerate(
+        zip(lines, record["by_class"], record["by_class_over_all_images"], strict=True)
+    ):
+        more = "it has no image" if true is None else f"over all images {true:g}"
+        assert line == f"by_class = {mean:g} (class {place}, mean over batches as in Caffe; {more})"
+    assert record["by_class"] != record["by_class_over_all_images"]
+    Path("net.prototxt").write_text(Path("net.prototxt").read_text().replace("num_output: 10", "num_output: 30"))
+    outcome = imae(*TRAIN, "--overwrite", "--iterations", "0", "--set", "test_interval=1")
+    assert "Test net #0 at iteration 0: by_class: 30 values, in out/digits.metrics.jsonl\n" in outcome.out
+
+
 def test_keeping_the_best_needs_an_accuracy(imae: Imae, digits: Path) -> None:
     net = Path("net.prototxt").read_text()
     Path("net.prototxt").write_text("".join(line for line in net.splitlines(True) if "Accuracy" not in line))

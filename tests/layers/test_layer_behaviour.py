@@ -1,5 +1,6 @@
 """What single layers do beyond their gradient: Caffe's numbers at the corners, randomness, state, and their errors."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -415,6 +416,20 @@ def test_accuracy_of_each_class() -> None:
     overall, classes = accuracy("", [1, 1, 1, 0], tops='top: "a" top: "c"')
     assert float(overall) == 0.5
     torch.testing.assert_close(classes, torch.tensor([1, 1 / 3, 0]))
+
+
+def test_accuracy_of_each_class_over_several_passes_counts_all_labels_alike() -> None:
+    """Class 1 is right in 1 of 3 and in 0 of 2, class 2 is in the second alone, class 0 in none."""
+    layer = build_layer('type: "Accuracy" top: "a" top: "c"', [(3, 3), (3,)], phase=TEST)
+    scores = torch.eye(3)
+    for labels in ([1.0, 1.0, 1.0], [1.0, 1.0, 2.0]):
+        layer.forward([scores[[1, 0, 0] if labels[2] == 1 else [0, 0, 2]], torch.tensor(labels)], {})
+    place = layer.state[0].data_ptr()
+    torch.testing.assert_close(layer.of_each_class(), torch.tensor([math.nan, 1 / 5, 1]).double(), equal_nan=True)
+    layer.reset()
+    assert layer.of_each_class().isnan().all() and layer.state[0].data_ptr() == place
+    training = build_layer('type: "Accuracy" top: "a" top: "c"', [(3, 3), (3,)], phase=TRAIN)
+    assert not training.state
 
 
 def test_accuracy_of_spatial_predictions() -> None:

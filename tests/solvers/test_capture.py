@@ -25,6 +25,7 @@ from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
 from imae.prototxt_like.text import parse_net, parse_solver, read_net, read_solver
 from imae.solvers.capture import PACE, WARM_UP, CudaGraphs, KernelByKernel
+from imae.solvers.class_accuracy import counting_layers
 from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
 
@@ -303,6 +304,21 @@ def test_every_capturable_layer(plan: str) -> None:
     ours, theirs = ([line.partition("] ")[2] for line in shown if " net output" in line] for shown in lines)
     assert len(ours) == 9 * (8 + 10 + 1)
     assert ours == theirs
+
+
+def test_counts_of_each_class_go_on_in_replayed_tests_and_begin_anew_in_each() -> None:
+    plain, captured = (everything(settings="test_iter: 6 test_interval: 4") for _ in range(2))
+    captured.capture_with(Tapes())
+    for _ in range(2):
+        expected, again = [], []
+        for solver, tests in ((plain, expected), (captured, again)):
+            solver.step(2)
+            tests += solver.test_all()
+        assert again[0]["by_class_over_all_images"] == pytest.approx(
+            expected[0]["by_class_over_all_images"], nan_ok=True
+        )
+    (layer,) = counting_layers(captured.test_nets[0]).values()
+    assert layer.state[0][1].sum() == 6 * 6
 
 
 def test_the_layers_above_are_all_that_are_capturable() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,6 +258,56 @@ def test_a_stop_during_a_test_repeats_the_test_after_resuming(tmp_path: Path) ->
     solver.solve()
     create_solver(tmp_path, settings).solve(tmp_path / "run_iter_10.solverstate")
     assert read_metrics(tmp_path / "run.metrics.jsonl") == expected
+
+
+# Accuracy of each class: the mean over batches is Caffe's, and counts those without the class as 0
+
+
+def create_solver_by_class(folder: Path, settings: str, batch: int = 5) -> Solver:
+    """Of 12 classes, of which the images have 10, tested in batches that lack some."""
+    folder.mkdir(exist_ok=True)
+    net = NET.replace("batch_size: 100", f"batch_size: {batch}").replace("num_output: 10", "num_output: 12")
+    (folder / "net.prototxt").write_text(net.replace('top: "accuracy"', 'top: "accuracy" top: "by_class"'))
+    return Solver(
+        parse_solver(f'{SETTINGS} net: "net.prototxt" snapshot_prefix: "{folder}/run" {settings}'), folder=folder
+    )
+
+
+def recorded_tests(folder: Path) -> list[dict[str, Any]]:
+    return [record for record in read_metrics(folder / "run.metrics.jsonl") if record["phase"] == "test"]
+
+
+def test_accuracy_of_each_class_over_all_images_stands_beside_the_mean_over_batches(tmp_path: Path) -> None:
+    """What is true is what one batch of all images gives; a class that no image has has none."""
+    create_solver_by_class(tmp_path / "parts", "max_iter: 20 test_iter: 20 test_interval: 20").solve()
+    create_solver_by_class(tmp_path / "whole", "max_iter: 20 test_iter: 1 test_interval: 20", batch=100).solve()
+    for parts, whole in zip(recorded_tests(tmp_path / "parts"), recorded_tests(tmp_path / "whole"), strict=True):
+        true, means = parts["by_class_over_all_images"], parts["by_class"]
+        assert true[:10] == pytest.approx(whole["by_class"][:10]) and true[10:] == [None, None]
+        assert all(mean <= value for mean, value in zip(means[:10], true[:10], strict=True)) and means[10:] == [0, 0]
+    assert max(value - mean for mean, value in zip(means[:10], true[:10], strict=True)) > 0.3
+    log = (tmp_path / "parts" / "run.log").read_text()
+    for place, more in ((3, f"over all images {true[3]:g}"), (11, "it has no image")):
+        line = f"    Test net output #{place + 1}: by_class = {means[place]:g} "
+        assert f"{line}(class {place}, mean over batches as in Caffe; {more})\n" in log
+    # As Caffe's parse_log.py reads outputs.
+    read = re.findall(r"Test net output #(\d+): (\S+) = ([\.\deE+-]+)", log)
+    assert len(read) == 2 * (1 + 12 + 1) and {name for _, name, _ in read} == {"accuracy", "by_class", "loss"}
+
+
+def test_a_test_that_was_interrupted_leaves_no_counts_to_the_one_after_resuming(tmp_path: Path) -> None:
+    settings = "max_iter: 8 test_iter: 5 test_interval: 4"
+    create_solver_by_class(tmp_path, settings).solve()
+    expected = recorded_tests(tmp_path)
+    solver = create_solver_by_class(tmp_path, settings)
+    solver.on_progress = lambda what, done, total: setattr(
+        solver, "stop_requested", what == "test" and done == 3 and solver.iteration == 4
+    )
+    solver.solve()
+    solver.on_progress = lambda what, done, total: None
+    solver.stop_requested = False
+    solver.solve(tmp_path / "run_iter_4.solverstate")
+    assert recorded_tests(tmp_path) == expected and len(expected) == 3
 
 
 def test_a_state_of_another_net_is_refused(tmp_path: Path) -> None:
