@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from imae.experiments.best_and_final import BestAndFinal
+from imae.experiments.curves import Curve
 from imae.experiments.paper import LOSSES
 from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy
 from imae.layers.data.image_set import ImageSetData
@@ -161,10 +162,13 @@ def _markdown(results: list[Result], labels: str, reading: str, picture: str) ->
 
 def _draw(results: list[Result], width: float) -> "Figure":
     figure, (axes,) = pictures.new_figure(width=width, x="iteration", y="test accuracy, %")
-    for result in results:
-        percent = [100 * accuracy for accuracy in result.test]
-        axes.plot(result.iterations, percent, label=result.loss, **pictures.LOSS_STYLES[result.loss])
-    axes.set_ylim(0, 100)
+    curves = [
+        Curve(r.loss, r.iterations, [100 * accuracy for accuracy in r.test], pictures.LOSS_STYLES[r.loss])
+        for r in results
+    ]
+    for curve in curves:
+        axes.plot(curve.iterations, curve.percent, label=curve.label, **curve.style)
+    pictures.percent_axis(axes, [value for curve in curves for value in curve.after_the_climb])
     axes.set_title(_TITLE, size=pictures.FONT_SIZE)
     pictures.count_axis(axes)
     pictures.legend(axes)
