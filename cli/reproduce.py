@@ -144,7 +144,7 @@ def _table(number: Literal[1, 2], options: SweepOptions, asked: dict[str, Any]) 
     cells = select_cells(number, options.seed_count, **asked)
     write_pages = partial(write_report, number)
     outcome = options.run(options.sweep(), cells, write_pages)
-    rows = rows_of(outcome.results)
+    rows = rows_of(outcome.results, outcome.diverged)
     table = table_of(rows)
     print_table(table.header, table.rows, right=[1, *range(3, len(table.header))])
     typer.echo(orderings(rows)[0])
@@ -167,7 +167,8 @@ def _cifar10n(
     sweep, sets = options.sweep(), read_label_sets(labels, options.root)
     write_pages = partial(write_human_noise, sets)
     outcome = options.run(sweep, cells, write_pages, {cell.labels: sets[cell.labels] for cell in cells})
-    print_table(HEADER, rows_of(sets, outcome.results, sweep.schedule.subset), right=[2])
+    rows = rows_of(sets, outcome.results, sweep.schedule.subset, outcome.diverged)
+    print_table(HEADER, rows, right=[2])
     _echo(write_pages(outcome))
 
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
+from imae.cli.messages import warn
 from imae.cli.options import LARGEST, Cpu, Gpu, Precision, PrecisionOption, choose_device
+from imae.prototxt_like.errors import InputError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from imae.experiments.cell import Cell, Result
+    from imae.experiments.cell import Cell, Divergence, Result
     from imae.experiments.sweep import Sweep
     from imae.experiments.sweep_page import Outcome
     from imae.layers.data.label_noise import Labels
@@ -119,6 +121,11 @@ class SweepOptions:
                 words += [option.opts[0]] if item is True else [option.opts[0], str(item)]
         return shlex.join(words)
 
+    @functools.cached_property
+    def diverged(self) -> "list[Divergence]":
+        """Those of the cells of `run` that diverged."""
+        return []
+
     def sweep(self) -> "Sweep":
         """Return the sweep, whose cells are still to be named."""
         from imae.experiments.paper import SCHEDULES
@@ -142,19 +149,24 @@ class SweepOptions:
         write_pages: "Callable[[Outcome], list[Path]]",
         labels: "Mapping[str, Labels] | None" = None,
     ) -> "Outcome":
-        """Train the cells that have no result yet, showing how far they are, and return all results.
+        """Train the cells that are not done yet, showing how far they are, and return all results.
 
         Whenever a cell is done and others are not, the pages are written with the results so far. Ctrl-C, or a batch
-        system's SIGTERM, ends the command after a line that says how to go on.
+        system's SIGTERM, ends the command after a line that says how to go on. Raises InputError if all cells diverged.
         """
         from imae.experiments.sweep import run_sweep
         from imae.experiments.sweep_page import Outcome
 
         def outcome(results: "list[Result]") -> Outcome:
-            return Outcome(sweep, self.schedule_name, results, len(cells))
+            self.diverged[:] = [found for cell in cells if (found := sweep.divergence(cell))]
+            return Outcome(sweep, self.schedule_name, results, len(cells), tuple(self.diverged))
+
+        def write(results: "list[Result]") -> None:
+            if results:
+                write_pages(outcome(results))
 
         try:
-            finished = sum(sweep.result(cell) is not None for cell in cells)
+            finished = sum(map(sweep.is_done, cells))
             with _Cells(len(cells), finished, sweep.schedule.iterations) as display:
                 results = run_sweep(
                     sweep,
@@ -162,12 +174,17 @@ class SweepOptions:
                     jobs=self.jobs,
                     command=self.command,
                     progress=display.advance,
-                    so_far=lambda results: write_pages(outcome(results)),
+                    so_far=write,
                     labels=labels,
                 )
-                return outcome(results)
+            whole = outcome(results)
+            if not results and self.diverged:
+                raise InputError(f"all cells diverged; {_told(sweep, self.diverged[0])}")
+            for divergence in self.diverged:
+                warn(_told(sweep, divergence))
+            return whole
         except KeyboardInterrupt:
-            finished = sum(sweep.result(cell) is not None for cell in cells)
+            finished = sum(map(sweep.is_done, cells))
             typer.echo(f"Stopped with {finished} of {len(cells)} cells done. Go on with: {self.command}")
             raise typer.Exit(130) from None
 
@@ -180,6 +197,8 @@ def takes_sweep_options(command: Callable[Concatenate[SweepOptions, Own], None])
     def with_options(**values: Any) -> None:
         options = SweepOptions(**{name: values.pop(name) for name in names})
         command(options, **values)  # type: ignore[call-arg]
+        if options.diverged:
+            raise typer.Exit(1)
 
     shared = inspect.signature(SweepOptions).parameters.values()
     own = list(inspect.signature(command).parameters.values())[1:]
@@ -187,6 +206,12 @@ def takes_sweep_options(command: Callable[Concatenate[SweepOptions, Own], None])
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
+
+
+def _told(sweep: "Sweep", divergence: "Divergence") -> str:
+    """That a cell diverged, why, and what trains it again."""
+    path = sweep.folder(divergence.cell) / "diverged.json"
+    return f"{divergence.cell.name}: {divergence.reason}; delete {path} to train it again"
 
 
 class _Cells:

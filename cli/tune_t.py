@@ -70,7 +70,7 @@ def tune_t(
         given = load_cifar10(options.root, True)[1].numpy()
         own[name] = load_labels(labels, len(given), CLASSES, intact=given)
     outcome = options.run(sweep, cells, write_tuning, own)
-    candidates = candidates_of(outcome.results)
+    candidates = candidates_of(outcome.results, outcome.diverged)
     print_table(columns_of(candidates), rows_of(candidates), right=[1, 2, 3])
     for pick in picks(candidates):
         typer.echo(pick.text)

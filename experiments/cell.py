@@ -90,6 +90,15 @@ class Result(BestAndFinal):
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """A cell that has no result, as a loss, an output or a weight of its turned NaN or infinite."""
+
+    cell: Cell
+    reason: str
+    """At which iteration, what, and at which learning rate, in words."""
+
+
+@dataclass(frozen=True)
 class Job:
     """All that the process of a cell is told; paths are absolute or relative to where the sweep was started."""
 

@@ -10,7 +10,7 @@ from imae.experiments.cell import METRICS, Cell, Quantity, Result, read_measured
 from imae.experiments.page import mean_text
 from imae.experiments.paper import FIGURE_6_NOISE, FIGURE_8_T, T_GRID
 from imae.experiments.sweep import Sweep
-from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Outcome, chosen, group_name, groups_of, over_seeds, spread, write_sweep_page
 from imae.nets.paper import T_INTACT, T_NOISY
 from imae.reports import pictures
 from imae.reports.pages import Figure, Part, Table
@@ -115,14 +115,16 @@ def write_figure(number: Number, outcome: Outcome) -> list[Path]:
     of_T = number in (6, 7, 8)
     panels: dict[str, list[Curve]] = {}
     rows = []
-    for alike in over_seeds(results):
-        cell, T = alike[0].cell, _T(alike[0].cell)
+    for group in groups_of(results, outcome.diverged):
+        cell, T = group.cell, _T(group.cell)
         label, style = (f"{T:g}", _T_style(T)) if of_T else (cell.loss, pictures.LOSS_STYLES[cell.loss])
-        curves = [read_curve(sweep, result.cell, quantity) for result in alike]
+        curves = [read_curve(sweep, result.cell, quantity) for result in group.results]
+        ends = [mean_text([at(curve[1]) for curve in curves]) for at in (max, lambda values: values[-1])]
+        rows.append([group_name(cell), group.named(f"IMAE, T = {label}" if of_T else label), *ends])
+        if not curves:
+            continue
         percent = [statistics.fmean(values) for values in zip(*(curve[1] for curve in curves), strict=True)]
         panels.setdefault(group_name(cell), []).append(Curve(label, curves[0][0], percent, style))
-        ends = [mean_text([at(curve[1]) for curve in curves]) for at in (max, lambda values: values[-1])]
-        rows.append([group_name(cell), f"IMAE, T = {label}" if of_T else label, *ends])
     columns = len({(result.cell.noise, result.cell.labels) for result in results})
     name, y = f"figure{number}", "test accuracy, %" if quantity == "accuracy" else "training accuracy, %"
     drawn = draw_panels(panels, columns=columns, y=y, legend="IMAE, $T$" if of_T else "")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from imae.experiments.cell import CLASSES, Cell, Result
+from imae.experiments.cell import CLASSES, Cell, Divergence, Result
 from imae.experiments.curves import draw_test_accuracy
 from imae.experiments.page import mean_text
 from imae.experiments.paper import LOSSES
-from imae.experiments.sweep_page import Outcome, chosen, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Outcome, chosen, groups_of, spread, write_sweep_page
 from imae.experiments.tables import COLUMNS, QUANTITIES
 from imae.layers.data.cifar10_data import load_cifar10
 from imae.layers.data.label_noise import Labels, load_labels
@@ -60,14 +60,16 @@ def noise_percent(sets: Mapping[str, Labels], name: str, subset: int = 0) -> flo
     return 100 * float(np.mean(wrong[: subset or None]))
 
 
-def rows_of(sets: Mapping[str, Labels], results: Sequence[Result], subset: int) -> list[list[str]]:
+def rows_of(
+    sets: Mapping[str, Labels], results: Sequence[Result], subset: int, diverged: Sequence[Divergence] = ()
+) -> list[list[str]]:
     """Return the rows of a table with `HEADER`; the noise is that of the images trained on."""
     rows = []
-    for alike in over_seeds(results):
-        cell = alike[0].cell
-        values = [mean_text([100 * getattr(result, name) for result in alike]) for name in QUANTITIES]
+    for group in groups_of(results, diverged):
+        cell = group.cell
+        values = [mean_text(group.values(name)) for name in QUANTITIES]
         noise = f"{noise_percent(sets, cell.labels, subset):.1f}"
-        rows.append([f"ResNet-{cell.depth}", cell.labels, noise, cell.loss, *values])
+        rows.append([f"ResNet-{cell.depth}", cell.labels, noise, group.named(cell.loss), *values])
     return rows
 
 
@@ -80,7 +82,7 @@ def write_human_noise(sets: Mapping[str, Labels], outcome: Outcome) -> list[Path
         f"Wrong labels among all {len(sets['clean_label']):,} training images, by CIFAR-10's own labels, %: {rates}.",
         Table(
             HEADER,
-            rows_of(sets, results, sweep.schedule.subset),
+            rows_of(sets, results, sweep.schedule.subset, outcome.diverged),
             f"Accuracy, %: {spread(results)}. The noise is measured on the images trained on; the corrupted labels are "
             "the human ones, the intact labels CIFAR-10's own.",
         ),

@@ -24,6 +24,11 @@ def write_page(stem: Path, title: str, parts: Sequence[Part]) -> list[Path]:
 
 
 def mean_text(values: Sequence[float]) -> str:
-    """Return the mean and, from two values on, the standard deviation of a sample, as text with one decimal."""
+    """Return the mean and, from two values on, the standard deviation of a sample, as text with one decimal.
+
+    Of no values, as where every seed diverged, it is "diverged".
+    """
+    if not values:
+        return "diverged"
     mean = f"{statistics.fmean(values):.1f}"
     return mean + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from imae.experiments.cell import CLASSES, Cell, Job, Result
+from imae.experiments.cell import CLASSES, Cell, Divergence, Job, Result
 from imae.experiments.paper import Schedule
 from imae.experiments.saved import read_saved
 from imae.prototxt_like.errors import InputError
@@ -30,7 +30,7 @@ _LOCK_PATIENCE = 10.0
 """Seconds in which the processes of a killed sweep will have ended."""
 
 Progress = Callable[[str, int, bool], None]
-"""Called, on any thread, with the name of a cell that runs, its iteration, and whether it has its result."""
+"""Called, on any thread, with the name of a cell that runs, its iteration, and whether it is done."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,15 @@ class Sweep:
             return replace(result, iterations=result.iterations[1:], test=result.test[1:])
         return result
 
+    def divergence(self, cell: Cell) -> Divergence | None:
+        """Return how the cell diverged, or None if it did not. Raises InputError if the file is damaged."""
+        path = self.folder(cell) / "diverged.json"
+        return read_saved(path, Divergence, "divergence of a cell") if path.exists() else None
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether the cell has a result, or diverged: training it again would end the same."""
+        return self.result(cell) is not None or self.divergence(cell) is not None
+
 
 def run_sweep(
     sweep: Sweep,
@@ -83,7 +92,9 @@ def run_sweep(
     so_far: Callable[[list[Result]], object] = lambda _: None,
     labels: "Mapping[str, Labels] | None" = None,
 ) -> list[Result]:
-    """Train the cells that have no result yet, `jobs` at a time, and return all results, in the order of `cells`.
+    """Train the cells that are not done yet, `jobs` at a time, and return all results, in the order of `cells`.
+
+    A cell that diverges has none, and hinders no other: `sweep.divergence` tells of it.
 
     `so_far` is called with the results that there are whenever a cell is done and others are not. `labels` are those
     that cells name, of all training images; the folder keeps them. `command` is noted as one that made the results.
@@ -98,16 +109,15 @@ def run_sweep(
         for name, values in (labels or {}).items():
             _keep_labels(sweep, name, values)
         _note_command(sweep.output, command)
-        todo = [cell for cell in cells if sweep.result(cell) is None]
+        todo = [cell for cell in cells if not sweep.is_done(cell)]
         processes = _Processes(sweep, lock, progress)
         with ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(processes.run, cell) for cell in todo]
             try:
                 for future in as_completed(futures):
                     future.result()
-                    results = _results(sweep, cells)
-                    if len(results) < len(cells):
-                        so_far(results)
+                    if not all(map(sweep.is_done, cells)):
+                        so_far(_results(sweep, cells))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 processes.stop()
@@ -236,7 +246,7 @@ class _Processes:
             self._running.discard(process)
         if self._stopping:
             return
-        if status or self._sweep.result(cell) is None:
+        if (status or self._sweep.result(cell) is None) and self._sweep.divergence(cell) is None:
             lines = errors.read_text(errors="replace").splitlines() or [f"ended with status {status}"]
             raise InputError(f"{cell.name}: {lines[-1]} (more in {errors})")
         errors.unlink()

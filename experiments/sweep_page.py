@@ -1,12 +1,13 @@
 """What the pages of all sweeps say alike: figures of several seeds, the settings, and the commands that made them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from imae.experiments.cell import CLASSES, Cell, Result
+from imae.experiments.cell import CLASSES, Cell, Divergence, Result
 from imae.experiments.page import write_page
 from imae.experiments.sweep import Sweep, commands
 from imae.nets.paper import T_INTACT, T_NOISY, Q
@@ -27,7 +28,27 @@ class Outcome:
     schedule_name: str
     results: Sequence[Result]
     cells: int
-    """How many cells were asked for; those without a result are still to be trained."""
+    """How many cells were asked for; those that are neither here nor there are still to be trained."""
+    diverged: Sequence[Divergence] = ()
+    """Those that have no result, and why."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ in the seed alone: the results that there are, and how many diverged."""
+
+    cell: Cell
+    results: list[Result]
+    diverged: int
+
+    def named(self, name: str) -> str:
+        """Return `name`, and of which of its seeds the figures do not tell."""
+        total = len(self.results) + self.diverged
+        return f"{name} ({self.diverged} of {total} seeds diverged)" if self.diverged and self.results else name
+
+    def values(self, quantity: str) -> list[float]:
+        """Return an accuracy of each result, in %."""
+        return [100 * float(getattr(result, quantity)) for result in self.results]
 
 
 def chosen(what: str, option: str, asked: Sequence[Value], has: Sequence[Value]) -> list[Value]:
@@ -47,6 +68,13 @@ def over_seeds(results: Sequence[Result]) -> list[list[Result]]:
     return list(groups.values())
 
 
+def groups_of(results: Sequence[Result], diverged: Sequence[Divergence]) -> list[Group]:
+    """Return groups as `over_seeds`, and last those of which all seeds diverged."""
+    lost = Counter(replace(divergence.cell, seed=0) for divergence in diverged)
+    groups = [Group(alike[0].cell, alike, lost.pop(replace(alike[0].cell, seed=0), 0)) for alike in over_seeds(results)]
+    return [*groups, *(Group(cell, [], count) for cell, count in lost.items())]
+
+
 def group_name(cell: Cell) -> str:
     """Return the net and the labels it is trained on, in words."""
     noise = cell.labels or (f"{cell.noise} % noise" if cell.noise else "intact labels")
@@ -61,9 +89,12 @@ def spread(results: Sequence[Result]) -> str:
 
 def write_sweep_page(name: str, title: str, parts: Sequence[Part], outcome: Outcome) -> list[Path]:
     """Write `name`.html and .md into the sweep's folder: `parts`, settings, commands; return the pages' paths."""
-    done, folder = len(outcome.results), outcome.sweep.output
+    done, folder = len(outcome.results) + len(outcome.diverged), outcome.sweep.output
     begin = [f"Not finished: this page tells of {done} of {outcome.cells} cells."] if done < outcome.cells else []
+    diverged = [f"{divergence.cell.name}: {divergence.reason}" for divergence in outcome.diverged]
+    lost: list[Part] = [Heading("Diverged, and in no mean"), Items(diverged)] if diverged else []
     end: list[Part] = [
+        *lost,
         Heading("Settings"),
         Items(_settings(outcome)),
         Heading("Made by"),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imae.experiments.cell import Cell, Result
+from imae.experiments.cell import Cell, Divergence, Result
 from imae.experiments.curves import draw_test_accuracy
 from imae.experiments.page import mean_text
 from imae.experiments.paper import LOSSES, TABLE_1, TABLE_2
-from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Outcome, chosen, group_name, groups_of, spread, write_sweep_page
 from imae.nets.paper import DEPTHS, NOISE
 from imae.reports.pages import Figure, Heading, Items, Part, Table
 
@@ -22,13 +22,18 @@ COLUMNS = ("test, best", "test, final", "training, corrupted labels", "training,
 
 @dataclass(frozen=True)
 class Row:
-    """A net, noise and loss: each quantity's values over the seeds, in %, and what the paper prints, where it does."""
+    """A net, noise and loss: each quantity's values over the seeds, in %, and what the paper prints, where it does.
+
+    There are no values where all seeds diverged.
+    """
 
     depth: int
     noise: int
     loss: str
     values: dict[str, list[float]]
     printed: dict[str, float]
+    name: str = ""
+    """The loss, and how many of its seeds diverged, where some did."""
 
     @property
     def group(self) -> str:
@@ -41,7 +46,7 @@ class Row:
 
     def cells(self, with_paper: Sequence[str]) -> list[str]:
         """What is in the columns of `table_of`: means with deviations and, of some quantities, the paper's value."""
-        cells = [f"ResNet-{self.depth}", str(self.noise), self.loss]
+        cells = [f"ResNet-{self.depth}", str(self.noise), self.name or self.loss]
         for quantity, values in self.values.items():
             cells.append(mean_text(values))
             if quantity in with_paper:
@@ -64,14 +69,14 @@ def select_cells(
     return [Cell(*parts) for parts in itertools.product(depths, noises, losses, seed_numbers)]
 
 
-def rows_of(results: Sequence[Result]) -> list[Row]:
+def rows_of(results: Sequence[Result], diverged: Sequence[Divergence] = ()) -> list[Row]:
     """Return a row for each net, noise and loss, in the order of the results."""
     rows = []
-    for alike in over_seeds(results):
-        cell = alike[0].cell
+    for group in groups_of(results, diverged):
+        cell = group.cell
         key = cell.depth, cell.noise, cell.loss
-        values = {name: [100 * getattr(result, name) for result in alike] for name in QUANTITIES}
-        rows.append(Row(*key, values, _printed(*key)))
+        values = {name: group.values(name) for name in QUANTITIES}
+        rows.append(Row(*key, values, _printed(*key), group.named(cell.loss)))
     return rows
 
 
@@ -87,7 +92,7 @@ def table_of(rows: Sequence[Row], caption: str = "") -> Table:
 def orderings(rows: Sequence[Row]) -> tuple[str, list[str]]:
     """Return how the losses' final test accuracies are ordered: in one sentence, and by net and noise."""
     groups: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in (row for row in rows if row.values["final"]):
         groups.setdefault(row.group, []).append(row)
     lines, compared, same = [], 0, 0
     for group, members in groups.items():
@@ -108,7 +113,7 @@ def orderings(rows: Sequence[Row]) -> tuple[str, list[str]]:
 
 def write_report(number: Number, outcome: Outcome) -> list[Path]:
     """Write `table1` or `table2`, .html and .md, with its figure, into the sweep's folder; return the pages' paths."""
-    rows = rows_of(outcome.results)
+    rows = rows_of(outcome.results, outcome.diverged)
     summary, order = orderings(rows)
     drawn = draw_test_accuracy(outcome.results, columns=len({row.noise for row in rows}))
     caption = f"Accuracy, %: {spread(outcome.results)}; beside it the paper's, where it prints one."

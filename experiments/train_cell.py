@@ -20,12 +20,13 @@ from pathlib import Path
 import torch
 
 from imae import __version__
-from imae.experiments.cell import METRICS, About, Job, Result, cell_solver, read_measured
+from imae.experiments.cell import METRICS, About, Divergence, Job, Result, cell_solver, read_measured
 from imae.experiments.saved import parse_saved
 from imae.experiments.training_accuracy import training_accuracy
 from imae.nets.memory import keep_freed_memory
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.solvers.divergence import Diverged
 from imae.solvers.solver import Solver
 
 TRAINING_TESTS = 32
@@ -35,7 +36,10 @@ _REPORT_EVERY = 0.25
 
 
 def train_cell(job: Job) -> None:
-    """Train the cell of a job from its newest snapshot, and write its result."""
+    """Train the cell of a job from its newest snapshot, and write its result.
+
+    Raises Diverged, after writing why.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(job.threads)
     keep_freed_memory()
@@ -75,9 +79,13 @@ def train_cell(job: Job) -> None:
     solver.on_progress = report
     signal.signal(signal.SIGTERM, lambda *_: setattr(solver, "stop_requested", True))
     states = sorted(folder.glob("cell_iter_*.solverstate"), key=lambda path: (len(path.stem), path.stem))
-    solver.solve(resume=states[-1] if states else None)
-    if schedule.iterations % schedule.test_interval:
-        solver.test_all()  # which else was the end of solve
+    try:
+        solver.solve(resume=states[-1] if states else None)
+        if schedule.iterations % schedule.test_interval:
+            solver.test_all()  # which else was the end of solve
+    except Diverged as error:
+        write_atomically(folder / "diverged.json", json.dumps(asdict(Divergence(cell, str(error))), indent=1).encode())
+        raise
     if solver.stop_requested:
         return
     tests = read_measured(folder / METRICS, "accuracy")

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imae.experiments.cell import Cell, Result
+from imae.experiments.cell import Cell, Divergence, Result
 from imae.experiments.page import mean_text
 from imae.experiments.paper import T_GRID
-from imae.experiments.sweep_page import Outcome, chosen, group_name, over_seeds, spread, write_sweep_page
+from imae.experiments.sweep_page import Group, Outcome, chosen, group_name, groups_of, spread, write_sweep_page
 from imae.nets.paper import DEPTHS, NOISE
 from imae.prototxt_like.errors import InputError
 from imae.reports import pictures
@@ -32,7 +32,7 @@ NOISY, GIVEN, OWN = "noisy labels", "given labels", "own labels"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A value of T or q: final accuracies over the seeds, in %."""
+    """A value of T or q: final accuracies over the seeds, in %; none where all seeds diverged."""
 
     parameter: str
     """T or q."""
@@ -40,11 +40,13 @@ class Candidate:
     held_out: dict[str, list[float]]
     """On the images held out, by kind of labels: such as those trained on, first, and where others, their own."""
     test: list[float]
+    remark: str = ""
+    """How many of the seeds diverged, where some did."""
 
     @property
     def name(self) -> str:
         """The loss with its value."""
-        return f"{'IMAE' if self.parameter == 'T' else 'GCE'}, {self.parameter} = {self.value:g}"
+        return f"{'IMAE' if self.parameter == 'T' else 'GCE'}, {self.parameter} = {self.value:g}{self.remark}"
 
 
 @dataclass(frozen=True)
@@ -93,22 +95,24 @@ def tuning_cells(
     return [replace(cell, seed=seed) for cell in grid for seed in range(1, seeds + 1)]
 
 
-def candidates_of(results: Sequence[Result]) -> list[Candidate]:
-    """Return a candidate for each T and q, in the order of the results."""
-    return [_candidate(alike) for alike in over_seeds(results)]
+def candidates_of(results: Sequence[Result], diverged: Sequence[Divergence] = ()) -> list[Candidate]:
+    """Return a candidate for each T and q, in the order of the results, and last those of which all seeds diverged."""
+    return [_candidate(group) for group in groups_of(results, diverged)]
 
 
-def _candidate(alike: Sequence[Result]) -> Candidate:
-    parameter, value = ("q", alike[0].cell.q) if alike[0].cell.T is None else ("T", alike[0].cell.T)
+def _candidate(group: Group) -> Candidate:
+    cell = group.cell
+    parameter, value = ("q", cell.q) if cell.T is None else ("T", cell.T)
     assert value is not None, "each cell has its T or q"
-    noisy, own = ([100 * float(getattr(r, f"held_out_{labels}")) for r in alike] for labels in ("noisy", "intact"))
-    trained_on = GIVEN if alike[0].cell.labels else NOISY if alike[0].cell.noise else OWN
-    return Candidate(parameter, value, {trained_on: noisy, OWN: own}, [100 * result.final for result in alike])
+    noisy, own = (group.values(f"held_out_{labels}") for labels in ("noisy", "intact"))
+    trained_on = GIVEN if cell.labels else NOISY if cell.noise else OWN
+    return Candidate(parameter, value, {trained_on: noisy, OWN: own}, group.values("final"), group.named(""))
 
 
 def picks(candidates: Sequence[Candidate]) -> list[Pick]:
     """Return, for T and for q, what each kind of labels picks by the mean over seeds: of equals the first."""
     found = []
+    candidates = [candidate for candidate in candidates if candidate.test]
     for parameter in dict.fromkeys(candidate.parameter for candidate in candidates):
         grid = [candidate for candidate in candidates if candidate.parameter == parameter]
         best = max(statistics.fmean(candidate.test) for candidate in grid)
@@ -131,7 +135,7 @@ def rows_of(candidates: Sequence[Candidate]) -> list[list[str]]:
 
 def write_tuning(outcome: Outcome) -> list[Path]:
     """Write a page and its figure, named after the net and the labels, into the sweep's folder; return both pages."""
-    candidates, cell = candidates_of(outcome.results), outcome.results[0].cell
+    candidates, cell = candidates_of(outcome.results, outcome.diverged), outcome.results[0].cell
     name = f"tuning_{cell.task}"
     about = group_name(cell) if cell.noise or cell.labels else f"ResNet-{cell.depth}, {OWN}"
     deviation = 50 / cell.held_out**0.5
@@ -152,6 +156,7 @@ def write_tuning(outcome: Outcome) -> list[Path]:
 
 
 def _draw(candidates: Sequence[Candidate], width: float) -> "Drawing":
+    candidates = [candidate for candidate in candidates if candidate.test]
     parameters = list(dict.fromkeys(candidate.parameter for candidate in candidates))
     figure, panels = pictures.new_figure(len(parameters), columns=2, width=width, height=3, y="final accuracy, %")
     for axes, parameter in zip(panels, parameters, strict=True):

@@ -42,7 +42,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds figures, or means with deviations, and nothing else."""
+        """Whether each column holds figures, or means with deviations, or says that there are none."""
         columns = zip(*self.rows, strict=True) if self.rows else [[""]] * len(self.header)
         return [any(column) and all(_NUMBER.fullmatch(cell) for cell in column) for column in columns]
 
@@ -59,7 +59,7 @@ class Figure:
 Part = str | Heading | Items | Code | Table | Figure
 """A string is a paragraph; in it, and in items and captions, `words` between backticks are code."""
 
-_NUMBER = re.compile(r"([-+]?[\d,]+(\.\d+)?( ± [\d.]+)?)?")
+_NUMBER = re.compile(r"([-+]?[\d,]+(\.\d+)?( ± [\d.]+)?|diverged)?")
 _GENERATOR = '<meta name="generator" content="imae">'
 _NAV = re.compile(r"<nav>.*?</nav>\n|(?<=<body>\n)", re.DOTALL)
 _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)

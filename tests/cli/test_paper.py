@@ -1,16 +1,19 @@
 """`imae retrieval`, `imae reproduce` and `imae tune-t`: what the paper evaluates, draws and chooses, from the shell."""
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from imae.experiments.cell import About, Cell, Result
+from imae.experiments.cell import About, Cell, Divergence, Result
 from imae.experiments.mars_info import read_query_index, read_tracks, write_miniature
 from imae.experiments.retrieval import average_features, evaluate
+from imae.prototxt_like.files import write_atomically
 
 Imae = Callable[..., Any]
 
@@ -101,6 +104,68 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr("imae.experiments.sweep.run_sweep", run_sweep)
     return asked
+
+
+@pytest.fixture
+def diverging(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[Cell], bool]]:
+    """Instead of training, a result or, where what is put into this list says so of the cell, a divergence."""
+    diverges: list[Callable[[Cell], bool]] = []
+
+    def run(processes: Any, cell: Cell) -> None:
+        folder = processes._sweep.folder(cell)
+        folder.mkdir(parents=True)
+        if diverges[0](cell):
+            divergence = Divergence(cell, "iteration 7: the loss is nan")
+            write_atomically(folder / "diverged.json", json.dumps(asdict(divergence)).encode())
+            return
+        records = [
+            {"iteration": 4, "phase": "test", "accuracy": 0.5},
+            {"iteration": 4, "phase": "training set", "corrupted": 0.25, "intact": 0.75},
+        ]
+        write_atomically(folder / "cell.metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
+        result = Result(cell, [4], [0.5], 0.25, 0.75, About(60.0, "device", 1, VERSIONS), 0.25, 0.5)
+        write_atomically(folder / "result.json", json.dumps(asdict(result)).encode())
+
+    monkeypatch.setattr("imae.experiments.sweep._Processes.run", run)
+    return diverges
+
+
+SMALL = ("--data", "data", "--output", "out", "--cpu", "--subset", "2")
+
+
+@pytest.mark.parametrize(
+    ("command", "page"),
+    [
+        (("reproduce", "table2", "--net", "20", "--noise", "50"), "table2"),
+        (("reproduce", "figure3", "--net", "20", "--noise", "50"), "figure3"),
+        (("tune-t", "--T", "4", "--T", "8", "--held-out", "1"), "tuning_resnet20_noise50"),
+    ],
+)
+def test_a_cell_that_diverges_is_shown_as_diverged_and_the_command_ends_with_status_1(
+    imae: Imae, cifar10: Path, monkeypatch: pytest.MonkeyPatch, diverging: Any, command: tuple[str, ...], page: str
+) -> None:
+    monkeypatch.chdir(cifar10.parent)
+    diverging.append(lambda cell: cell.loss == "GCE" or (cell.loss == "IMAE" and cell.seed == 2 and cell.T != 4))
+    outcome = imae(*command, "--seeds", "3", *SMALL)
+    assert outcome.status == 1
+    assert "iteration 7: the loss is nan; delete out/cells/resnet20_noise50_gce_" in outcome.err, outcome.err
+    text = Path(f"out/{page}.md").read_text()
+    if page != "tuning_resnet20_noise50":
+        assert re.search(r"GCE \|.* diverged \|", text)
+    assert re.search(r"IMAE.* \(1 of 3 seeds diverged\) \|.* 50\.0 ± 0\.0", text) or page == "figure3"
+    assert re.search(r"q = 0\.1 \|.* diverged", text) or not page.startswith("tuning")
+    assert "## Diverged, and in no mean" in text and "Not finished" not in text
+
+
+def test_where_all_cells_diverge_there_is_no_page(
+    imae: Imae, cifar10: Path, monkeypatch: pytest.MonkeyPatch, diverging: Any
+) -> None:
+    monkeypatch.chdir(cifar10.parent)
+    diverging.append(lambda cell: True)
+    outcome = imae("tune-t", "--held-out", "1", *SMALL)
+    assert outcome.status == 1 and not list(Path("out").glob("*.html"))
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("imae: error")]
+    assert "all cells diverged; resnet20_noise50_imae_T0_" in line
 
 
 @pytest.mark.parametrize(

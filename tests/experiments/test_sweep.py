@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -220,6 +221,21 @@ def test_a_failing_cell_is_named_with_its_error(data: Path, tmp_path: Path) -> N
     sweep = Sweep(tmp_path, data, SCHEDULE, device="nonsense")
     with pytest.raises(InputError, match=r"resnet20_noise50_cce_seed1: .*nonsense.* \(more in .*errors\.txt\)"):
         run(sweep, CCE)
+
+
+def test_a_cell_that_diverges_hinders_no_other_and_is_not_trained_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """exp(T p (1 - p)) is infinite in float32 from T = 355 on, at p = 1/2."""
+    diverging = replace(IMAE, T=2000.0)
+    sweep = Sweep(tmp_path, data, replace(SCHEDULE, iterations=6))
+    (result,) = run(sweep, diverging, CCE)
+    assert result.cell == CCE and sweep.result(diverging) is None
+    divergence = sweep.divergence(diverging)
+    assert divergence is not None and divergence.cell == diverging
+    assert re.match(r"iteration \d: .* at learning rate 0\.1: the training diverged; ", divergence.reason)
+    monkeypatch.setattr("imae.experiments.sweep.subprocess.Popen", None)
+    assert run(sweep, diverging, CCE) == [result]
 
 
 def test_the_short_schedule_shows_each_image_as_often_as_the_papers() -> None:
