@@ -2,10 +2,25 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from layer_cases import Case, normal
 
 from imae.layers.gradient_check import build_layer, check_layer
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter
+
+CASES = [
+    Case(
+        'type: "Shortcut" shortcut_param { num_output: 5 stride: 2 }',
+        [normal(2, 3, 5, 4)],
+        lambda xs, blobs: [F.pad(xs[0][:, :, ::2, ::2], (0, 0, 0, 0, 0, 2))],
+    ),
+    Case(
+        'type: "Shortcut" shortcut_param { num_output: 3 stride: 3 }',
+        [normal(2, 3, 4, 4)],
+        lambda xs, blobs: [xs[0][:, :, ::3, ::3]],
+    ),
+]
 
 
 def shortcut(num_output: int, stride: int) -> LayerParameter:

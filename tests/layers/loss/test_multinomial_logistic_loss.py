@@ -1,0 +1,43 @@
+"""MultinomialLogisticLoss and SoftmaxWithLoss."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from layer_cases import labels, normal
+from loss_cases import BATCH_SIZE, FULL, NONE, loss, run, usual_losses
+from torch import Tensor
+
+
+def value(log_p: Tensor) -> Tensor:
+    return -log_p
+
+
+CASES = [
+    *usual_losses("SoftmaxWithLoss", value),
+    *usual_losses("MultinomialLogisticLoss", value),
+    loss("SoftmaxWithLoss", value, normal(2, 3, 4), labels(3, 2, 4), ignored=0, mode=FULL),
+    loss("SoftmaxWithLoss", value, normal(2, 3, 4), labels(3, 2, 4), ignored=0, mode=NONE),
+    loss("SoftmaxWithLoss", value, normal(2, 3, 4), labels(3, 2, 4), mode=NONE),
+    loss("SoftmaxWithLoss", value, normal(3, 4), lambda draw: torch.full((3,), 1), ignored=1),
+    loss("SoftmaxWithLoss", value, normal(2, 3, 4), labels(4, 2, 3), axis=2, mode=BATCH_SIZE),
+]
+
+MISTAKES = [
+    (
+        'type: "SoftmaxWithLoss" softmax_param { axis: 2 }',
+        [(3, 4), (3,)],
+        "axis 2 is out of range for a bottom of shape 3x4",
+    ),
+    ('type: "SoftmaxWithLoss"', [(3, 4, 2), (3,)], "3x4x2 with classes along axis 1 need labels of 3x2, found 3"),
+]
+
+
+def test_a_vanishing_probability_costs_as_much_as_caffe_says() -> None:
+    """SoftmaxWithLoss bounds p_y by FLT_MIN, MultinomialLogisticLoss by 1e-20."""
+    value, _ = run('type: "SoftmaxWithLoss"', torch.tensor([[-1e4, 0.0]]), torch.tensor([0]))
+    assert float(value) == pytest.approx(-math.log(np.finfo(np.float32).tiny), rel=1e-6)
+    value, dp = run('type: "MultinomialLogisticLoss"', torch.tensor([[0.0, 1.0]]), torch.tensor([0]))
+    assert float(value) == pytest.approx(-math.log(1e-20), rel=1e-6)
+    assert float(dp[0, 0]) == pytest.approx(-1e20, rel=1e-6)
