@@ -48,7 +48,7 @@ class Feeder(threading.Thread):
 def next_batch(layer: DataLayer) -> list[torch.Tensor]:
     """Return the layer's next batch, as the net's forward pass does."""
     tops = layer.forward([], {})
-    layer.context.forwards += 1
+    layer.context.passes.number += 1
     return tops
 
 

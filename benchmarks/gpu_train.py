@@ -38,7 +38,7 @@ from imae.layers.data.cifar10_data import load_cifar10
 from imae.nets.resnet_cifar import resnet_cifar
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
-from imae.solvers.capture import WARM_UP, CudaGraphs, KernelByKernel, Recorded, RecordedPass, Recorder
+from imae.solvers.capture import WARM_UP, CudaGraphs, Eager, Recorded, RecordedPass, Recorder
 from imae.solvers.solver import Solver
 
 SETTINGS = {"base_lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "lr_policy": "fixed", "random_seed": 1}
@@ -65,7 +65,7 @@ class Setup:
 
     def recorder(self) -> Recorder:
         """Return what captures steps: graphs on a GPU."""
-        return CudaGraphs(self.device) if self.device.type == "cuda" else KernelByKernel()
+        return CudaGraphs(self.device) if self.device.type == "cuda" else Eager()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of PyTorch's forward pass."""
@@ -201,7 +201,7 @@ def our_step(setup: Setup, compile: bool = False) -> Work:
 
     if not compile:
         return setup.turn(RecordedPass(solver.net, step, setup.recorder()), usual=False)
-    solver.net.context.number = torch.zeros((), dtype=torch.int64, device=setup.device)
+    solver.net.context.passes.on_device = torch.zeros((), dtype=torch.int64, device=setup.device)
     compiled = attempt(lambda: torch.compile(make_fx(step)()))
     recorded = Recorded(compiled, setup.recorder())
     for _ in range(WARM_UP + 1):

@@ -78,7 +78,7 @@ def extract_features(
         output, (total, features) if shape[1:] else (total,), _fingerprint(param, weights, dtype, tf32, total), batch
     )
     report = FeatureReport(total, features, found=table.rows)
-    net.context.forwards = table.rows // batch
+    net.context.passes.number = table.rows // batch
     while table.rows < total:
         values = net.forward()[blob].float().reshape(batch, features)
         net.check()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from imae.layers.data.input import Input
 from imae.layers.layer import TRAIN, Context, Diffs, Layer, Saved, Shape, Tensors, describe
+from imae.layers.pass_counter import PassCounter
 from imae.layers.registry import create_layer
 from imae.layers.values import as_tensor
 from imae.prototxt_like.schema import LayerParameter
@@ -89,7 +90,7 @@ def build_layer(
     if not complete.top:
         complete.top.append("top")
     generator = torch.Generator().manual_seed(seed)
-    context = Context(phase=phase, dtype=dtype, seed=seed, forwards=forwards, generator=generator)
+    context = Context(phase=phase, dtype=dtype, generator=generator, passes=PassCounter(seed, forwards))
     layer = create_layer(complete, context)
     shapes = [tuple(shape) for shape in bottoms]
     layer.setup(shapes)

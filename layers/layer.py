@@ -10,7 +10,9 @@ from torch import Tensor
 
 from imae.layers.autograd_refusal import refusing_autograd
 from imae.layers.blob import Blob, Shape
+from imae.layers.deferred_checks import DeferredChecks
 from imae.layers.fillers import fill
+from imae.layers.pass_counter import PassCounter
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter, LayerParameter
 
@@ -33,35 +35,18 @@ class Kept:
 
 @dataclass
 class Context:
-    """What a layer knows of the net around it.
-
-    `forwards` counts the net's forward passes; with `seed` it determines everything random in a pass, so that a pass
-    is a function of (weights, seed, forwards). It rises by `stride` a pass: where several processes take turns with
-    the passes, by their number. Relative paths in a prototxt are looked up in `folders`, in order.
-    """
+    """What a layer knows of the net around it. Relative paths in a prototxt are looked up in `folders`, in order."""
 
     phase: int = TRAIN
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
-    seed: int = 0
-    forwards: int = 0
-    stride: int = 1
     folders: tuple[Path, ...] = (Path(),)
     generator: torch.Generator = field(default_factory=torch.Generator)
-    number: Tensor | None = None
-    """`forwards` as an int64 scalar on the device, while a pass runs that is to be replayed: it must be read there."""
-    checks: list[Callable[[], None]] = field(default_factory=list)
-    """Each raises InputError for what passes that look at no values have noted on the device: those with a `number`,
-    and all on a GPU."""
-
+    """Draws the initial weights."""
+    passes: PassCounter = field(default_factory=PassCounter)
+    checks: DeferredChecks = field(default_factory=DeferredChecks)
     mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value
     """The mean of a scalar over the processes that train the net together: where a sum is over all their batches."""
-
-    def counters(self, count: int) -> Tensor:
-        """Return the `count` integers (int64) that belong to this pass alone: those of pass n begin at n count."""
-        if self.number is None:
-            return torch.arange(self.forwards * count, (self.forwards + 1) * count, device=self.device)
-        return torch.arange(count, device=self.device) + self.number * count
 
     def find(self, name: str) -> Path:
         """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""
@@ -95,8 +80,8 @@ class Layer:
     capturable: ClassVar[bool] = False
     """Whether a pass can be captured in a CUDA graph and replayed.
 
-    It can if `forward` and `backward`, where the context has a `number`, read no tensor's value on the host, and use
-    nothing that changes from pass to pass but tensors that keep their place: `context.number` instead of `forwards`.
+    It can if `forward` and `backward`, where `context.passes.on_device` is set, read no tensor's value on the host, and
+    use nothing that changes from pass to pass but tensors that keep their place: that scalar instead of the number.
     """
     geometry: Any = None
     """What follows from the bottoms' shapes, as `reshape` sets it; never changed, only replaced."""

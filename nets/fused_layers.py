@@ -125,7 +125,7 @@ class FoldedConvolution(FusedLayer):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(0, x * (w g) + (b - mean) g + beta) with g = gamma / sqrt(var + eps)."""
         # A replayed pass must see the weights of its time, and replayed updates count no versions.
-        if self.context.number is not None or self.context.device.type != "cpu":
+        if self.context.passes.on_device is not None or self.context.device.type != "cpu":
             self._folded = []
         if not self._folded or any(
             blob.data is not data or data._version != version

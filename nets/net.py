@@ -12,6 +12,7 @@ from torch import Tensor
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.input import Input
 from imae.layers.layer import TEST, Blob, Context, Layer, Shape, Shapes, Tensors, describe
+from imae.layers.pass_counter import PassCounter
 from imae.layers.registry import create_layer
 from imae.layers.values import as_tensor
 from imae.nets.blobs import NamedBlobs
@@ -85,9 +86,9 @@ class Net:
             phase=phase,
             device=torch.device(device),
             dtype=dtype,
-            seed=seed,
             folders=(Path(), folder) if folder else (Path(),),
             generator=torch.Generator().manual_seed(seed),
+            passes=PassCounter(seed, device=torch.device(device)),
         )
         if self.context.device.type == "cuda" and tf32 is not None:
             set_gpu_arithmetic(tf32=tf32)
@@ -122,9 +123,8 @@ class Net:
         self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
         self._recomputing = {top: step for step in self.plan if step.layer.recomputes for top in step.tops}
         plan_liveness(self.plan, {self.newest[name] for name in self.outputs})
-        self.after_backward: Callable[[Step], None] = lambda step: None
-        """Called after each step of a backward pass, which will not change the gradients of the step's blobs again
-        unless a step before it has the same blobs."""
+        self.observer: Callable[[str, Tensor], None] | None = None
+        """Called in a pass with what each layer makes: its tops, then the gradients by its bottoms and its blobs."""
         self.keep_blobs = True
         """Whether a pass leaves all values in `blobs` and `diffs`; without, each is freed after its last reader."""
         self.loss = torch.zeros(())
@@ -183,7 +183,7 @@ class Net:
 
         `inputs` feed the net's Input layers, by name, with real numbers of any dtype, which become floats, in any shape
         that the layers take; an input that is left out is what stands in `blobs`. So is all that layers before `start`
-        would make. A pass reads batch `context.forwards` of its data layers and counts that up. `loss` becomes the
+        would make. A pass reads batch `context.passes.number` of its data layers and counts that up. `loss` becomes the
         weighted sum of the losses (a scalar tensor). Gradients come from `backward`: autograd through an output or the
         loss raises InputError.
         """
@@ -199,6 +199,8 @@ class Net:
                 if weight:
                     term = weight * top.sum()
                     loss = term if loss is None else loss + term
+                if self.observer:
+                    self.observer(f'blob "{self.names[number]}" of layer "{step.layer.name}"', top)
             if step.backward:
                 step.made = [(top.shape, top.dtype) for top in tops]
             else:
@@ -207,7 +209,7 @@ class Net:
             if not self.keep_blobs:
                 for number in step.last_read:
                     values[number] = None
-        self.context.forwards += self.context.stride
+        self.context.passes.advance()
         self.loss = torch.zeros((), device=self.context.device) if loss is None else loss
         if self.keep_blobs:
             made = ((self.names[top], values[top]) for step in steps for top in step.tops)
@@ -266,7 +268,8 @@ class Net:
                     diffs[top] = None
                 for number in step.last_kept:
                     values[number] = None
-            self.after_backward(step)
+            if self.observer:
+                self._show_diffs(step, diffs, self.observer)
         if not self.keep_blobs:
             self._values = self._no_values()
             return
@@ -291,6 +294,14 @@ class Net:
             if self.shapes[number] != top.shape:
                 self.shapes[number], self._shapes_changed = tuple(top.shape), True
         return tops
+
+    def _show_diffs(self, step: Step, diffs: Sequence[Tensor | None], observer: Callable[[str, Tensor], None]) -> None:
+        where = f'layer "{step.layer.name}"'
+        for number in step.bottoms:
+            if (diff := diffs[number]) is not None:
+                observer(f'the gradient by blob "{self.names[number]}" of {where}', diff)
+        for i, blob in enumerate(step.layer.blobs):
+            observer(f"the gradient by parameter {i} of {where}", blob.diff)
 
     def _between(self, first: str | None, last: str | None) -> Sequence[Step]:
         """The steps from layer `first` to layer `last`, both included."""
@@ -344,8 +355,7 @@ class Net:
 
     def check(self) -> None:
         """Raise InputError for what passes have noted on a GPU instead of raising, such as a label that is no class."""
-        for look in self.context.checks:
-            look()
+        self.context.checks.look()
 
     def clear_diffs(self) -> None:
         """Set the `diff` of every learnable blob to zero."""
@@ -353,7 +363,7 @@ class Net:
 
     def reseed(self, seed: int, forwards: int) -> None:
         """Go on as after `forwards` passes of a net made with `seed` (which leaves the weights as they are)."""
-        self.context.seed, self.context.forwards = seed, forwards
+        self.context.passes.seed, self.context.passes.number = seed, forwards
 
     # Weights
 

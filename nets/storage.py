@@ -17,6 +17,10 @@ _PART = 2**22
 """Values of an array that are copied at a time."""
 
 
+TAIL = 4
+"""Elements behind the gradients for what several processes exchange together with them."""
+
+
 @dataclass
 class Group:
     """A stretch of the storage whose elements share their multipliers."""
@@ -45,7 +49,8 @@ class Storage:
             stop = start + blob.data.numel()
             self.spans[id(blob)] = slice(start, stop)
         like = ordered[0].data if ordered else torch.empty(0)
-        self.data, self.diff = like.new_zeros(stop), like.new_zeros(stop)
+        self.data, self.diff_and_tail = like.new_zeros(stop), like.new_zeros(stop + TAIL)
+        self.diff, self.tail = self.diff_and_tail[:stop], self.diff_and_tail[stop:]
         for blob in ordered:
             self.view(self.data, blob).copy_(blob.data)
             blob.data, blob.diff = self.view(self.data, blob), self.view(self.diff, blob)

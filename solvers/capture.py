@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.data.image_set import ImageSetData
+from imae.layers.layer import Shape, describe
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.solvers.divergence import unweighted_outputs, watched
@@ -15,6 +16,8 @@ from imae.solvers.update import Update
 
 WARM_UP = 3
 """Runs before a function is recorded, in which libraries load their kernels and choose their algorithms."""
+SHAPES = 4
+"""Of a net's inputs for which passes are recorded."""
 PACE = 8
 """The host runs at most three times as many iterations ahead of the GPU, and so ends soon after it was asked to."""
 
@@ -75,7 +78,7 @@ class CudaGraphs:
                 self._events.popleft().synchronize()
 
 
-class KernelByKernel:
+class Eager:
     """Records nothing: runs the same function each time. What graphs compute is compared with this."""
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
@@ -106,59 +109,93 @@ class Recorded:
 
 
 class RecordedPass:
-    """A function that runs one pass of a net, which finds its number, and by it its data, on the device."""
+    """A function that runs one pass of a net, which finds its number, and by it its data, on the device.
+
+    It is recorded for each of the first SHAPES shapes of the net's inputs; at any other it runs as it is.
+    """
 
     def __init__(self, net: Net, function: Callable[[], None], recorder: Recorder) -> None:
         self._net, self._function, self._recorder = net, function, recorder
+        self._sources = [top for step in net.steps if not step.bottoms for top in step.tops]
         self._data = [step.layer for step in net.steps if isinstance(step.layer, ImageSetData)]
         self._number = torch.zeros((), dtype=torch.int64, device=net.context.device)
         self._seed: int | None = None
+        self._recorded: dict[tuple[Shape, ...], Callable[[], None]] = {}
 
     def __call__(self) -> None:
-        """Run pass `context.forwards` of the net, and count it."""
-        context = self._net.context
-        if self._seed != context.seed:  # which is part of what was recorded
-            self._seed, self._run = context.seed, Recorded(self._function, self._recorder)
-        number = context.forwards
+        """Run the pass whose turn it is, and count it."""
+        passes = self._net.context.passes
+        if self._seed != passes.seed:  # which is part of what was recorded
+            self._seed, self._recorded = passes.seed, {}
+        number = passes.number
         for layer in self._data:
             layer.prepare(number)
-        context.number = self._number.fill_(number)
+        passes.on_device = self._number.fill_(number)
         try:
-            self._run()
+            self._at_these_shapes()()
         finally:
-            context.number = None
-        context.forwards = number + context.stride
+            passes.on_device = None
+        passes.number = number + passes.stride
+
+    def _at_these_shapes(self) -> Callable[[], None]:
+        shapes = tuple(self._net.shapes[source] for source in self._sources)
+        if shapes not in self._recorded and len(self._recorded) < SHAPES:
+            self._recorded[shapes] = Recorded(self._function, self._recorder)
+        return self._recorded.get(shapes, self._function)
 
 
-class CapturedIteration:
-    """A training iteration of `net`: data, forward, backward and update, as one recorded function.
+class Iteration:
+    """A training iteration of `net` as two functions, the passes and the update, with a gap between them.
 
-    With an `iter_size` above 1 they are two: a pass, which is replayed as often, and the update.
+    With a `recorder` they are recorded and replayed; where nothing happens in the gap (`whole`), and one pass makes an
+    iteration, as one. Without, they just run, and may read values on the host.
     """
 
-    def __init__(self, net: Net, update: Update, iter_size: int, recorder: Recorder) -> None:
+    def __init__(
+        self, net: Net, update: Update, iter_size: int, recorder: Recorder | None = None, *, whole: bool = False
+    ) -> None:
         self._net, self._update, self._iter_size, self._recorder = net, update, iter_size, recorder
-        self._rate = torch.zeros((), dtype=torch.float64, device=net.context.device)
-        self._pass = RecordedPass(net, self._iterate if iter_size == 1 else self._accumulate, recorder)
-        self._step = Recorded(self._apply, recorder)
-        self._loss = torch.zeros(())
+        self._whole = recorder is not None and whole and iter_size == 1
         self._unweighted = unweighted_outputs(net)
+        self._loss = torch.zeros(())
         self.outputs: dict[str, Tensor] = {}
-        """The net's outputs in the last pass; the next one overwrites them."""
+        """The net's outputs in the last pass; the next one may overwrite them."""
+        self._rate: float | Tensor = 0.0
+        self._pass: Callable[[], None] = self._accumulate
+        self._step: Callable[[], None] = self._apply
+        if recorder:
+            self._rate = torch.zeros((), dtype=torch.float64, device=net.context.device)
+            self._pass = RecordedPass(net, self._iterate if self._whole else self._accumulate, recorder)
+            self._step = Recorded(self._apply, recorder)
 
-    def __call__(self, rate: float) -> Tensor:
-        """Train for one iteration at learning rate `rate`; return the mean loss of its passes, a scalar."""
-        self._rate.fill_(rate)
+    @property
+    def recorded(self) -> bool:
+        """Whether it is recorded and replayed."""
+        return self._recorder is not None
+
+    def passes(self, rate: float) -> Tensor:
+        """Run the passes of an iteration at learning rate `rate`, which leave the summed gradients in the blobs.
+
+        Returns their mean loss, a scalar. A whole iteration is updated in one go.
+        """
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(rate)
+        else:
+            self._rate = rate
         losses = []
-        if self._iter_size > 1:
+        if not self._whole:
             self._net.clear_diffs()
         for _ in range(self._iter_size):
             self._pass()
-            losses.append(self._loss.clone())
-        if self._iter_size > 1:
-            self._step()
-        self._recorder.pace()
+            losses.append(self._loss.clone() if self._recorder else self._loss)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def update(self) -> None:
+        """Update the weights by the gradients, unless `passes` has."""
+        if not self._whole:
+            self._step()
+        if self._recorder:
+            self._recorder.pace()
 
     def _iterate(self) -> None:
         self._net.clear_diffs()
@@ -174,14 +211,16 @@ class CapturedIteration:
         self._update.apply(self._rate)
 
 
-class CapturedTest:
-    """Test batches of `net`, each one run of a recorded function, which adds outputs and loss to their `sums`."""
+class TestBatches:
+    """Test batches of `net`, each of which adds outputs and loss to their `sums`; recorded with a `recorder`."""
 
-    def __init__(self, net: Net, recorder: Recorder) -> None:
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, net: Net, recorder: Recorder | None = None) -> None:
         self._net, self._recorder = net, recorder
-        self._batch = RecordedPass(net, self._add, recorder)
+        self._batch: Callable[[], None] = RecordedPass(net, self._add, recorder) if recorder else self._add
         options = {"dtype": torch.float64, "device": net.context.device}
-        self.sums = {name: torch.zeros(net.shapes[net.newest[name]], **options) for name in net.outputs}  # type: ignore[call-overload]
+        self.sums = {name: torch.zeros(net.shape(name), **options) for name in net.outputs}  # type: ignore[call-overload]
         self.loss = torch.zeros((), **options)  # type: ignore[call-overload]
 
     def clear(self) -> None:
@@ -192,10 +231,14 @@ class CapturedTest:
     def __call__(self) -> None:
         """Run the next batch."""
         self._batch()
-        self._recorder.pace()
+        if self._recorder:
+            self._recorder.pace()
 
     def _add(self) -> None:
         for name, value in self._net.forward().items():
+            if value.shape != self.sums[name].shape:
+                sizes = f"{describe(self.sums[name].shape)}, then {describe(value.shape)}"
+                raise InputError(f'net "{self._net.name}": output "{name}" changes its shape, {sizes}: no mean of it')
             self.sums[name].add_(value.double())
         self.loss.add_(self._net.loss)
 

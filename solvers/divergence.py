@@ -49,6 +49,38 @@ def not_finite(outputs: Mapping[str, Tensor]) -> list[str]:
     return [name for name, value in outputs.items() if not value.isfinite().all()]
 
 
+def first_not_finite(net: Net, passes: int = 1) -> str:
+    """Return what first holds a NaN or an infinity when the last `passes` passes of a net run once more.
+
+    That is a parameter, a layer's top, or a gradient; empty if nothing does. All but the gradients stays as it was.
+    """
+    for name, blobs in net.params.items():
+        for i, blob in enumerate(blobs):
+            if not are_finite([blob.data]):
+                return f'parameter {i} of layer "{name}"'
+    found: list[str] = []
+
+    def look(what: str, value: Tensor) -> None:
+        if not found and not are_finite([value]):
+            found.append(what)
+
+    statistics = [group.data for group in net.storage.groups if not group.lr_mult]
+    before = [tensor.clone() for tensor in statistics]
+    counter = net.context.passes
+    counter.number -= passes * counter.stride
+    net.observer = look
+    try:
+        net.clear_diffs()
+        for _ in range(passes):
+            net.forward()
+            net.backward()
+    finally:
+        net.observer = None
+        for tensor, value in zip(statistics, before, strict=True):
+            tensor.copy_(value)
+    return found[0] if found else ""
+
+
 def stuck(outputs: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
     """Return those of the named outputs that are Caffe's 87.3365."""
     return [name for name in names if ((outputs[name] - STUCK).abs() < 1e-3).any()]

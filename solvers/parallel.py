@@ -14,16 +14,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from imae.nets.net import Net
-from imae.nets.step import Step
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
 from imae.solvers.class_accuracy import counting_layers
 from imae.solvers.log import Log
 from imae.solvers.solver import Solver, TrainingEnded
 
-BUCKET = 1 << 20
-"""Bytes of gradients that are averaged at a time: enough to make latency small, few enough to begin early."""
 _PATIENCE = timedelta(minutes=10)
 """For processes that are silent without having ended, such as those of a host without power."""
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -97,6 +93,10 @@ class Processes:
         self.finish(self.begin_sum(total))
         return total.div_(self.count)
 
+    def meet(self) -> None:
+        """Wait for the others on the CPU, which notices a loss at once; a GPU would wait for it in vain for minutes."""
+        self.finish(self.begin_sum(torch.zeros(1)))
+
     def first_to_claim(self, what: str) -> bool:
         """Whether this process is the first of those left to ask for `what`, as far as can be known."""
         try:
@@ -126,7 +126,7 @@ class ParallelSolver(Solver):
     `stop_requested` and `snapshot_requested` may be set in any process; all act on it after the same iteration.
     """
 
-    capturable = False
+    exchanges = True
 
     def __init__(
         self,
@@ -142,13 +142,9 @@ class ParallelSolver(Solver):
         if param.random_seed < 0:
             param.random_seed = processes.from_first(secrets.randbits(31))
         super().__init__(param, show=show, **options)
-        self.net.context.forwards, self.net.context.stride = processes.rank, processes.count
+        self.net.context.passes.number, self.net.context.passes.stride = processes.rank, processes.count
         self.net.context.mean_over_processes = processes.mean
-        self._buckets = buckets(self.net, BUCKET // self.net.storage.diff.element_size())
-        self._last_pass = 0
-        self._sums: list[Any] = []
         self._applied: list[Any] = []
-        self.net.after_backward = self._begin_average
 
     # What the processes agree on
 
@@ -181,11 +177,11 @@ class ParallelSolver(Solver):
     def synchronise(self) -> None:
         """Make weights, history, iteration, seed and place in the data those of process 0."""
         nets = [self.net, *self.test_nets]
-        forwards = [net.context.forwards for net in nets]
+        forwards = [net.context.passes.number for net in nets]
         self.iteration, self.seed, forwards = self.processes.from_first((self.iteration, self.seed, forwards))
         for net, first in zip(nets, forwards, strict=True):
             net.reseed(self.seed, first)
-        self.net.context.forwards += self.processes.rank
+        self.net.context.passes.number += self.processes.rank
         for tensor in (self.net.storage.data, *self.update.histories):
             self.processes.copy_from_first(tensor)
 
@@ -219,55 +215,55 @@ class ParallelSolver(Solver):
         claimed = self.processes.first_to_claim("last snapshot")
         ended.speaks = claimed or not isinstance(ended, ProcessLost)
         if claimed and self.prefix and self._update_is_whole():
-            self.net.context.forwards -= self.processes.rank
+            self.net.context.passes.number -= self.processes.rank
             with contextlib.suppress(InputError):
                 if super()._are_finite():
                     ended.state = super()._write_snapshot()
 
-    def forward_backward(self) -> Tensor:
-        """As Solver's: the gradients and the loss are the means over the processes."""
-        context = self.net.context
-        self._last_pass = context.forwards + self.param.iter_size * context.stride
-        self._sums = []
-        agreement = self._begin_agreement()
-        loss = super().forward_backward()
-        # First, since it notices a loss even where a GPU only hangs.
-        self._agree(*agreement)
-        loss = self._mean_loss(loss)
-        self.processes.finish(*self._sums)
-        self._applied = self._sums
-        self.net.storage.diff.mul_(1 / self.processes.count)
-        return loss
+    def forward_backward(self, rate: float) -> Tensor:
+        """As Solver's; the gradients and the loss are the means over the processes.
 
-    def _begin_average(self, step: Step) -> None:
-        """In the last of `iter_size` passes, send off the gradients that are complete after `step`."""
-        if self.net.context.forwards == self._last_pass:
-            self._sums += [self.processes.begin_sum(part) for part in self._buckets.get(id(step), [])]
+        They are summed as one, and with them what is asked for, so that all know it after the same iteration.
+        """
+        loss, storage = super().forward_backward(rate), self.net.storage
+        if self.device.type == "cuda":
+            self.processes.meet()
+        storage.tail[0].copy_(loss)
+        storage.tail[1:3].copy_(torch.tensor(self._asked))
+        work = self.processes.begin_sum(storage.diff_and_tail)
+        self.processes.finish(work)
+        self._applied = [work]
+        storage.diff_and_tail.mul_(1 / self.processes.count)
+        self._agreed = storage.tail[1:3].bool().tolist()
+        return storage.tail[0].clone()
+
+    def _obstacles(self) -> list[str]:
+        hindering = super()._obstacles()
+        for step in self.net.steps:
+            if getattr(step.layer, "by_weights", False):
+                hindering.append(f'layer "{step.layer.name}" sums its weights over the processes')
+        return hindering
 
     def _mean_loss(self, loss: Tensor) -> Tensor:
-        total = loss.clone()
-        self._sums.append(self.processes.begin_sum(total))
-        self.processes.finish(self._sums[-1])
-        return total.div_(self.processes.count)
+        return self.processes.mean(loss)
 
     # Testing
 
-    def _sum_outputs(self, net: Net, batches: int) -> tuple[dict[str, Tensor], Tensor]:
+    def _sum_outputs(self, number: int, batches: int) -> tuple[dict[str, Tensor], Tensor]:
         """As Solver's, by all processes: each runs its share of the batches with the statistics of process 0."""
         for statistics in self._running:
             self.processes.copy_from_first(statistics)
+        net = self.test_nets[number]
         rank, count, context = self.processes.rank, self.processes.count, net.context
-        first = context.forwards
-        context.forwards, context.stride = first + rank, count
-        sums, losses = super()._sum_outputs(net, len(range(rank, batches, count)))
-        context.forwards, context.stride = first, 1
-        shapes = {name: net.shapes[net.newest[name]] for name in net.outputs}
-        complete = {name: sums.get(name, losses.new_zeros(shape)) for name, shape in shapes.items()}
+        first = context.passes.number
+        context.passes.number, context.passes.stride = first + rank, count
+        sums, losses = super()._sum_outputs(number, len(range(rank, batches, count)))
+        context.passes.number, context.passes.stride = first, 1
         counts = [layer.state[0] for layer in counting_layers(net).values()]
-        self.processes.finish(*(self.processes.begin_sum(total) for total in (*complete.values(), losses, *counts)))
+        self.processes.finish(*(self.processes.begin_sum(total) for total in (*sums.values(), losses, *counts)))
         self._agree(*self._begin_agreement())
-        context.forwards = first + batches
-        return complete, losses
+        context.passes.number = first + batches
+        return sums, losses
 
     def _interrupts_test(self) -> bool:
         return self._asked[0]
@@ -297,29 +293,3 @@ class ParallelSolver(Solver):
         else:
             self.prefix, self.log = self.param.snapshot_prefix, Log()
             self.log.speaks = False
-
-
-def buckets(net: Net, elements: int) -> dict[int, list[Tensor]]:
-    """Return the stretches of a net's flat gradient that are complete after the backward of each step of its plan.
-
-    They are by the id of the step, and have at least `elements` values where blobs of like multipliers are as many.
-    Together they hold each learned blob that backward reaches once.
-    """
-    last_to_write: dict[int, int] = {}  # by where a blob begins: the place in the plan of the step
-    steps = net.plan
-    for place, step in reversed(list(enumerate(steps))):
-        if step.backward:
-            last_to_write.update((int(blob.diff.storage_offset()), place) for blob in step.layer.blobs)
-    complete: dict[int, list[Tensor]] = {}
-    for group in net.storage.groups:
-        stop, last = group.span.stop, len(steps)
-        for start in sorted((span.start for span in net.storage.spans.values()), reverse=True):
-            if not group.lr_mult or not group.span.start <= start < stop:
-                continue
-            last = min(last, last_to_write.get(start, last))
-            if stop - start < elements and start > group.span.start:
-                continue
-            if last < len(steps):
-                complete.setdefault(id(steps[last]), []).append(net.storage.diff[start:stop])
-            stop, last = start, len(steps)
-    return complete

@@ -26,17 +26,17 @@ from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_net, read_solver
 from imae.solvers.best import BestAccuracy
-from imae.solvers.capture import CapturedIteration, CapturedTest, CudaGraphs, KernelByKernel, Recorder, obstacles
+from imae.solvers.capture import CudaGraphs, Eager, Iteration, Recorder, TestBatches, obstacles
 from imae.solvers.class_accuracy import SUFFIX, clear_counts, over_all_images, remark
 from imae.solvers.divergence import (
     Diverged,
     LossWatch,
     OnDivergence,
     are_finite,
+    first_not_finite,
     not_finite,
     stuck,
     unweighted_outputs,
-    watched,
 )
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
@@ -66,8 +66,8 @@ class Solver:
     snapshot it ends with the same weights as uninterrupted.
     """
 
-    capturable: ClassVar[bool] = True
-    """Whether its iteration on a GPU can be replayed: false where a subclass does something of its own in it."""
+    exchanges: ClassVar[bool] = False
+    """Whether something happens between the passes and the update of an iteration: they are not recorded as one."""
 
     def __init__(
         self,
@@ -128,32 +128,41 @@ class Solver:
         self.iteration = 0
         self.stop_requested = self.snapshot_requested = False
         self.losses: deque[Tensor] = deque(maxlen=param.average_loss)
-        self.outputs: dict[str, Tensor] = {}
         self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
         self._open_log(show, log_folder)
         self.lock = lock or RunLock(self.prefix if self.log.log_path else "")
         self.best = BestAccuracy(self.test_nets, self.prefix if keep_best and self.log.metrics_path else "")
         self._watch = LossWatch(self.device)
-        self._unweighted = unweighted_outputs(self.net)
         self._on_divergence, self._said = on_divergence, set[str]()
-        self.captured: CapturedIteration | None = None
-        self.captured_tests: dict[int, CapturedTest] = {}
-        if self.device.type == "cuda" and self.capturable:
-            self.capture_with(CudaGraphs(self.device) if capture else KernelByKernel())
+        self._record_with(None)
+        if self.device.type == "cuda":
+            self.capture_with(CudaGraphs(self.device) if capture else Eager())
 
     def capture_with(self, recorder: Recorder) -> None:
         """Have iterations and test batches recorded and replayed, once they have run; log what cannot be, and why."""
-        changing = [] if self.update.capturable else [f"the update rule {self.update.type} needs the host"]
-        for net in (self.net, *self.test_nets):
-            hindering = obstacles(net) + (changing if net is self.net else [])
+        self._record_with(recorder)
+
+    def _record_with(self, recorder: Recorder | None) -> None:
+        def usable(net: Net, more: Sequence[str] = ()) -> Recorder | None:
+            hindering = [*obstacles(net), *more] if recorder else []
             if hindering:
                 phase = "training" if net is self.net else "testing"
                 self.log.line(f"Not captured as a CUDA graph, {phase}: {hindering[0]}", "solver.cpp:73")
-            elif net is self.net:
-                self.captured = CapturedIteration(net, self.update, self.param.iter_size, recorder)
-            else:
-                self.captured_tests[id(net)] = CapturedTest(net, recorder)
+            return None if hindering else recorder
+
+        for_training = usable(self.net, self._obstacles())
+        self.training = Iteration(self.net, self.update, self.param.iter_size, for_training, whole=not self.exchanges)
+        self.testing = [TestBatches(net, usable(net)) for net in self.test_nets]
+
+    def _obstacles(self) -> list[str]:
+        """What keeps an iteration from being captured beside the net's layers."""
+        return [] if self.update.capturable else [f"the update rule {self.update.type} needs the host"]
+
+    @property
+    def outputs(self) -> dict[str, Tensor]:
+        """The train net's outputs in the last pass."""
+        return self.training.outputs
 
     # Training
 
@@ -227,21 +236,16 @@ class Solver:
                 if self.stop_requested:
                     break
             rate = learning_rate(param, self.iteration)
-            if self.captured:
-                self.losses.append(self.captured(rate))
-                self.outputs = self.captured.outputs
-            else:
-                with self._whole_or_undone():
-                    loss = self.forward_backward()
-                self.losses.append(loss)
+            with contextlib.nullcontext() if self.training.recorded else self._whole_or_undone():
+                loss = self.forward_backward(rate)
+            self.losses.append(loss)
             if self._watch.note(self.iteration, rate, self.losses[-1]) or self._due(param.display):
                 self._check_losses()
             if self._due(param.display):
                 now = time.perf_counter()
                 self._display(rate, self.iteration - displayed, now - since)
                 displayed, since = self.iteration, now
-            if not self.captured:
-                self.update.apply(rate)
+            self.training.update()
             self.iteration += 1
             self.on_progress("train", self.iteration, param.max_iter)
             if self._due(param.snapshot) or self.snapshot_requested:
@@ -255,11 +259,11 @@ class Solver:
     def _whole_or_undone(self) -> Iterator[None]:
         """Inside, if an iteration's passes fail, all that they have moved on but gradients is put back."""
         context = self.net.context
-        forwards, running = context.forwards, [statistics.clone() for statistics in self._running]
+        forwards, running = context.passes.number, [statistics.clone() for statistics in self._running]
         try:
             yield
         except InputError:
-            context.forwards = forwards
+            context.passes.number = forwards
             for statistics, before in zip(self._running, running, strict=True):
                 statistics.copy_(before)
             raise
@@ -269,15 +273,12 @@ class Solver:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def forward_backward(self) -> Tensor:
-        """Run `iter_size` passes, leaving the summed gradients in the blobs; return the mean loss, a scalar."""
-        self.net.clear_diffs()
-        losses = []
-        for _ in range(self.param.iter_size):
-            self.outputs = self.net.forward()
-            losses.append(watched(self.net.loss, self.outputs, self._unweighted))
-            self.net.backward()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+    def forward_backward(self, rate: float) -> Tensor:
+        """Run the passes of an iteration at learning rate `rate`; return their mean loss, a scalar.
+
+        The summed gradients are left in the blobs for `training.update`, which on a GPU may have followed already.
+        """
+        return self.training.passes(rate)
 
     def _mean_loss(self, loss: Tensor) -> Tensor:
         """The loss over all that trains together, here this process alone."""
@@ -301,18 +302,18 @@ class Solver:
         self._check_losses()
         net, batches = self.test_nets[number], self.param.test_iter[number]
         self.log.line(f"Iteration {self.iteration}, Testing net (#{number})", "solver.cpp:347")
-        first = net.context.forwards
+        first = net.context.passes.number
         try:
-            sums, losses = self._sum_outputs(net, batches)
+            sums, losses = self._sum_outputs(number, batches)
         except DataError:
-            net.context.forwards = first
+            net.context.passes.number = first
             raise
         if self.stop_requested:
-            net.context.forwards = first
+            net.context.passes.number = first
             self.log.line("Test interrupted.", "solver.cpp:388")
             return {}
         net.check()
-        means = {name: total / batches for name, total in sums.items()}
+        means = {name: total / batches for name, total in sums.items()} if batches else {}
         if self.param.test_compute_loss and batches:
             self.log.line(f"Test loss: {float(losses) / batches:g}", "solver.cpp:393")
         true = over_all_images(net)
@@ -333,25 +334,17 @@ class Solver:
         self.best.note(number, self.iteration, values, self.net)
         return values
 
-    def _sum_outputs(self, net: Net, batches: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the sums, over the next `batches` or until a stop is requested, of a net's outputs and of its loss."""
-        sums: dict[str, Tensor] = {}
-        losses = torch.zeros((), dtype=torch.float64, device=self.device)
-        clear_counts(net)
-        if captured := self.captured_tests.get(id(net)):
-            captured.clear()
-            sums, losses = captured.sums, captured.loss
+    def _sum_outputs(self, number: int, batches: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the sums, over the next `batches` or until a stop is requested, of a test net's outputs and loss."""
+        testing = self.testing[number]
+        testing.clear()
+        clear_counts(self.test_nets[number])
         for done in range(batches):
             if self._interrupts_test():
                 break
-            if captured:
-                captured()
-            else:
-                for name, value in net.forward().items():
-                    sums[name] = sums[name] + value if done else value.double()
-                losses += net.loss
+            testing()
             self.on_progress("test", done + 1, batches)
-        return sums, losses
+        return testing.sums, testing.loss
 
     def _interrupts_test(self) -> bool:
         return self.stop_requested
@@ -394,9 +387,9 @@ class Solver:
             current_step=current_step(self.param, self.iteration),
             imae_state=ImaeState(
                 random_seed=self.seed,
-                train_forwards=self.net.context.forwards,
+                train_forwards=self.net.context.passes.number,
                 batch_size=self._batch_size,
-                test_forwards=[net.context.forwards for net in self.test_nets],
+                test_forwards=[net.context.passes.number for net in self.test_nets],
                 recent_losses=[float(loss) for loss in self.losses],
             ),
         )
@@ -468,7 +461,9 @@ class Solver:
         if found := self._watch.first_bad():
             iteration, rate, loss = found
             names = [f'output "{name}"' for name in not_finite(self.outputs)]
-            self._diverged(iteration, rate, f"{' and '.join(names) or 'the loss'} is {loss:g}")
+            where = first_not_finite(self.net, self.param.iter_size)
+            first = f", first seen in {where}" if where else ""
+            self._diverged(iteration, rate, f"{' and '.join(names) or 'the loss'} is {loss:g}{first}")
 
     def _check_outputs(self, whose: str, outputs: dict[str, Tensor]) -> None:
         """The same for the outputs of a test, and name those that stick."""

@@ -35,8 +35,8 @@ class Dropout(Layer):
         x = bottoms[0]
         if not self.training or not self.ratio:
             return [x]
-        counter = self.context.counters(x.numel()).view(x.shape)
-        kept = random_uniform(self.context.seed, self.name, counter) >= self.ratio
+        counter = self.context.passes.counters(x.numel()).view(x.shape)
+        kept = random_uniform(self.context.passes.seed, self.name, counter) >= self.ratio
         saved["mask"] = mask = kept.to(x.dtype).mul_(1 / (1 - self.ratio))
         return [x * mask]
 

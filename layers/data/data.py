@@ -103,7 +103,7 @@ class Data(DataLayer):
         """Return how many records `rand_skip` leaves out at the beginning."""
         n = self.param.data_param.rand_skip
         zero = torch.zeros((), dtype=torch.int64)
-        return int(random_below(n, self.context.seed, f"{self.name} rand_skip", zero)) if n else 0
+        return int(random_below(n, self.context.passes.seed, f"{self.name} rand_skip", zero)) if n else 0
 
     def _decode(self, number: int) -> tuple[str, NDArray[Any], int]:
         """Return the key, image (C x H x W, uint8 or float32) and label of one record, counted over and over."""

@@ -17,7 +17,7 @@ class DataError(InputError):
 
 
 class DataLayer(Layer):
-    """A layer without bottoms whose tops are `batch(context.forwards)`.
+    """A layer without bottoms whose tops are `batch(context.passes.number)`.
 
     A batch is a function of its number and the net's seed alone, so training that resumes at iteration n sees what an
     uninterrupted run would have seen. A subclass writes `setup` and `batch`.
@@ -42,12 +42,12 @@ class DataLayer(Layer):
         raise NotImplementedError
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """Return batch `context.forwards`, and have the next one prepared meanwhile.
+        """Return batch `context.passes.number`, and have the next one prepared meanwhile.
 
         Raises DataError if the batch cannot be read.
         """
-        seed, number = self.context.seed, self.context.forwards
-        following = number + self.context.stride
+        seed, number = self.context.passes.seed, self.context.passes.number
+        following = number + self.context.passes.stride
         ready = self._ahead.pop((seed, number), None) or self._worker.submit(self._prepare, number)
         self._ahead = {(seed, following): self._worker.submit(self._prepare, following)}
         try:

@@ -106,10 +106,10 @@ class ImageSetData(DataLayer):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return the batch of this pass: prepared in the background on a CPU, where that is worth it."""
-        if self.context.number is not None:
-            return self.gather(self.context.number)
+        if self.context.passes.on_device is not None:
+            return self.gather(self.context.passes.on_device)
         if self.context.device.type != "cpu":
-            return self.batch(self.context.forwards)
+            return self.batch(self.context.passes.number)
         return super().forward(bottoms, saved)
 
     def prepare(self, number: int) -> None:
@@ -119,7 +119,7 @@ class ImageSetData(DataLayer):
         first = number * self._batch_size
         for epoch in range(first // self.num_images, (first + self._batch_size - 1) // self.num_images + 1):
             row = epoch % len(self._epochs)
-            seed = self.context.seed
+            seed = self.context.passes.seed
             if self._epochs[row] != (seed, epoch):
                 stream = f"{self.name} shuffle"
                 self._order[row] = permutation(self.num_images, seed, stream, epoch, self.context.device)

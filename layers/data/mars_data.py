@@ -147,7 +147,7 @@ class MarsData(DataLayer):
         epochs, index = position // self.num_images, position % self.num_images
         if not self._shuffled:
             return index
-        key = self.num_images, self.context.seed, f"{self.name} shuffle"
+        key = self.num_images, self.context.passes.seed, f"{self.name} shuffle"
         touched = range(int(epochs[0]), int(epochs[-1]) + 1)
         return torch.cat([_order(*key, epoch)[index[epochs == epoch]] for epoch in touched])
 

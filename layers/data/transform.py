@@ -118,7 +118,7 @@ class Transform:
         return torch.full_like(position, slack // 2)[:, None]
 
     def _draw(self, n: int, what: str, position: Tensor) -> Tensor:
-        return random_below(n, self._layer.context.seed, f"{self._layer.name} {what}", position)[:, None]
+        return random_below(n, self._layer.context.passes.seed, f"{self._layer.name} {what}", position)[:, None]
 
     def to_onnx(self, graph: OnnxGraph, images: str, window: Shape) -> str:
         """Add scale (image - mean) for images that are the centre `window` (C, H, W) already; return its name."""

@@ -27,8 +27,9 @@ class GeneralisedCrossEntropy(SampleLoss):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """As any SampleLoss, truncated from pass `start_iter` on."""
-        number = self.context.forwards if self.context.number is None else self.context.number
-        saved["truncates"] = number >= self.start_iter  # kept for backward: by then the net counts one pass more
+        saved["truncates"] = (
+            self.context.passes.current >= self.start_iter
+        )  # kept for backward: by then the net counts one pass more
         return super().forward(bottoms, saved)
 
     def value(self, saved: Saved) -> Tensor:

@@ -26,7 +26,7 @@ class Labels:
         self._lowest, self._highest = (
             torch.zeros((), dtype=torch.int64, device=layer.context.device) for _ in range(2)
         )
-        layer.context.checks.append(self.check_noted)
+        layer.context.checks.add(self.check_noted)
 
     def reshape(self, bottoms: Shapes, axis: int) -> None:
         """Check that the labels `bottoms[1]` fit predictions `bottoms[0]` with their classes along `axis`."""
@@ -52,7 +52,7 @@ class Labels:
         if self.ignore_label is not None:
             valid = index != self.ignore_label
             index = index * valid
-        if self.layer.context.number is not None or index.device.type != "cpu":
+        if self.layer.context.passes.on_device is not None or index.device.type != "cpu":
             self._lowest.copy_(torch.minimum(self._lowest, index.amin()))
             self._highest.copy_(torch.maximum(self._highest, index.amax()))
             return index.clamp(0, self.classes - 1), valid

@@ -181,8 +181,8 @@ class Pooling(Layer):
             mean = ((windows**2).sum(2, keepdim=True) / total).nan_to_num(0.0)  # 0 for a window of zeros
             saved["choice"] = ((2 * windows - mean) / total).nan_to_num(0.0)
             return mean.view(*x.shape[:2], *self.geometry.pooled)
-        counter = self.context.counters(total.numel()).view(total.shape)
-        threshold = random_uniform(self.context.seed, self.name, counter).to(x.dtype) * total
+        counter = self.context.passes.counters(total.numel()).view(total.shape)
+        threshold = random_uniform(self.context.passes.seed, self.name, counter).to(x.dtype) * total
         chosen = (windows.cumsum(2) <= threshold).sum(2, keepdim=True).clamp_max(windows.shape[2] - 1)
         saved["choice"] = torch.zeros_like(windows).scatter_(2, chosen, 1.0)
         return windows.gather(2, chosen).view(*x.shape[:2], *self.geometry.pooled)

@@ -172,7 +172,7 @@ def test_checking_a_net_leaves_it_as_it_was() -> None:
     x, y = torch.randn(6, 2, 6, 6), torch.arange(6) % 4
     data = net.storage.data.clone()
     check_net(net, {"x": x, "y": y.numpy()})
-    assert net.context.forwards == 0
+    assert net.context.passes.number == 0
     assert torch.equal(net.storage.data, data) and not net.storage.diff.any()
     assert all(blob.data.dtype == torch.float32 for blob in net.learnable)
     first = net.forward(x=x, y=y)

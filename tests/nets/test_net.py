@@ -488,7 +488,7 @@ def test_a_seed_determines_the_weights() -> None:
 def test_a_pass_is_a_function_of_weights_seed_and_number() -> None:
     net = build(ip("fc", "x", "z"), 'layer { name: "drop" type: "Dropout" bottom: "z" top: "z" }')
     first, second = (net.forward(x=X, y=Y)["z"] for _ in range(2))
-    assert not torch.equal(first, second) and net.context.forwards == 2
+    assert not torch.equal(first, second) and net.context.passes.number == 2
     net.reseed(0, 0)
     assert torch.equal(net.forward(x=X, y=Y)["z"], first)
     other = build(ip("fc", "x", "z"), 'layer { name: "drop" type: "Dropout" bottom: "z" top: "z" }', seed=1)

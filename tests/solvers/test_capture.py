@@ -24,7 +24,7 @@ from imae.nets.resnet_cifar import resnet_cifar
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
 from imae.prototxt_like.text import parse_net, parse_solver, read_net, read_solver
-from imae.solvers.capture import PACE, WARM_UP, CudaGraphs, KernelByKernel
+from imae.solvers.capture import PACE, WARM_UP, CudaGraphs, Eager
 from imae.solvers.class_accuracy import counting_layers
 from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
@@ -120,7 +120,7 @@ def assert_same(plain: Solver, captured: Solver) -> None:
     for ours, theirs in zip(captured.update.histories, plain.update.histories, strict=True):
         assert torch.equal(ours, theirs)
     for ours, theirs in zip([captured.net, *captured.test_nets], [plain.net, *plain.test_nets], strict=True):
-        assert ours.context.forwards == theirs.context.forwards
+        assert ours.context.passes.number == theirs.context.passes.number
     assert captured.smoothed_loss() == plain.smoothed_loss()
 
 
@@ -228,7 +228,7 @@ def test_a_rate_that_changes_in_each_iteration(tmp_path: Path) -> None:
     """Any rate, against the same functions run without a recording, which is what --no-capture does on a GPU."""
     make = digits(tmp_path, "cce", 'base_lr: 0.1 lr_policy: "poly" power: 0.9 max_iter: 8 weight_decay: 0.01')
     by_kernel, captured = make(), make()
-    by_kernel.capture_with(KernelByKernel())
+    by_kernel.capture_with(Eager())
     captured.capture_with(Tapes())
     by_kernel.solve()
     captured.solve()
@@ -365,21 +365,21 @@ def test_on_a_gpu_nothing_passes_between_host_and_device(tmp_path: Path, which: 
     """PyTorch knows where operands and results would be even where there is no GPU to compute them."""
     clipped = "clip_gradients: 1 weight_decay: 0.01"
     solver = Solver(resnet20(tmp_path)) if which == "resnet" else everything(settings=clipped, plan=which)
-    solver.capture_with(KernelByKernel())
-    assert solver.captured
+    solver.capture_with(Eager())
+    assert solver.training.recorded
     with FakeTensorMode():
         pretend_on_gpu(solver, {})
         for net in (solver.net, *solver.test_nets):
-            net.context.device = torch.device("cuda")
-            net.keep_blobs = False  # plans anew, for a GPU
-            net.context.number = torch.zeros((), dtype=torch.int64, device="cuda")
+            net.context.device = net.context.passes.device = torch.device("cuda")
+            net.context.passes.on_device = torch.zeros((), dtype=torch.int64, device="cuda")
         with Watch() as watch:
-            solver.captured._iterate()
-            for test in solver.captured_tests.values():
+            solver.training._iterate()
+            for test in solver.testing:
                 test._add()
             captured = watch.operations
-            solver.net.context.number = None
-            solver.forward_backward()
+            solver.net.context.passes.on_device = None
+            solver.net.forward()
+            solver.net.backward()
     assert captured > 400 and watch.operations - captured > 400
 
 
@@ -395,7 +395,7 @@ def test_a_number_that_the_host_counts_up_shows_as_a_difference(tmp_path: Path) 
             return bottoms
 
         def forward(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
-            return [bottoms[0] + self.context.forwards]
+            return [bottoms[0] + self.context.passes.number]
 
         def backward(
             self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]
@@ -532,4 +532,4 @@ def test_what_else_goes_wrong_while_capturing_is_told_as_what_it_is(
 
 
 def test_only_a_gpu_captures(tmp_path: Path) -> None:
-    assert everything().captured is None
+    assert not everything().training.recorded

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from imae.prototxt_like.binary import blob_to_array, read_caffemodel, read_solve
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TRAIN, SolverParameter
 from imae.prototxt_like.text import parse_solver
-from imae.solvers import parallel
 from imae.solvers.log import read_metrics
-from imae.solvers.parallel import ParallelSolver, Processes, ProcessLost, buckets
+from imae.solvers.parallel import ParallelSolver, Processes, ProcessLost
 from imae.solvers.solver import Solver, TrainingEnded
 
 BATCH = 8
@@ -125,7 +123,6 @@ def finish(processes: list[Any], seconds: float = 120) -> list[int]:
 
 
 def train_cases(rank: int, folder: Path) -> None:
-    parallel.BUCKET = 4096
     processes = Processes(torch.device("cpu"))
     for name, settings in CASES.items():
         os.chdir(folder / name)
@@ -156,7 +153,7 @@ def train_cases(rank: int, folder: Path) -> None:
 
     solver.on_progress = interrupt
     solver.solve()
-    Path(f"{rank}.txt").write_text(f"{solver.iteration} {[net.context.forwards for net in solver.test_nets]}")
+    Path(f"{rank}.txt").write_text(f"{solver.iteration} {[net.context.passes.number for net in solver.test_nets]}")
     processes.leave()
 
 
@@ -251,30 +248,10 @@ def test_a_stop_asked_of_one_process_breaks_off_the_test_of_all(trained: tuple[i
 # Pieces
 
 
-@pytest.mark.parametrize("elements", [1, 1000, 10**6])
-@pytest.mark.parametrize("plan", ["plain", "fused"])
-def test_each_gradient_is_in_one_bucket_sent_off_when_it_is_complete(plan: str, elements: int) -> None:
-    enter(Path("here"), norm=NORM)
-    net = Net("net.prototxt", TRAIN, seed=3, plan=plan)
-    net.keep_blobs = False
-    sent = buckets(net, elements)
-    early: list[tuple[torch.Tensor, torch.Tensor]] = []
-    net.after_backward = lambda step: early.extend((part, part.clone()) for part in sent.get(id(step), []))
-    net.forward()
-    net.backward()
-    assert len(early) > (1 if elements == 10**6 else 2)
-    for part, value in early:
-        assert torch.equal(part, value)
-    places = sorted((part.storage_offset(), part.numel()) for part, _ in early)
-    learned = [group.span for group in net.storage.groups if group.lr_mult]
-    assert all(first + count <= second for (first, count), (second, _) in pairwise(places))
-    assert sum(count for _, count in places) == sum(span.stop - span.start for span in learned)
-
-
 def test_the_batch_prepared_ahead_is_the_one_this_process_reads_next() -> None:
     enter(Path("here"))
     net = Net("net.prototxt", TRAIN, seed=3)
-    net.context.forwards, net.context.stride = 1, 3
+    net.context.passes.number, net.context.passes.stride = 1, 3
     read: list[int] = []
     layer = next(step.layer for step in net.steps if isinstance(step.layer, DataLayer))
     batch = layer.batch
@@ -282,7 +259,7 @@ def test_the_batch_prepared_ahead_is_the_one_this_process_reads_next() -> None:
     for _ in range(3):
         net.forward()
     layer.forward([], {})
-    assert net.context.forwards == 10 and read[:4] == [1, 4, 7, 10] and len(read) <= 5
+    assert net.context.passes.number == 10 and read[:4] == [1, 4, 7, 10] and len(read) <= 5
 
 
 def test_an_environment_that_is_not_torchruns_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +271,7 @@ def test_an_environment_that_is_not_torchruns_is_one_clear_line(monkeypatch: pyt
 
 
 class Deserted(Processes):
-    """Process 0 of 2, of which the other ends when `left` agreements are made."""
+    """Process 0 of 2, of which the other ends when `left` sums are made."""
 
     def __init__(self, left: int) -> None:
         self.rank, self.count, self._left = 0, 2, left
@@ -309,7 +286,7 @@ class Deserted(Processes):
         return tensor.mul_(2)
 
     def finish(self, *works: Any) -> None:
-        self._left -= any(work.dtype == torch.int32 for work in works)
+        self._left -= 1
         if self._left < 0:
             raise ProcessLost("it ended")
 
@@ -337,7 +314,7 @@ def test_a_loss_in_mid_iteration_leaves_the_state_before_it(tmp_path: Path, monk
     assert caught.value.state == Path("run_iter_3.solverstate")
     assert torch.equal(solver.net.storage.data, whole.net.storage.data)
     state = read_solverstate("run_iter_3.solverstate")
-    assert (state.iter, state.imae_state.train_forwards) == (3, whole.net.context.forwards) == (3, 6)
+    assert (state.iter, state.imae_state.train_forwards) == (3, whole.net.context.passes.number) == (3, 6)
     monkeypatch.undo()
     solver._applied = [Hanging()]
     assert not solver._update_is_whole(patience=0.0)
@@ -369,7 +346,7 @@ def test_data_that_cannot_be_read_ends_a_process_with_the_state_before(
         assert caught.value.state == (Path("run_iter_3.solverstate") if claims else None)
         assert torch.equal(solver.net.storage.data, whole.net.storage.data)
     state = read_solverstate("run_iter_3.solverstate")
-    assert (state.iter, state.imae_state.train_forwards) == (3, whole.net.context.forwards) == (3, 12)
+    assert (state.iter, state.imae_state.train_forwards) == (3, whole.net.context.passes.number) == (3, 12)
 
 
 def test_each_process_of_a_machine_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,7 +403,7 @@ def test_a_killed_process_ends_the_training_with_a_snapshot_of_a_whole_iteration
     solver.solve()
     left = Solver(solver_param())
     left.restore(tmp_path / "run" / newest)
-    assert left.net.context.forwards == iteration
+    assert left.net.context.passes.number == iteration
     torch.testing.assert_close(left.net.storage.data, solver.net.storage.data, rtol=0.02, atol=1e-3)
     torch.testing.assert_close(left.update.histories[0], solver.update.histories[0], rtol=0.02, atol=1e-3)
 
@@ -477,5 +454,5 @@ def test_torchrun_starts_again_what_was_killed(tmp_path: Path) -> None:
     solver.solve()
     again = Solver(solver_param())
     again.restore(tmp_path / "run" / "run_iter_400.solverstate")
-    assert again.net.context.forwards == 400
+    assert again.net.context.passes.number == 400
     torch.testing.assert_close(again.net.storage.data, solver.net.storage.data, rtol=0.05, atol=1e-2)

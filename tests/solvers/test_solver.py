@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from imae.nets.net import Net
 from imae.prototxt_like.binary import read_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.schema import NetParameter, SolverParameter
-from imae.prototxt_like.text import parse_solver
-from imae.solvers.divergence import Diverged, LossWatch
+from imae.prototxt_like.schema import TRAIN, NetParameter, SolverParameter
+from imae.prototxt_like.text import parse_net, parse_solver
+from imae.solvers.divergence import Diverged, LossWatch, first_not_finite
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log, read_metrics
 from imae.solvers.solver import Solver
@@ -129,7 +130,7 @@ def test_a_folder_that_cannot_be_written_fails_before_training(tmp_path: Path) -
 def one_update(tmp_path: Path, settings: str) -> tuple[Solver, torch.Tensor, torch.Tensor]:
     """A solver after one forward_backward, with the weights and the gradient before the update."""
     solver = create_solver(tmp_path, settings)
-    solver.forward_backward()
+    solver.forward_backward(0.0)
     return solver, solver.net.storage.data.clone(), solver.net.storage.diff.clone()
 
 
@@ -177,10 +178,10 @@ def test_iter_size_averages_passes(tmp_path: Path) -> None:
     total = torch.zeros_like(single.net.storage.diff)
     losses = []
     for _ in range(3):
-        losses.append(float(single.forward_backward()))
+        losses.append(float(single.forward_backward(0.0)))
         total += single.net.storage.diff
     solver, weights, _ = one_update(tmp_path, "iter_size: 3")
-    assert float(create_solver(tmp_path, "iter_size: 3").forward_backward()) == pytest.approx(np.mean(losses))
+    assert float(create_solver(tmp_path, "iter_size: 3").forward_backward(0.0)) == pytest.approx(np.mean(losses))
     solver.update.apply(0.3)
     first = solver.net.storage.groups[0]
     torch.testing.assert_close(first.data, weights[first.span] - 0.3 * first.lr_mult * total[first.span] / 3)
@@ -190,7 +191,7 @@ def test_momentum_keeps_the_rate_inside(tmp_path: Path) -> None:
     """After a change of rate the old step is not rescaled: h <- momentum h + rate dw."""
     solver, weights, g1 = one_update(tmp_path, "")
     solver.update.apply(0.1)
-    solver.forward_backward()
+    solver.forward_backward(0.0)
     g2 = solver.net.storage.diff.clone()
     solver.update.apply(0.01)
     span, lr = solver.net.storage.groups[0].span, solver.net.storage.groups[0].lr_mult
@@ -342,7 +343,7 @@ def test_several_test_nets_and_states(tmp_path: Path) -> None:
     solver = create_solver(tmp_path, settings)
     first, second = solver.test_all()
     assert set(first) == {"accuracy", "loss"} and first != second
-    assert [net.context.forwards for net in solver.test_nets] == [1, 2]
+    assert [net.context.passes.number for net in solver.test_nets] == [1, 2]
 
 
 def test_solver_needs_the_prefix_for_snapshots() -> None:
@@ -506,12 +507,36 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, display: i
         solver.solve()
     message = str(caught.value)
     assert re.match(
-        r'iteration 6: output "loss" is (nan|inf), at learning rate 1e\+34: the training diverged; ', message
+        r'iteration 6: output "loss" is (nan|inf), first seen in blob "ip" of layer "ip", at learning rate 1e\+34: the '
+        "training diverged; ",
+        message,
     )
     assert message.endswith(f"the last sound snapshot is {tmp_path}/run_iter_4.solverstate")
     assert message in (tmp_path / "run.log").read_text()
     assert {path.stem for path in tmp_path.glob("*.solverstate")} == {"run_iter_2", "run_iter_4", "run_iter_6"}
     create_solver(tmp_path, "max_iter: 6").solve(tmp_path / "run_iter_4.solverstate")
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [("top", 'blob "a" of layer "a"'), ("gradient", 'the gradient by blob "a" of layer "b"'), ("", "")],
+)
+def test_what_first_holds_what_is_not_finite_is_found_forward_or_backward(place: str, found: str) -> None:
+    """In the last pass, run once more, which changes nothing but gradients."""
+    net = Net(parse_net("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }
+        layer { name: "a" type: "InnerProduct" bottom: "x" top: "a"
+          inner_product_param { num_output: 1 bias_term: false weight_filler { value: 1e30 } } }
+        layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" loss_weight: 1
+          inner_product_param { num_output: 1 bias_term: false weight_filler { value: 1e-20 } } }
+    """), TRAIN)  # fmt: skip
+    net.blobs["x"].fill_({"top": 1e10, "gradient": 1e-30, "": 1.0}[place])
+    if place == "gradient":
+        net.params["b"][0].data.fill_(1e38)
+        net.steps[-1].loss_weights[0] = 1e10
+    net.forward()
+    assert first_not_finite(net) == found
+    assert net.context.passes.number == 1 and net.observer is None
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import text_format
 
 from imae.layers.layer import TRAIN, Context, Layer, Shapes
+from imae.layers.pass_counter import PassCounter
 from imae.layers.registry import create_layer
 from imae.prototxt_like.schema import LayerParameter
 
@@ -19,9 +20,9 @@ Make = Callable[..., tuple[Any, Shapes]]
 def make(tmp_path: Path) -> Make:
     """Return a function that sets up the layer of a prototxt, with `tmp_path` as the folder of its relative paths."""
 
-    def make(prototxt: str, phase: int = TRAIN, **context: Any) -> tuple[Layer, Shapes]:
+    def make(prototxt: str, phase: int = TRAIN, seed: int = 0, **context: Any) -> tuple[Layer, Shapes]:
         param = text_format.Parse(f'name: "data" {prototxt}', LayerParameter())
-        layer = create_layer(param, Context(phase=phase, folders=(tmp_path,), **context))
+        layer = create_layer(param, Context(phase=phase, folders=(tmp_path,), passes=PassCounter(seed), **context))
         layer.setup([])
         return layer, layer.reshape([])
 

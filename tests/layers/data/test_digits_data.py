@@ -72,7 +72,7 @@ def test_on_a_gpu_batches_are_complete_and_made_on_a_stream_of_their_own(
     layer, _ = make('type: "DigitsData" top: "data" digits_data_param { batch_size: 5 }')
     layer.batch, layer.context.device = batch, torch.device("cuda", 0)
     for number in range(2):
-        layer.context.forwards = number
+        layer.context.passes.number = number
         DataLayer.forward(layer, [], {})
     layer._worker.shutdown()
     made = [call for number in range(3) for call in ("on stream 0", f"batch {number}", "off", "complete")]

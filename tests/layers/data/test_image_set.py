@@ -71,7 +71,7 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone(make: Make, mini_cifar
             assert torch.equal(a, b)
     other, _ = make(prototxt, seed=4)
     assert not torch.equal(other.batch(0)[1], once[0][1])
-    fresh.context.seed = 4  # as a solver that is restored sets it
+    fresh.context.passes.seed = 4  # as a solver that is restored sets it
     assert torch.equal(fresh.batch(3)[0], other.batch(3)[0])
 
 

@@ -74,7 +74,7 @@ def test_a_batch_may_exceed_the_database_and_labels_may_be_left_out(make: Make, 
 def test_forward_gives_the_batch_of_the_iteration(make: Make, database: Path) -> None:
     layer, _ = make(data("batch_size: 4"))
     for forwards in (0, 1, 2, 7):
-        layer.context.forwards = forwards
+        layer.context.passes.number = forwards
         assert layer.forward([], {})[1].tolist() == [(4 * forwards + i) % 10 for i in range(4)]
 
 
@@ -252,12 +252,12 @@ def test_a_bad_record_stops_the_forward_pass_that_needs_it(
     write(tmp_path / "db", datum(IMAGES[0]), value, datum(IMAGES[1]))
     layer, _ = make(data("batch_size: 1"))
     layer.forward([], {})
-    layer.context.forwards = 1
+    layer.context.passes.number = 1
     with pytest.raises(InputError, match=message) as error:
         layer.forward([], {})
     assert_one_line_naming_the_layer(error.value)
     assert f'(Data): {tmp_path / "db"}: record "00001"' in str(error.value)
-    layer.context.forwards = 2
+    layer.context.passes.number = 2
     np.testing.assert_array_equal(layer.forward([], {})[0][0], IMAGES[1])
 
 
