@@ -1,6 +1,6 @@
 """A net's blobs by name: what its passes left there, as buffers that stay where they are and can be written."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,17 +19,18 @@ class NamedBlobs(Mapping[str, Tensor]):
 
     def __init__(
         self,
-        names: Callable[[], Mapping[str, str]],
+        names: Collection[str],
+        why_not: Callable[[str], str],
         shape_of: Callable[[str], Shape],
         dtype: torch.dtype,
         *,
         gradients: bool = False,
     ) -> None:
-        """`names` gives all names, each with the reason why it cannot be had, empty where it can.
+        """Of all `names`, and others, `why_not` says why there is no such blob, and nothing where there is.
 
         Of `gradients` only those count as present, and are iterated over, that a pass has left or somebody asked for.
         """
-        self._names, self._shape_of, self._gradients = names, shape_of, gradients
+        self._names, self._why_not, self._shape_of, self._gradients = names, why_not, shape_of, gradients
         self._dtype = torch.float64 if dtype == torch.float64 else torch.float32
         self._buffers: dict[str, Tensor] = {}
         self._latest: dict[str, Tensor] = {}
@@ -37,8 +38,7 @@ class NamedBlobs(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the buffer of blob `name`; raises InputError for one that does not exist or is not kept."""
-        reason = self._names().get(name, f'the net has no blob "{name}"')
-        if reason:
+        if reason := self._why_not(name):
             raise InputError(reason)
         buffer, shape = self._buffers.get(name), self._shape_of(name)
         if name in self._latest:
@@ -51,12 +51,12 @@ class NamedBlobs(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a blob."""
-        return name in set(self)
+        there = isinstance(name, str) and not self._why_not(name)
+        return there and (not self._gradients or name in self._latest or name in self._buffers)
 
     def __iter__(self) -> Iterator[str]:
         """The names, in the order of the net."""
-        there = (name for name, reason in self._names().items() if not reason)
-        return (name for name in there if not self._gradients or name in self._latest or name in self._buffers)
+        return (name for name in self._names if name in self)
 
     def __len__(self) -> int:
         """How many there are."""

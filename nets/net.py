@@ -128,8 +128,9 @@ class Net:
         self.keep_blobs = True
         """Whether a pass leaves all values in `blobs` and `diffs`; without, each is freed after its last reader."""
         self.loss = torch.zeros(())
-        self.blobs = NamedBlobs(self._why_not_kept, self.shape, dtype)
-        self.diffs = NamedBlobs(self._why_not_kept, self.shape, dtype, gradients=True)
+        self._made = values_made(self.plan)
+        self.blobs = NamedBlobs(self.newest, self._why_not, self.shape, dtype)
+        self.diffs = NamedBlobs(self.newest, self._why_not, self.shape, dtype, gradients=True)
         self._values = self._no_values()
 
     # Shapes
@@ -137,7 +138,7 @@ class Net:
     def shape(self, name: str) -> Shape:
         """Return the shape of the blob `name`; raises InputError if there is none."""
         if name not in self.newest:
-            raise InputError(f'net "{self.name}": has no blob "{name}"{did_you_mean(name, self.newest)}')
+            raise InputError(self._why_not(name))
         self._settle_shapes()
         return self.shapes[self.newest[name]]
 
@@ -341,17 +342,15 @@ class Net:
                 values[top] = value
         return _present(values[number])
 
-    def _why_not_kept(self) -> Mapping[str, str]:
-        """For each blob why `blobs` and `diffs` do not have it; empty where they do."""
+    def _why_not(self, name: str) -> str:
+        """Why `blobs` and `diffs` do not have `name`; empty where they do."""
+        if name not in self.newest:
+            return f'net "{self.name}": has no blob "{name}"{did_you_mean(name, self.newest)}'
         if not self.keep_blobs:
-            return dict.fromkeys(self.newest, f'net "{self.name}": without keep_blobs a pass leaves its outputs alone')
-        here = values_made(self.plan)
-        return {
-            name: ""
-            if number in here
-            else f'net "{self.name}": blob "{name}" lies inside fused layers; the plan "plain" has it'
-            for name, number in self.newest.items()
-        }
+            return f'net "{self.name}": without keep_blobs a pass leaves its outputs alone'
+        if self.newest[name] not in self._made:
+            return f'net "{self.name}": blob "{name}" lies inside fused layers; the plan "plain" has it'
+        return ""
 
     def check(self) -> None:
         """Raise InputError for what passes have noted on a GPU instead of raising, such as a label that is no class."""

@@ -1,5 +1,6 @@
 """The fused plan computes what the plain one does: outputs, gradients, running statistics."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,22 @@ def test_what_a_normalisation_made_is_recomputed_for_backward() -> None:
     net.backward()
     assert all(value is None for value in net._values)
     assert all(not step.saved for step in net.plan if step.backward)
+
+
+def test_a_chain_eight_times_as_long_is_planned_in_time_that_is_proportional() -> None:
+    """Quadratic planning would take 64 times as long."""
+
+    def seconds(layers: int) -> float:
+        kinds = ("Scale", "ReLU")
+        param = parse_net(
+            'layer { name: "x" type: "Input" top: "0" input_param { shape { dim: 2 dim: 4 } } }'
+            + "".join(
+                f'layer {{ name: "{i}" type: "{kinds[i % 2]}" bottom: "{i}" top: "{i + 1}" }}' for i in range(layers)
+            )
+        )
+        since = time.process_time()
+        Net(param, TRAIN, plan="fused")
+        return time.process_time() - since
+
+    seconds(100)
+    assert min(seconds(8000) for _ in range(2)) < 20 * min(seconds(1000) for _ in range(3))
