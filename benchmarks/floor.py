@@ -29,7 +29,8 @@ from benchmarks.measuring import Benchmark, Row, Side, Turns, positive, ratio, t
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.input import Input
 from imae.layers.normalization.batch_norm import BatchNorm
-from imae.nets.net import Net, Step
+from imae.nets.net import Net
+from imae.nets.step import Step
 from imae.solvers.solver import Solver
 
 GEMM = 1536
