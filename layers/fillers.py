@@ -46,6 +46,8 @@ def fill(data: Tensor, filler: FillerParameter, generator: torch.Generator) -> N
 
 
 def _fan(data: Tensor, filler: FillerParameter) -> float:
+    if not data.numel():
+        return 1.0  # nothing will be drawn
     fan_in = data.numel() / data.shape[0]
     fan_out = data.numel() / data.shape[1] if data.dim() > 1 else data.numel()
     return {"FAN_IN": fan_in, "FAN_OUT": fan_out, "AVERAGE": (fan_in + fan_out) / 2}[

@@ -1,5 +1,7 @@
 """The layer contract: what a layer is, and what it knows of the net around it."""
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.autograd_refusal import refusing_autograd
-from imae.layers.blob import Blob, Shape
+from imae.layers.blob import LARGEST_COUNT, Blob, Shape
 from imae.layers.deferred_checks import DeferredChecks
 from imae.layers.fillers import fill
 from imae.layers.pass_counter import PassCounter
@@ -88,6 +90,8 @@ class Layer:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "reshape" in vars(cls):
+            cls.reshape = _within_bounds(cls.reshape)  # type: ignore[method-assign]
         if "forward" in vars(cls):
             cls.forward = refusing_autograd(cls.forward)  # type: ignore[method-assign, assignment]
         if "backward" in vars(cls):
@@ -118,7 +122,7 @@ class Layer:
         """Set `geometry` for bottoms of these shapes, and return the tops' shapes; None: only `forward` tells them.
 
         Called after `setup`, and whenever a bottom's shape has changed; makes no buffers. Raises InputError, naming the
-        layer, for bottoms that do not fit it.
+        layer, for bottoms that do not fit it; that no top is too large is seen to for all layers alike.
         """
         raise NotImplementedError
 
@@ -186,7 +190,13 @@ class Layer:
 
     def add_blob(self, shape: Sequence[int], filler: FillerParameter) -> Blob:
         """Append a blob of `shape` with its initial values drawn by `filler`, its multipliers from the next `param`."""
-        data = torch.empty(tuple(shape), dtype=torch.float64 if self.context.dtype == torch.float64 else torch.float32)
+        self.check_size("blob", tuple(shape))
+        dtype = torch.float64 if self.context.dtype == torch.float64 else torch.float32
+        try:
+            data = torch.empty(tuple(shape), dtype=dtype)
+        except RuntimeError:  # PyTorch's allocator, at length
+            size = math.prod(shape) * dtype.itemsize / 2**30
+            raise self.error(f"out of memory for its blob of {describe(shape)}, {size:.1f} GiB") from None
         try:
             fill(data, filler, self.context.generator)
         except InputError as error:
@@ -198,6 +208,11 @@ class Layer:
         self.blobs.append(blob)
         return blob
 
+    def check_size(self, what: str, shape: Shape) -> None:
+        """Raise InputError if its `what`, of this shape, has more numbers than a blob may have."""
+        if math.prod(shape) > LARGEST_COUNT:
+            raise self.error(f"its {what} would be {describe(shape)}, more than the {LARGEST_COUNT} numbers of a blob")
+
     def axis(self, axis: int, shape: Shape) -> int:
         """Return `axis`, counted from the end where negative, as an index into `shape`."""
         if not -len(shape) <= axis < len(shape):
@@ -207,6 +222,19 @@ class Layer:
     def error(self, message: str) -> InputError:
         """Return the InputError that names this layer."""
         return InputError(f'layer "{self.name}" ({self.param.type}): {message}')
+
+
+def _within_bounds(reshape: Callable[..., Shapes | None]) -> Callable[..., Shapes | None]:
+    """Return a `reshape` that raises InputError for a top of more numbers than a blob may have."""
+
+    @functools.wraps(reshape)
+    def checked(self: Layer, bottoms: Shapes) -> Shapes | None:
+        tops = reshape(self, bottoms)
+        for shape in tops or ():
+            self.check_size("top", shape)
+        return tops
+
+    return checked
 
 
 def describe(shape: Sequence[int]) -> str:

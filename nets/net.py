@@ -152,6 +152,9 @@ class Net:
             self.shapes[self._input(name)] = tuple(int(size) for size in shape)
         self._shapes_changed = True
         try:
+            for step in self.steps:
+                if isinstance(step.layer, Input):
+                    step.layer.reshape([self.shapes[top] for top in step.tops])
             self._settle_shapes()
         except InputError:
             self.shapes, self._shapes_changed = before, True

@@ -111,7 +111,7 @@ class Scale(Layer):
 
     def _spread(self, value: Tensor, x: Tensor) -> Tensor:
         """`value` in the shape that broadcasts against `x`; a scale given as a bottom may span the batch."""
-        return value.to(x.dtype).reshape(*value.shape, *self.geometry.spread[value.dim() :])
+        return value.to(x.dtype).reshape((*value.shape, *self.geometry.spread[value.dim() :]))
 
     def _sum(self, product: Tensor, like: Tensor) -> Tensor:
         """The sum of `product` over the axes that the scale repeats over, in the scale's shape."""

@@ -23,6 +23,8 @@ class InnerProduct(Layer):
         if not param.num_output:
             raise self.error("num_output is missing or 0")
         size = math.prod(shape[self.axis(param.axis, shape) :])
+        if not size:
+            raise self.error(f"needs at least 1 input, found a bottom of {describe(shape)}")
         weight = (size, param.num_output) if self.transpose else (param.num_output, size)
         self.add_blob(weight, param.weight_filler)
         if param.bias_term:

@@ -86,6 +86,7 @@ class ImageSetData(DataLayer):
             pad=getattr(self._own, "pad", 0),
             default_mean=mean,
         )
+        self.reshape(bottoms)  # refuses a batch that is too large, before there are buffers for it
         rows = (self._batch_size - 1) // count + 2 if training and self._own.shuffle else 0
         self._order = torch.empty((rows, count), dtype=torch.int64, device=self.context.device)
         self._epochs: list[tuple[int, int] | None] = [None] * rows

@@ -1,13 +1,8 @@
 """Input: blobs that the caller feeds."""
 
-import math
-
 from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, describe
 from imae.layers.registry import register
 from imae.prototxt_like.errors import counted
-
-LARGEST_COUNT = 2**31 - 1
-"""How many numbers a blob of Caffe's may have."""
 
 
 @register
@@ -20,8 +15,11 @@ class Input(Layer):
     capturable = True
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Return the shapes in `input_param`: one for all tops, or one each; those of `bottoms` once values are fed."""
+        """Return the shapes in `input_param`: one for all tops, or one each; or `bottoms`, where others are fed."""
         if bottoms:
+            for shape in bottoms:
+                if any(size < 0 for size in shape):
+                    raise self.error(f"cannot take the shape {describe(shape)}, with a size below 0")
             return bottoms
         shapes = [tuple(shape.dim) for shape in self.param.input_param.shape]
         for shape in shapes:
@@ -30,8 +28,6 @@ class Input(Layer):
                     f"input_param gives the shape {describe(shape)}; expected sizes of 1 or more: a batch size too is "
                     "given as a number, and what is fed may be of another"
                 )
-            if math.prod(shape) > LARGEST_COUNT:
-                raise self.error(f"input_param gives the shape {describe(shape)}, of more than {LARGEST_COUNT} numbers")
         if len(shapes) not in (1, len(self.param.top)):
             raise self.error(
                 f"input_param gives {counted(len(shapes), 'shape')} for {counted(len(self.param.top), 'top')}"

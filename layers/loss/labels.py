@@ -52,6 +52,8 @@ class Labels:
         if self.ignore_label is not None:
             valid = index != self.ignore_label
             index = index * valid
+        if not index.numel():
+            return index, valid
         if self.layer.context.passes.on_device is not None or index.device.type != "cpu":
             self._lowest.copy_(torch.minimum(self._lowest, index.amin()))
             self._highest.copy_(torch.maximum(self._highest, index.amax()))

@@ -38,6 +38,8 @@ class BatchNorm(Layer):
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's; there are as many channels as there were."""
         shape, (channels,) = bottoms[0], self.blobs[0].shape
+        if not shape or (0 in shape and not self.use_global):
+            raise self.error(f"has no statistics of a bottom of {describe(shape)}")
         if (shape[1] if len(shape) > 1 else 1) != channels:
             raise self.error(f"has the statistics of {channels} channels, found a bottom of {describe(shape)}")
         return bottoms

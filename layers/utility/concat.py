@@ -29,7 +29,8 @@ class Concat(Layer):
         param = self.param.concat_param
         axis = self.axis(param.concat_dim if param.HasField("concat_dim") else param.axis, bottoms[0])
         first, last = bottoms[0][:axis], bottoms[0][axis + 1 :]
-        if any(bottom != (*first, *bottom[axis : axis + 1], *last) for bottom in bottoms):
+        axes = len(bottoms[0])
+        if any(len(bottom) != axes or (bottom[:axis], bottom[axis + 1 :]) != (first, last) for bottom in bottoms):
             raise self.error(f"its bottoms differ in more than axis {axis}: {', '.join(map(describe, bottoms))}")
         sizes = [bottom[axis] for bottom in bottoms]
         self.geometry = axis, sizes

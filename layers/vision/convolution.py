@@ -58,6 +58,8 @@ class Convolution(Layer):
                 f"its weight is for {inputs * self.group} channels and {len(self.kernel)} spatial axes, found a bottom "
                 f"of {describe(shape)}"
             )
+        if 0 in shape[1:]:
+            raise self.error(f"needs channels, and sizes of at least 1, found a bottom of {describe(shape)}")
         spatial = [
             (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
             for size, kernel, stride, pad, dilation in zip(

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imae.layers.blob import LARGEST_COUNT
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
 from imae.layers.random_streams import random_uniform
@@ -22,7 +23,7 @@ class PoolingGeometry:
     size: Shape
     """Of the bottom."""
     kernel: Shape
-    """Of a window."""
+    """Of a window, clipped to the padded bottom."""
     pooled: Shape
     """Of the top: how many windows there are."""
     beyond: Shape
@@ -64,6 +65,8 @@ class Pooling(Layer):
             self.kernel, self.stride, self.pad = (self._pair(what) for what in ("kernel", "stride", "pad"))
             if min(self.kernel + self.stride) < 1:
                 raise self.error("kernel and stride must be at least 1")
+            if max(self.kernel + self.stride) > LARGEST_COUNT:
+                raise self.error(f"kernel and stride must be at most {LARGEST_COUNT}")
             if any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
                 raise self.error(f"pad {describe(self.pad)} must be smaller than the kernel {describe(self.kernel)}")
         if self.method == "STOCHASTIC" and max(self.pad):
@@ -75,16 +78,21 @@ class Pooling(Layer):
         shape = bottoms[0]
         if len(shape) != 4:
             raise self.error(f"needs a bottom of 4 axes, found {describe(shape)}")
+        if 0 in shape[1:]:
+            raise self.error(f"needs channels, and sizes of at least 1, found a bottom of {describe(shape)}")
         size = shape[2:]
-        kernel = size if self.everywhere else self.kernel
-        pooled = tuple(self._size(*along) for along in zip(size, kernel, self.stride, self.pad, strict=True))
+        window = size if self.everywhere else self.kernel
+        pooled = tuple(self._size(*along) for along in zip(size, window, self.stride, self.pad, strict=True))
         if min(pooled) < 1:
-            raise self.error(f"a {describe(kernel)} window does not fit into the bottom of {describe(shape)}")
+            raise self.error(f"a {describe(window)} window does not fit into the bottom of {describe(shape)}")
+        kernel = tuple(min(k, whole + 2 * p) for k, whole, p in zip(window, size, self.pad, strict=True))
         beyond = tuple(
             max((windows - 1) * stride + along - whole - pad, 0)
             for windows, stride, along, whole, pad in zip(pooled, self.stride, kernel, size, self.pad, strict=True)
         )
         self.geometry = PoolingGeometry(size, kernel, pooled, beyond)
+        padded = (whole + pad + far for whole, pad, far in zip(size, self.pad, beyond, strict=True))
+        self.check_size("padded bottom", (*shape[:2], *padded))
         return [(*shape[:2], *pooled)] * len(self.param.top)
 
     def keeps(self) -> Kept:
@@ -111,7 +119,7 @@ class Pooling(Layer):
             return [(dy / math.prod(geometry.size)).expand(*dy.shape[:2], *geometry.size)]
         x = bottoms[0]
         if self.method == "STOCHASTIC":
-            windows = saved["choice"] * dy.reshape(*dy.shape[:2], 1, -1)
+            windows = saved["choice"] * dy.reshape(*dy.shape[:2], 1, math.prod(geometry.pooled))
             return [self._fold(windows, x)]
         padded, kernel, stride, pad, ceil_mode = self._padded(x)
         if self.method == "AVE":
@@ -132,14 +140,14 @@ class Pooling(Layer):
             return
         # Explicit pads with ceil_mode 0, as runtimes differ in what windows past the border are divided by.
         beyond = self.geometry.beyond
-        windows = {"kernel_shape": self.kernel, "strides": self.stride, "pads": [*self.pad, *beyond]}
+        windows = {"kernel_shape": self.geometry.kernel, "strides": self.stride, "pads": [*self.pad, *beyond]}
         if self.method == "MAX":
             graph.node("MaxPool", bottoms, tops, **windows)
         elif all(far <= pad for far, pad in zip(beyond, self.pad, strict=True)):
             graph.node("AveragePool", bottoms, tops, count_include_pad=1, **windows)
         else:
             mean = graph.add("AveragePool", bottoms, count_include_pad=1, **windows)
-            clipped = math.prod(self.kernel) / self._window_sizes(torch.device("cpu"))
+            clipped = math.prod(self.geometry.kernel) / self._window_sizes(torch.device("cpu"))
             graph.node("Mul", [mean, graph.constant(f"{self.name}_clipped", clipped)], tops)
 
     def _mean(self, x: Tensor) -> Tensor:
@@ -191,7 +199,7 @@ class Pooling(Layer):
         """The windows, N x C x kernel elements x windows; zeros past the border."""
         kernel, (below, right) = self.geometry.kernel, self.geometry.beyond
         columns = F.unfold(F.pad(x, (0, right, 0, below)), kernel, stride=self.stride)
-        return columns.view(*x.shape[:2], math.prod(kernel), -1)
+        return columns.view(*x.shape[:2], math.prod(kernel), math.prod(self.geometry.pooled))
 
     def _fold(self, windows: Tensor, x: Tensor) -> Tensor:
         size = tuple(along + beyond for along, beyond in zip(x.shape[2:], self.geometry.beyond, strict=True))

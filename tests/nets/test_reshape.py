@@ -100,3 +100,37 @@ def test_labels_that_no_longer_fit_their_predictions_are_named(plan: str) -> Non
     net = Net(parse_net(CLASSIFIER), TRAIN, plan=plan)
     with pytest.raises(InputError, match=r'layer "loss" .* need labels of 2, found 4'):
         net.forward(data=torch.zeros(2, 3, 12, 12), label=torch.zeros(4))
+
+
+@PLANS
+@pytest.mark.parametrize("phase", [TRAIN, TEST])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((-1, 3, 12, 12), 'layer "data" .*the shape -1x3x12x12, with a size below 0'),
+        ((2, 3, -12, 12), 'layer "data" .*with a size below 0'),
+        ((2**31 - 1, 3, 12, 12), 'layer "data" .*2147483647x3x12x12, more than the 2147483647 numbers of a blob'),
+        ((120_000, 3, 70, 70), 'layer "conv1" .*120000x4x70x70, more than the 2147483647 numbers of a blob'),
+        ((2, 3, 0, 12), 'layer "conv1" .*sizes of at least 1, found a bottom of 2x3x0x12'),
+        ((2, 3), 'layer "conv1"'),
+        ((), 'layer "conv1"'),
+    ],
+)
+def test_a_shape_that_no_net_can_have_is_refused_and_the_net_stays(
+    shape: tuple[int, ...], message: str, phase: int, plan: str
+) -> None:
+    net = Net(parse_net(CONVOLUTIONAL), phase, plan=plan)
+    with pytest.raises(InputError, match=message):
+        net.reshape(data=shape)
+    assert net.shape("data") == (4, 3, 12, 12) and net.shape("mean") == (4, 12, 1, 1)
+    net.forward(data=torch.ones(4, 3, 12, 12))
+
+
+@PLANS
+def test_a_batch_of_nothing_gives_nothing_or_is_refused_where_it_has_no_statistics(plan: str) -> None:
+    nothing = {"data": torch.ones(0, 3, 12, 12), "label": torch.ones(0)}
+    net = built_for(4, 12, 12, TEST, plan)
+    assert float(net.forward(**nothing)["loss"]) == 0
+    assert net.shape("ip") == (0, 5)
+    with pytest.raises(InputError, match=r'layer "bn1" .*no statistics of a bottom of 0x4x12x12'):
+        built_for(4, 12, 12, TRAIN, plan).forward(**nothing)

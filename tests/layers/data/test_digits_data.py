@@ -118,3 +118,9 @@ def test_chosen_digits_are_labelled_by_their_places_and_noise_stays_among_them(m
 def test_digits_that_do_not_exist_or_repeat_are_refused(make: Make, digits: str) -> None:
     with pytest.raises(InputError, match="expected different ones of 0 to 9"):
         make(f'type: "DigitsData" top: "data" top: "label" digits_data_param {{ batch_size: 1 {digits} }}')
+
+
+def test_a_batch_of_more_numbers_than_a_blob_holds_is_refused_before_there_is_memory_for_it(make: Make) -> None:
+    for size in (2**31 - 1, 2**32 - 1):
+        with pytest.raises(InputError, match=rf'layer "data" .* its top would be {size}x1x8x8, more than'):
+            make(f'type: "DigitsData" top: "x" top: "y" digits_data_param {{ batch_size: {size} }}')
