@@ -26,7 +26,8 @@ class Data(DataLayer):
 
     The records come in the order of their keys, over and over: batch n begins at record n B. As in Caffe, crop_size
     cuts at random in phase TRAIN and from the centre in TEST, while `mirror: true` mirrors in both. `rand_skip: n`
-    starts at one of the first n records, by the net's seed.
+    starts at one of the first n records, by the net's seed. From batch to batch images may differ in size, and the net
+    follows; within a batch they are of one size, as they are or cropped to it.
     """
 
     type = "Data"
@@ -50,12 +51,12 @@ class Data(DataLayer):
             key, image, _ = self._decode(0)
         except InputError as error:
             raise self.error(str(error)) from None
-        self._image, self._shape = image.shape, self._shape_of(image, key)
+        self._first_shape = self._shape_of(image, key)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The shapes by the first record; a batch of other images has another."""
         size = self.param.data_param.batch_size
-        return [(size, *self._shape), (size,)][: len(self.param.top)]
+        return [(size, *self._first_shape), (size,)][: len(self.param.top)]
 
     def _no_lmdb_asked_for(self) -> str:
         """What to say where the backend is LEVELDB, which it is where none is given."""
@@ -81,12 +82,13 @@ class Data(DataLayer):
             keys, images, labels = zip(*map(self._decode, (position + self._skipped()).tolist()), strict=True)
         except InputError as error:
             raise self.error(str(error)) from None
-        for key, image in zip(keys, images, strict=True):
-            if image.shape != self._image and self._shape_of(image, key) != self._shape:
+        first = images[0]
+        for key, image in zip(keys[1:], images[1:], strict=True):
+            if image.shape != first.shape and self._shape_of(image, key) != self._shape_of(first, keys[0]):
                 raise self.error(
-                    f"{self._folder}: record {key} is an image of {describe(image.shape)}, the first record one of "
-                    f"{describe(self._image)}: images of different sizes need crop_size, encoded ones of different "
-                    "channels force_color or force_gray"
+                    f"{self._folder}: record {key} is an image of {describe(image.shape)}, the first of its batch, "
+                    f"{keys[0]}, one of {describe(first.shape)}: images of different sizes need crop_size or a "
+                    "batch_size of 1, encoded ones of different channels force_color or force_gray"
                 )
         if len({(image.shape, image.dtype) for image in images}) == 1:
             data = self._transform(torch.from_numpy(np.stack(images)).to(device), position.to(device))
