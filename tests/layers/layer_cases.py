@@ -98,9 +98,9 @@ class Case:
         """From which its numbers are drawn: the case's own, whatever others there are."""
         return zlib.crc32(f"{self.text} {self.phase} {self.forwards}".encode())
 
-    def draw(self) -> Tensors:
-        """The bottoms: float64, or int64 for indices; new ones, which may be changed."""
-        draw = Draw(self.seed)
+    def draw(self, again: int = 0) -> Tensors:
+        """The bottoms: float64, or int64 for indices; new tensors, which may be changed, and other ones `again`."""
+        draw = Draw(self.seed + 10 * again)
         return [make(draw) for make in self.bottoms]
 
     @cached_property
