@@ -85,7 +85,7 @@ def compare(layer: DataLayer, pixels: int, options: argparse.Namespace) -> Row:
         "foreground": Side(lambda: lambda: layer.batch(0)),
         "alone": Side(lambda: alone),
         "fed": Side(fed, (solver, layer)),
-        **floor.yardsticks(size),
+        **floor.copy_yardstick(size),
     }
     turns = take_turns(sides, options.rounds, label=layer.param.type)
     feeder = Feeder(layer)
@@ -99,7 +99,7 @@ def compare(layer: DataLayer, pixels: int, options: argparse.Namespace) -> Row:
     moved = pixels + 4 * math.prod(imae_resnet.IMAGE)
     return {
         "layer": layer.param.type,
-        "floor": floor.rates(turns, size).bytes / moved,
+        "floor": floor.copy_rate(turns, size) / moved,
         "foreground": images / turns["foreground"].fastest,
         "beside": images * feeder.batches / seconds,
         "needed": images / turns["alone"].fastest,

@@ -9,9 +9,10 @@ Counted from the shapes of the net, for each layer forward and backward:
 - bytes: each bottom, weight and top read or written once a pass; a BatchNorm reads its bottom twice, as the statistics
   come first (backward both bottom and gradient); a layer in place costs nothing, as it can be computed on the way.
 
-A pass takes at least the longer of its operations at the rate of a matrix product and its bytes at the rate of a copy
-(of a tensor as large as the net's largest). Both rates are the best of this run. It is a floor for this way to compute:
-Winograd's convolutions need fewer operations, and what stays in a cache closer than the copy's moves faster.
+A pass takes at least the longer of its operations at the peak rate and its bytes at the rate of a copy (of a tensor as
+large as the net's largest). The peak is that of the fastest of `KERNELS`, in the precision that the net computes in.
+Both rates are the best of this run. It is a floor for this way to compute: Winograd's convolutions need fewer
+operations, and what stays in a cache closer than the copy's moves faster.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from benchmarks import imae_resnet
 from benchmarks.measuring import Benchmark, Row, Side, Turns, positive, ratio, take_turns
@@ -33,8 +35,10 @@ from imae.nets.net import Net
 from imae.nets.step import Step
 from imae.solvers.solver import Solver
 
-GEMM = 1536
+MATRIX = 1536
 """Rows and columns of the matrices."""
+IMAGES, CHANNELS, SIZE, KERNEL = 32, 128, 16, 3
+"""Of the convolution: CHANNELS to as many, SIZE x SIZE pixels, KERNEL x KERNEL."""
 COPIES = 8
 """Copies a turn."""
 SETTINGS = {"Convolution": "convolution_param", "InnerProduct": "inner_product_param"}
@@ -64,12 +68,28 @@ class Rates:
 
     flops: float
     bytes: float
+    kernel: str = ""
+    """Which of `KERNELS` reached `flops`, and in which precision."""
 
 
-def gemm() -> Callable[[], object]:
-    """Return a product of two square matrices in float32."""
-    a, b, c = (torch.randn(GEMM, GEMM) for _ in range(3))
+def matrix_product(dtype: torch.dtype) -> Callable[[], object]:
+    """Return a product of two square matrices."""
+    a, b, c = (torch.randn(MATRIX, MATRIX).to(dtype) for _ in range(3))
     return lambda: torch.mm(a, b, out=c)
+
+
+def convolution(dtype: torch.dtype) -> Callable[[], object]:
+    """Return a convolution by oneDNN, channels last, without a bias."""
+    x = torch.randn(IMAGES, CHANNELS, SIZE, SIZE).to(dtype, memory_format=torch.channels_last)
+    w = torch.randn(CHANNELS, CHANNELS, KERNEL, KERNEL).to(dtype, memory_format=torch.channels_last)
+    return lambda: F.conv2d(x, w, padding=KERNEL // 2)
+
+
+KERNELS: dict[str, tuple[Callable[[torch.dtype], Callable[[], object]], int]] = {
+    "matrix product": (matrix_product, 2 * MATRIX**3),
+    "convolution": (convolution, 2 * IMAGES * (CHANNELS * KERNEL * SIZE) ** 2),
+}
+"""What may reach the peak, which one does differs from machine to machine; and its floating-point operations."""
 
 
 def copy(nbytes: int) -> Callable[[], None]:
@@ -83,19 +103,39 @@ def copy(nbytes: int) -> Callable[[], None]:
     return copies
 
 
-def yardsticks(nbytes: int) -> dict[str, Side]:
-    """Return the sides that measure the rates, for `take_turns`; `nbytes` is the size of a copy."""
-    return {"gemm": Side(gemm), "copy": Side(copy, (nbytes,))}
+def yardsticks(nbytes: int, dtype: torch.dtype = torch.float32) -> dict[str, Side]:
+    """Return the sides that measure the rates in a precision, for `take_turns`; `nbytes` is the size of a copy."""
+    sides = {_precise(name, dtype): Side(build, (dtype,)) for name, (build, _) in KERNELS.items()}
+    return sides | copy_yardstick(nbytes)
 
 
-def rates(turns: Mapping[str, Turns], nbytes: int) -> Rates:
-    """Return the best rates among the turns of the `yardsticks`."""
-    return Rates(2 * GEMM**3 / turns["gemm"].fastest, COPIES * 2 * nbytes / turns["copy"].fastest)
+def copy_yardstick(nbytes: int) -> dict[str, Side]:
+    """Return the side that measures the rate of a copy of `nbytes`, for `take_turns`."""
+    return {"copy": Side(copy, (nbytes,))}
+
+
+def rates(turns: Mapping[str, Turns], nbytes: int, dtype: torch.dtype = torch.float32) -> Rates:
+    """Return the best rates among the turns of the `yardsticks` in a precision, the peak of all kernels."""
+    peaks = {
+        _precise(name, dtype): flops / turns[_precise(name, dtype)].fastest for name, (_, flops) in KERNELS.items()
+    }
+    kernel = max(peaks, key=peaks.__getitem__)
+    return Rates(peaks[kernel], copy_rate(turns, nbytes), kernel)
+
+
+def copy_rate(turns: Mapping[str, Turns], nbytes: int) -> float:
+    """Return the best rate among the turns of the `copy_yardstick`, in bytes a second, read and written."""
+    return COPIES * 2 * nbytes / turns["copy"].fastest
 
 
 def describe_rates(measured: Rates) -> str:
     """Return the rates as a sentence."""
-    return f"Peak rates of this run: {measured.flops / 1e9:.1f} GFLOP/s (GEMM), {measured.bytes / 1e9:.1f} GB/s (copy)."
+    peak, moved = measured.flops / 1e9, measured.bytes / 1e9
+    return f"Peak rates of this run: {peak:.1f} GFLOP/s ({measured.kernel}), {moved:.1f} GB/s (copy)."
+
+
+def _precise(kernel: str, dtype: torch.dtype) -> str:
+    return f"{kernel} in {str(dtype).removeprefix('torch.')}"
 
 
 def largest_value(net: Net) -> int:
@@ -130,14 +170,14 @@ def iteration_seconds(solver: Solver, measured: Rates) -> float:
 def _passes(net: Net, step: Step, backward: bool) -> list[tuple[float, float]]:
     """The operations and bytes of each kernel that a layer needs."""
     layer, size = step.layer, net.context.dtype.itemsize
-    bottom = size * sum(math.prod(net.shapes[number]) for number in step.bottoms)
-    top = size * sum(math.prod(net.shapes[number]) for number in step.tops)
+    bottom = size * sum(math.prod(net.shapes[value]) for value in step.bottoms)
+    top = size * sum(math.prod(net.shapes[value]) for value in step.tops)
     if isinstance(layer, Input | DataLayer):
         return []
     if settings := SETTINGS.get(layer.param.type):
-        weights = layer.blobs[0].data.numel()
-        flops = 2 * top / size * weights / getattr(layer.param, settings).num_output
-        return [(flops, bottom + size * weights + top)] * (1 + backward * (1 + step.needs[0]))
+        weights = layer.blobs[0].data
+        flops = 2 * top / size * weights.numel() / getattr(layer.param, settings).num_output
+        return [(flops, bottom + weights.nbytes + top)] * (1 + backward * (1 + step.needs[0]))
     if isinstance(layer, BatchNorm) and not layer.use_global:
         return [(0.0, 2.0 * bottom + top), (0.0, 3.0 * bottom + 2.0 * top)][: 1 + backward]
     if list(layer.param.bottom[:1]) == list(layer.param.top[:1]):
@@ -190,12 +230,11 @@ def _row(part: str, work: Work, ours_ms: float | None) -> Row:
 def _watch(solver: Solver, spent: dict[str, float]) -> None:
     """Have the seconds that the steps of the plan and the update take added to `spent`, by type of layer.
 
-    The batch is not taken in parts then, in which each layer has no time of its own.
+    A step of a fused layer counts under the type of the first layer of its chain.
     """
-    solver.net.keep_blobs = True
-    maker = {number: step for step in solver.net.steps for number in step.tops}
+    maker = {value: step for step in solver.net.steps for value in step.tops}
     for step in solver.net.plan:
-        first = maker[step.tops[0]]  # of the layers that the step stands for
+        first = maker[step.tops[0]]
         while first.bottoms and first.bottoms[0] not in step.bottoms:
             first = maker[first.bottoms[0]]
         for way in ("forward", "backward", "recompute"):

@@ -77,13 +77,13 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
         "train": Side(build, (param, TRAIN)),
         "test": Side(build, (param, TEST)),
         "draw": Side(draw, (weights,)),
-        **floor.yardsticks(4 * weights),
+        **floor.copy_yardstick(4 * weights),
     }
     turns = take_turns(sides, options.rounds, label="Inception-ResNet-v2", warm_up=1)
     train_ms = turns["train"].ms or 0.0
     floors = {
         "filling": 1e3 * turns["draw"].fastest,
-        "storing": 1e3 * 2 * 4 * weights / floor.rates(turns, 4 * weights).bytes,
+        "storing": 1e3 * 2 * 4 * weights / floor.copy_rate(turns, 4 * weights),
     }
     rows: list[Row] = [
         {"part": "prototxt to message", "ms": turns["parse"].ms},

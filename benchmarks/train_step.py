@@ -41,12 +41,17 @@ def compare(depth: int, batch: int, rounds: int, against: Sequence[str] = ("eage
         unmeasured = side in ("compiled", "convolutions")  # the compiler would count, and a part says nothing
         small = None if unmeasured else (depth, SMALL_BATCH, *more)
         sides[side] = Side(build, (depth, batch, *more), process=True, small=small)
-    solver = imae_resnet.solver(depth, batch)
-    size = floor.largest_value(solver.net)
-    turns = take_turns(sides | floor.yardsticks(size), rounds, label=name)
-    rates = floor.rates(turns, size)
+    precisions = {"": torch.float32} | ({"bf16_": torch.bfloat16} if "bf16" in sides else {})
+    solvers = {which: imae_resnet.solver(depth, batch, dtype=dtype) for which, dtype in precisions.items()}
+    size = floor.largest_value(solvers[""].net)
+    yardsticks = {key: side for dtype in precisions.values() for key, side in floor.yardsticks(size, dtype).items()}
+    turns = take_turns(sides | yardsticks, rounds, label=name)
     row: Row = {"net": f"ResNet-{depth}", "depth": depth, "batch": batch}
-    row["floor_ms"] = 1e3 * floor.iteration_seconds(solver, rates)
+    said = []
+    for which, dtype in precisions.items():
+        rates = floor.rates(turns, size, dtype)
+        row[f"{which}floor_ms"] = 1e3 * floor.iteration_seconds(solvers[which], rates)
+        said.append(f"{name}: {floor.describe_rates(rates)}")
     for side in sides:
         row |= {f"{side}_ms": turns[side].ms, f"{side}_mib": turns[side].mib}
     for side in {"eager", "as_it_comes", "compiled"} & set(sides):
@@ -57,7 +62,7 @@ def compare(depth: int, batch: int, rounds: int, against: Sequence[str] = ("eage
         row["bf16_ratio"] = median_ratio(turns["bf16"], turns["ours"])
     row["memory_ratio"] = ratio(row["ours_mib"], row.get("eager_mib"))
     missing = [f"{name}: {turns[side].missing}." for side in sides if turns[side].missing]
-    return row, [f"{name}: {floor.describe_rates(rates)}", *missing]
+    return row, [*said, *missing]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +91,7 @@ BENCHMARK = Benchmark(
         "net": "net",
         "batch": "batch",
         "floor_ms": "floor ms",
+        "bf16_floor_ms": "bf16 floor ms",
         "ours_ms": "ours ms",
         "plain_ms": "plain plan ms",
         "bf16_ms": "bf16 ms",

@@ -1,10 +1,11 @@
-"""Operations and bytes of a pass, against counts by hand."""
+"""Operations and bytes of a pass, against counts by hand, and the rates that they are set against."""
 
 import pytest
+import torch
 
 from benchmarks import floor, imae_resnet
-from benchmarks.floor import Rates
-from benchmarks.measuring import Side, take_turns
+from benchmarks.floor import KERNELS, Rates
+from benchmarks.measuring import Side, Turns, take_turns
 from imae.nets.net import Net
 from imae.prototxt_like.schema import TEST, TRAIN
 from imae.prototxt_like.text import parse_net
@@ -63,5 +64,37 @@ def test_resnet_20_forward_is_41_million_products_an_image() -> None:
 def test_rates_are_the_best_of_the_run() -> None:
     turns = take_turns({"a": Side(lambda: lambda: None), **floor.yardsticks(4096)}, 2, label="", warm_up=0)
     rates = floor.rates(turns, 4096)
-    assert rates.flops == 2 * floor.GEMM**3 / min(turns["gemm"].seconds)
+    product, convolution = turns["matrix product in float32"].seconds, turns["convolution in float32"].seconds
+    assert rates.flops == max(2 * 1536**3 / min(product), 2 * 32 * 16 * 16 * 128 * 128 * 3 * 3 / min(convolution))
     assert rates.bytes == 2 * 4096 * floor.COPIES / min(turns["copy"].seconds)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("fastest", KERNELS)
+def test_the_peak_is_of_the_fastest_kernel_in_the_precision_of_the_net_and_says_which(
+    fastest: str, dtype: torch.dtype
+) -> None:
+    """A machine's matrix product ran at 182 GFLOP/s where its convolutions ran at 358."""
+    sides = floor.yardsticks(4096, torch.float32) | floor.yardsticks(4096, torch.bfloat16)
+    turns = {name: Turns([1.0]) for name in sides}
+    kernel = f"{fastest} in {str(dtype).removeprefix('torch.')}"
+    turns[kernel] = Turns([0.02, 0.01])
+    rates = floor.rates(turns, 4096, dtype)
+    assert rates.flops == KERNELS[fastest][1] / 0.01
+    assert f" GFLOP/s ({kernel}), " in floor.describe_rates(rates)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_kernels_compute_in_their_precision_and_do_the_operations_counted(dtype: torch.dtype) -> None:
+    product, convolution = (KERNELS[name][0](dtype)() for name in ("matrix product", "convolution"))
+    assert isinstance(product, torch.Tensor) and isinstance(convolution, torch.Tensor)
+    assert product.dtype == convolution.dtype == dtype
+    assert KERNELS["matrix product"][1] == 2 * product.numel() * 1536
+    assert KERNELS["convolution"][1] == 2 * convolution.numel() * 128 * 3 * 3
+    assert convolution.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_below_float32_values_are_smaller_and_weights_are_not() -> None:
+    net = Net(parse_net(NET), TRAIN, dtype=torch.bfloat16)
+    work = floor.count(net, ONE, backward=False)
+    assert work["Convolution"].bytes == 2 * (DATA + CONV1 + CONV1 + CONV2) + 4 * (WEIGHTS1 + WEIGHTS2)
