@@ -182,7 +182,7 @@ class ParallelSolver(Solver):
         for net, first in zip(nets, forwards, strict=True):
             net.reseed(self.seed, first)
         self.net.context.passes.number += self.processes.rank
-        for tensor in (self.net.storage.data, *self.update.histories):
+        for tensor in (self.net.storage.data, *self.update.histories, *self._states()):
             self.processes.copy_from_first(tensor)
 
     # Training

@@ -14,17 +14,24 @@ import torch
 from torch import Tensor
 
 from imae.layers.data.data_layer import DataError, DataLayer, noise_lines
+from imae.layers.layer import Layer, describe
 from imae.layers.normalization.batch_norm import BatchNorm
 from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
-from imae.nets.state import check_stages, named_stages
 from imae.nets.storage import as_array, copy_array
-from imae.prototxt_like.binary import check_snapshot_size, open_caffemodel, open_solverstate, write_solverstate
+from imae.prototxt_like.binary import (
+    Stored,
+    array_to_blob,
+    check_snapshot_size,
+    open_caffemodel,
+    open_solverstate,
+    write_solverstate,
+)
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import clear_leftovers
 from imae.prototxt_like.limits import check_message
-from imae.prototxt_like.schema import TEST, TRAIN, ImaeState, NetParameter, NetState, SolverParameter, SolverState
-from imae.prototxt_like.text import read_net, read_solver
+from imae.prototxt_like.schema import TEST, TRAIN, ImaeLayerState, ImaeState, SolverParameter, SolverState
+from imae.prototxt_like.text import read_solver
 from imae.solvers.best import BestAccuracy
 from imae.solvers.capture import CudaGraphs, Eager, Iteration, Recorder, TestBatches, obstacles
 from imae.solvers.class_accuracy import SUFFIX, clear_counts, over_all_images, remark
@@ -42,6 +49,7 @@ from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
 from imae.solvers.results import newest_snapshot
 from imae.solvers.run_lock import RunLock
+from imae.solvers.solver_nets import net_params
 from imae.solvers.update import create_update
 
 WITHOUT_STATISTICS = "test without statistics"
@@ -105,19 +113,11 @@ class Solver:
         self.device = torch.device(device)
         self.seed = param.random_seed if param.random_seed >= 0 else secrets.randbits(31)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": self.seed, "plan": plan, "tf32": tf32}
-        train_param, train_folder = self._train_net_param()
-        test_params = self._test_net_params()
-        stages_of = _stages_by_net(stages, [train_param, *(net for net, _ in test_params)])
-        train_state = NetState(phase=TRAIN, level=level, stage=stages_of[0])
-        train_param.state.CopyFrom(_merged(train_state, train_param.state, param.train_state))
+        (train_param, train_folder), *test_params = net_params(param, self.folder, level, stages)
         self.net = Net(train_param, TRAIN, folder=train_folder, **options)
         self.net.keep_blobs = False
         self.test_nets: list[Net] = []
-        for i, (test_param, test_folder) in enumerate(test_params):
-            test_state = param.test_state[i] if param.test_state else NetState()
-            test_param.state.CopyFrom(
-                _merged(NetState(phase=TEST, level=level, stage=stages_of[i + 1]), test_param.state, test_state)
-            )
+        for test_param, test_folder in test_params:
             net = Net(test_param, TEST, folder=test_folder, backward=False, **options)
             net.keep_blobs = False
             net.share_weights(self.net)
@@ -258,14 +258,15 @@ class Solver:
     @contextlib.contextmanager
     def _whole_or_undone(self) -> Iterator[None]:
         """Inside, if an iteration's passes fail, all that they have moved on but gradients is put back."""
-        context = self.net.context
-        forwards, running = context.passes.number, [statistics.clone() for statistics in self._running]
+        passes = self.net.context.passes
+        number, moving = passes.number, [*self._running, *self._states()]
+        before = [tensor.clone() for tensor in moving]
         try:
             yield
         except InputError:
-            context.passes.number = forwards
-            for statistics, before in zip(self._running, running, strict=True):
-                statistics.copy_(before)
+            passes.number = number
+            for tensor, value in zip(moving, before, strict=True):
+                tensor.copy_(value)
             raise
 
     def finish(self) -> None:
@@ -391,6 +392,10 @@ class Solver:
                 batch_size=self._batch_size,
                 test_forwards=[net.context.passes.number for net in self.test_nets],
                 recent_losses=[float(loss) for loss in self.losses],
+                layer_state=[
+                    ImaeLayerState(layer=layer.name, state=[array_to_blob(as_array(tensor)) for tensor in layer.state])
+                    for layer in self._stateful()
+                ],
             ),
         )
         views = [self.net.storage.view(h, blob) for h in self.update.histories for blob in self.net.learnable]
@@ -433,6 +438,29 @@ class Solver:
         self.net.reseed(self.seed, forwards)
         for i, net in enumerate(self.test_nets):
             net.reseed(self.seed, ours.test_forwards[i] if i < len(ours.test_forwards) else 0)
+        self._restore_states(path, stored)
+
+    def _stateful(self) -> list[Layer]:
+        """The layers of the train net in which something outlives a pass."""
+        return [step.layer for step in self.net.steps if step.layer.state]
+
+    def _states(self) -> list[Tensor]:
+        """What outlives a pass in these layers."""
+        return [tensor for layer in self._stateful() for tensor in layer.state]
+
+    def _restore_states(self, path: str | Path, stored: Stored) -> None:
+        """Set what outlives a pass in the train net's layers; zero where a state, such as Caffe's, has none of it."""
+        given = {layer.layer: layer.state for layer in stored.message.imae_state.layer_state}
+        for layer in self._stateful():
+            layer.reset()
+            for i, (tensor, blob) in enumerate(zip(layer.state, given.get(layer.name, ()), strict=False)):
+                array = stored.array(blob, f'{path}: state {i} of layer "{layer.name}"')
+                if array.shape != tuple(tensor.shape):
+                    raise InputError(
+                        f'{path}: state {i} of layer "{layer.name}" is {describe(array.shape)}, this net\'s is '
+                        f"{describe(tensor.shape)}"
+                    )
+                copy_array(tensor, array)
 
     def _restore_weights(self, state_path: str | Path, name: str) -> None:
         """Copy the weights of the net that a state names, from where they were written or else from beside it."""
@@ -512,44 +540,6 @@ class Solver:
 
     # Building
 
-    def _train_net_param(self) -> tuple[NetParameter, Path]:
-        """The train net's parameter, and the folder its paths are relative to."""
-        param = self.param
-        fields = ["net", "net_param", "train_net", "train_net_param"]
-        given = [field for field in fields if param.HasField(field)]
-        if len(given) != 1:
-            raise InputError(f"solver: give one of {', '.join(fields)}, not {' and '.join(given) or 'none'}")
-        return self._net_param(getattr(param, given[0]))
-
-    def _test_net_params(self) -> list[tuple[NetParameter, Path]]:
-        """The test nets: test_net_param, test_net, then the train net's file for each test_iter that is left."""
-        param = self.param
-        nets = [self._net_param(net) for net in [*param.test_net_param, *param.test_net]]
-        general = param.net_param if param.HasField("net_param") else param.net
-        missing = len(param.test_iter) - len(nets)
-        if missing < 0 or (missing > 0 and not (param.HasField("net_param") or param.HasField("net"))):
-            raise InputError(
-                f"solver: test_iter is given {counted(len(param.test_iter), 'time')} "
-                f"for {counted(len(nets), 'test net')}"
-            )
-        nets += [self._net_param(general) for _ in range(missing)]
-        if nets and param.test_interval <= 0:
-            raise InputError("solver: there are test nets, but no test_interval above 0")
-        if len(param.test_state) not in (0, len(nets)):
-            raise InputError(
-                f"solver: test_state is given {counted(len(param.test_state), 'time')} "
-                f"for {counted(len(nets), 'test net')}"
-            )
-        return nets
-
-    def _net_param(self, source: NetParameter | str) -> tuple[NetParameter, Path]:
-        if isinstance(source, str):
-            path = next((p for p in (Path(source), self.folder / source) if p.exists()), Path(source))
-            return read_net(path), path.parent
-        param = NetParameter()
-        param.CopyFrom(source)
-        return param, self.folder
-
     def _open_log(self, show: Callable[[str], None], folder: str | Path) -> None:
         """Create the prefix's folder and the log in it: a folder that cannot be written fails before training."""
         self.prefix = self.param.snapshot_prefix
@@ -598,25 +588,11 @@ class Solver:
                 number += 1
 
 
-def _merged(*states: NetState) -> NetState:
-    """Each state's settings over those before it."""
-    merged = NetState()
-    for state in states:
-        merged.MergeFrom(state)
-    return merged
-
-
 def without_statistics(net: Net) -> list[str]:
     """Return the BatchNorm layers of a net that normalise by running statistics which hold nothing yet."""
     layers = [step.layer for step in net.steps if isinstance(step.layer, BatchNorm) and step.layer.use_global]
     weights = torch.stack([layer.blobs[2].data[0] for layer in layers]).tolist() if layers else []
     return [layer.name for layer, weight in zip(layers, weights, strict=True) if weight == 0]
-
-
-def _stages_by_net(stages: Sequence[str], nets: Sequence[NetParameter]) -> list[list[str]]:
-    """Return, for each net, those of `stages` that its rules name; raises InputError for one that no net's name."""
-    check_stages(stages, named_stages(nets), "solver")
-    return [[stage for stage in stages if stage in named_stages([net])] for net in nets]
 
 
 def _check(param: SolverParameter) -> None:

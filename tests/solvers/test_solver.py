@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors
+from imae.layers.registry import register, registry
 from imae.nets.net import Net
-from imae.prototxt_like.binary import read_caffemodel, write_caffemodel
+from imae.prototxt_like.binary import read_caffemodel, read_solverstate, write_caffemodel, write_solverstate
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TRAIN, NetParameter, SolverParameter
 from imae.prototxt_like.text import parse_net, parse_solver
@@ -615,3 +617,61 @@ def test_a_test_before_batch_norm_has_statistics_is_named_and_no_point_of_a_curv
     assert [r["iteration"] for r in records if r["phase"] == "test without statistics"] == [0]
     line = 'This test means nothing: the running statistics of layer "norm" hold nothing yet, no batch was trained on'
     assert (tmp_path / "run.log").read_text().count(line) == 1
+
+
+def test_what_outlives_a_pass_in_a_layer_is_resumed_with_it(tmp_path: Path) -> None:
+    """As a recurrent layer's hidden values; a snapshot of Caffe's has none of it, and starts at zero."""
+
+    @register
+    class Recalling(Layer):
+        type = "TestRecalling"
+
+        def setup(self, bottoms: Shapes) -> None:
+            self.state = [torch.zeros(bottoms[0])]
+
+        def reshape(self, bottoms: Shapes) -> Shapes:
+            return bottoms
+
+        def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+            y = bottoms[0] + 0.5 * self.state[0]
+            self.state[0].copy_(y)
+            return [y]
+
+        def backward(
+            self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]
+        ) -> Diffs:
+            return top_diffs
+
+    net = parse_net("""
+        layer { name: "data" type: "DigitsData" top: "data" top: "label" digits_data_param { batch_size: 4 } }
+        layer { name: "recalling" type: "TestRecalling" bottom: "data" top: "recalled" }
+        layer { name: "ip" type: "InnerProduct" bottom: "recalled" top: "ip"
+          inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+    """)
+    settings = 'base_lr: 0.01 lr_policy: "fixed" max_iter: 6 snapshot: 3 random_seed: 2 snapshot_prefix: "%s"'
+
+    def solver(name: str) -> Solver:
+        param = parse_solver(settings % (tmp_path / name))
+        param.net_param.CopyFrom(net)
+        return Solver(param)
+
+    try:
+        whole, resumed = solver("whole"), solver("resumed")
+        whole.solve()
+        resumed.solve(tmp_path / "whole_iter_3.solverstate")
+        assert torch.equal(resumed.net.storage.data, whole.net.storage.data)
+        assert torch.equal(resumed.net.steps[1].layer.state[0], whole.net.steps[1].layer.state[0])
+        state = read_solverstate(tmp_path / "whole_iter_3.solverstate")
+        del state.imae_state.layer_state[:]
+        write_solverstate(state, tmp_path / "stripped.solverstate")
+        resumed.restore(tmp_path / "stripped.solverstate")
+        assert not resumed.net.steps[1].layer.state[0].any()
+        state.imae_state.layer_state.add(layer="recalling").state.add(shape={"dim": [3]}, data=[1, 2, 3])
+        write_solverstate(state, tmp_path / "other.solverstate")
+        with pytest.raises(
+            InputError, match=r'other.solverstate: state 0 of layer "recalling" is 3, this net.s is 4x1x8x8'
+        ):
+            resumed.restore(tmp_path / "other.solverstate")
+    finally:
+        del registry["TestRecalling"]
