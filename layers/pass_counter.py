@@ -29,6 +29,10 @@ class PassCounter:
         """Go on to the next pass."""
         self.number += self.stride
 
+    def go_back(self) -> None:
+        """Return to the pass before, if there was one."""
+        self.number = max(0, self.number - self.stride)
+
     def counters(self, count: int) -> Tensor:
         """Return the `count` integers (int64) that belong to this pass alone: those of pass n begin at n count."""
         if self.on_device is None:

@@ -187,14 +187,16 @@ class Net:
 
         `inputs` feed the net's Input layers, by name, with real numbers of any dtype, which become floats, in any shape
         that the layers take; an input that is left out is what stands in `blobs`. So is all that layers before `start`
-        would make. A pass reads batch `context.passes.number` of its data layers and counts that up. `loss` becomes the
-        weighted sum of the losses (a scalar tensor). Gradients come from `backward`: autograd through an output or the
-        loss raises InputError.
+        would make. A pass reads batch `context.passes.number` of its data layers and counts that up; one from `start`
+        on continues the pass before. `loss` becomes the weighted sum of the losses (a scalar tensor). Gradients come
+        from `backward`: autograd through an output or the loss raises InputError.
         """
         steps = self._between(start, end)
         for name in inputs:
             self._input(name)
         self._values = values = self._before(steps) if start else self._no_values()
+        if start:
+            self.context.passes.go_back()
         loss: Tensor | None = None
         for step in steps:
             tops = self._run(step, values, inputs)

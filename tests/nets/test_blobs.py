@@ -93,9 +93,13 @@ def test_a_written_diff_is_where_a_backward_starts() -> None:
 
 
 def test_a_pass_in_parts_and_a_whole_backward_are_as_one_pass() -> None:
-    net, other = chain(), chain()
-    net.forward(data=DATA, label=LABEL, end="relu")
+    """What is random included."""
+    text = NET.replace('type: "ReLU"', 'type: "Dropout"')
+    net, other = (Net(parse_net(text), TRAIN, seed=3) for _ in range(2))
+    net.forward(data=DATA, label=LABEL, end="a")
+    net.forward(start="relu", end="relu")
     net.forward(start="b")
+    assert net.context.passes.number == 1
     other.forward(data=DATA, label=LABEL)
     for one in (net, other):
         one.backward()
