@@ -28,7 +28,7 @@ check: install build/typing/imae
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__
-	$(BIN)/mypy benchmarks fuzzing
+	$(BIN)/mypy benchmarks fuzzing docs/house.py
 
 format: install
 	$(BIN)/ruff check --fix .

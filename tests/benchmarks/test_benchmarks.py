@@ -101,6 +101,7 @@ def test_training_is_compared_in_processes_whose_memory_is_measured(tmp_path: Pa
     """Against torch.compile too where there is a compiler, which takes a minute."""
     record = run("train_step", ["--depth", "8", "--batch", "4"], tmp_path)
     (row,) = record["rows"]
+    assert row["bf16_floor_ms"] > 0
     assert row["plain_ms"] > 0 and row["bf16_ratio"] == pytest.approx(row["bf16_ms"] / row["ours_ms"])
     assert row["memory_ratio"] == pytest.approx(row["ours_mib"] / row["eager_mib"])
     assert row["ours_mib"] > 1  # batch 4 of ResNet-8 keeps 2 MB of activations
