@@ -150,14 +150,14 @@ def check_net(
     for place in net.steps:
         layer, bottoms = place.layer, [values[bottom] for bottom in place.bottoms]
         if isinstance(layer, Input):
-            for number, name, shape in zip(place.tops, layer.param.top, layer.reshape([]), strict=True):
+            for index, name, shape in zip(place.tops, layer.param.top, layer.reshape([]), strict=True):
                 given = (inputs or {}).get(name)
                 value = (
                     _random_input(name, shape, layers, generator)
                     if given is None
                     else as_tensor(given, f'input "{name}"')
                 )
-                values[number] = value.to(layer.context.device).double()
+                values[index] = value.to(layer.context.device).double()
             continue
         with _float64_blobs(layer):
             tops = layer.forward(bottoms, {})

@@ -1,4 +1,4 @@
-"""A net's blobs by name: what its passes left there, as buffers that stay where they are and can be written."""
+"""A net's blobs by name: what its passes computed, in buffers that keep their addresses and can be written."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
@@ -12,9 +12,9 @@ from imae.prototxt_like.errors import InputError
 class NamedBlobs(Mapping[str, Tensor]):
     """The values (or the gradients) of a net's blobs: one buffer a name, made when it is first asked for.
 
-    A buffer lies in the host's memory, in the order of its axes, in float32 (float64 where the net is). It is stable
-    until its blob is reshaped: every pass refreshes it, and a pass that starts in the middle reads it. It is zero as
-    long as no pass has left anything there.
+    A buffer is a contiguous float32 tensor on the CPU (float64 in a net of float64). It keeps its address until its
+    blob is reshaped: every pass refreshes it, and a pass that starts in the middle reads it. Before the first pass it
+    is zero.
     """
 
     def __init__(
@@ -26,15 +26,15 @@ class NamedBlobs(Mapping[str, Tensor]):
         *,
         gradients: bool = False,
     ) -> None:
-        """Of all `names`, and others, `why_not` says why there is no such blob, and nothing where there is.
+        """`names` are all there are; `why_not` says why one is not available, and is empty where it is.
 
-        Of `gradients` only those count as present, and are iterated over, that a pass has left or somebody asked for.
+        Of `gradients` only those are present, and iterated over, that a pass computed or somebody asked for.
         """
         self._names, self._why_not, self._shape_of, self._gradients = names, why_not, shape_of, gradients
         self._dtype = torch.float64 if dtype == torch.float64 else torch.float32
         self._buffers: dict[str, Tensor] = {}
         self._latest: dict[str, Tensor] = {}
-        """What a pass left under names whose buffers nobody has asked for since."""
+        """Values of the last pass that have not been copied to a buffer, as nobody has asked for them."""
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the buffer of blob `name`; raises InputError for one that does not exist or is not kept."""
@@ -63,14 +63,14 @@ class NamedBlobs(Mapping[str, Tensor]):
         return len(list(iter(self)))
 
     def update(self, values: Mapping[str, Tensor]) -> None:
-        """Take what a pass left."""
+        """Take the values that a pass computed."""
         self._latest.update(values)
         for name in self._buffers.keys() & values.keys():
             if self._buffers[name].shape == values[name].shape:
                 self._buffers[name].copy_(self._latest.pop(name))
 
     def current(self, name: str) -> Tensor:
-        """Return what stands under `name`, in whatever form it is: to be read only."""
+        """Return the value of `name`, on whatever device and in whatever dtype it is; never write to it."""
         return self._latest[name] if name in self._latest else self[name]
 
     def written(self) -> Mapping[str, Tensor]:

@@ -26,15 +26,15 @@ def deploy(
 ) -> NetParameter:
     """Return the TEST phase of `net` (or of a prototxt, read or its path) without data, losses and accuracies.
 
-    - A data layer becomes an Input: of images of `shape` (C, H, W), else of the shape that the data has, which must be
-      at hand then (in the working directory, in `folder`, or beside the prototxt). Without data layers the one Input
-      becomes one of as many images of `shape`.
+    - A data layer becomes an Input of images of `shape` (C, H, W), by default of the data's own shape; the data must
+      then be there (in the working directory, in `folder`, or beside the prototxt). In a net without data layers the
+      images of its one Input get `shape`, in a batch of the same size.
     - A loss on logits becomes the Softmax inside it, with the top `prob` (LOSS_prob where there are several), unless
       the net has that Softmax already.
     - Outputs are the named blobs, else all that nothing reads. What they do not need is left out.
 
     Raises InputError for a net of the TRAIN phase, if the data cannot be read, for an unknown output, or for a `shape`
-    that there is nothing to have, or more than one Input.
+    where no Input, or more than one, could have it.
     """
     if isinstance(net, Net):
         param, shapes_of = _of_net(net, shape)

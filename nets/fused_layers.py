@@ -32,7 +32,7 @@ class FusedLayer(Layer):
 
 
 class BiaslessConvolution(FusedLayer):
-    """A Convolution before a BatchNorm, without its bias: the BatchNorm takes it out again."""
+    """A Convolution before a BatchNorm, without its bias, which the BatchNorm would subtract again."""
 
     def __init__(self, convolution: Convolution) -> None:
         super().__init__(convolution)
@@ -54,8 +54,8 @@ class BiaslessConvolution(FusedLayer):
 class Normalise(FusedLayer):
     """BatchNorm by the batch's statistics, then Scale and ReLU where there are any.
 
-    The bias of the `convolution` before was left out: it belongs in the running mean. The top is recomputed for
-    backward: it costs little, and its bottom is kept anyway.
+    The bias that the `convolution` before leaves out is added to the running mean. The top is recomputed for backward:
+    it costs little, and its bottom is kept anyway.
     """
 
     recomputes = True
@@ -120,11 +120,11 @@ class FoldedConvolution(FusedLayer):
         super().__init__(convolution, norm, scale, relu)
         self.convolution, self.norm, self.scale, self.relu = convolution, norm, scale, relu
         self._folded: list[tuple[Tensor, int]] = []
-        """The blobs' data, and how often it had been changed, when weight and bias were last folded."""
+        """The blobs' data and its version counter when weight and bias were last folded."""
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(0, x * (w g) + (b - mean) g + beta) with g = gamma / sqrt(var + eps)."""
-        # A replayed pass must see the weights of its time, and replayed updates count no versions.
+        # A replayed pass must fold the current weights, and a replayed update does not raise version counters.
         if self.context.passes.on_device is not None or self.context.device.type != "cpu":
             self._folded = []
         if not self._folded or any(

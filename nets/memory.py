@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 def keep_freed_memory() -> None:
     """Let the C library keep large freed blocks for the next iteration instead of returning them to the system.
 
-    Each iteration frees and allocates the same activations; without this every one is mapped and zeroed anew, page by
+    Each iteration frees and allocates the same activations; without this every one is mapped and zeroed again, page by
     page. Only glibc has the setting; elsewhere nothing happens.
     """
     if sys.platform != "linux":

@@ -37,9 +37,9 @@ class CopyReport:
 
     copied: list[str]
     kept: list[str]
-    """Layers of the net with blobs that the source has not."""
+    """Layers of the net whose blobs the source lacks."""
     unused: list[str]
-    """Layers of the source with blobs that the net has not."""
+    """Layers of the source whose blobs the net lacks."""
 
 
 class Net:
@@ -105,14 +105,14 @@ class Net:
             blob.lr_mult, blob.decay_mult = owner.lr_mult, owner.decay_mult
         if backward:
             self._plan_backward()
-        self._indices = {
-            number
+        self._hold_indices = {
+            index
             for step in self.steps
             for numbers, indices in (
                 (step.tops, step.layer.index_tops),
                 (step.bottoms, step.layer.index_bottoms),
             )
-            for i, number in enumerate(numbers)
+            for i, index in enumerate(numbers)
             if i in indices
         }
         """The values that layers declare as indices."""
@@ -162,7 +162,7 @@ class Net:
             raise
 
     def _settle_shapes(self) -> None:
-        """Have all layers take the shapes that follow from those of the sources, if these have changed."""
+        """Reshape the layers below a source whose shape has changed."""
         if not self._shapes_changed:
             return
         for step in self.steps:
@@ -172,7 +172,7 @@ class Net:
         self._shapes_changed = False
 
     def _reshape(self, step: Step, bottoms: Shapes) -> None:
-        """Have a step's layer take bottoms of these shapes."""
+        """Reshape a step's layer for bottoms of these shapes."""
         shapes = step.layer.reshape(bottoms)
         step.shapes = bottoms
         for top, shape in zip(step.tops, shapes or (), strict=shapes is not None):
@@ -186,10 +186,10 @@ class Net:
         """Run all layers, or those from layer `start` to layer `end`, and return the net's outputs (or `end`'s tops).
 
         `inputs` feed the net's Input layers, by name, with real numbers of any dtype, which become floats, in any shape
-        that the layers take; an input that is left out is what stands in `blobs`. So is all that layers before `start`
-        would make. A pass reads batch `context.passes.number` of its data layers and counts that up; one from `start`
-        on continues the pass before. `loss` becomes the weighted sum of the losses (a scalar tensor). Gradients come
-        from `backward`: autograd through an output or the loss raises InputError.
+        that the layers take; an input that is not given is read from `blobs`, and so are the tops of layers before
+        `start`. A pass reads batch `context.passes.number` of its data layers, and advances that counter; one from
+        `start` on continues the pass before. `loss` becomes the weighted sum of the losses (a scalar tensor). Gradients
+        come from `backward`: autograd through an output or the loss raises InputError.
         """
         steps = self._between(start, end)
         for name in inputs:
@@ -200,21 +200,21 @@ class Net:
         loss: Tensor | None = None
         for step in steps:
             tops = self._run(step, values, inputs)
-            for number, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
-                values[number] = top
+            for index, top, weight in zip(step.tops, tops, step.loss_weights, strict=True):
+                values[index] = top
                 if weight:
                     term = weight * top.sum()
                     loss = term if loss is None else loss + term
                 if self.observer:
-                    self.observer(f'blob "{self.names[number]}" of layer "{step.layer.name}"', top)
+                    self.observer(f'blob "{self.names[index]}" of layer "{step.layer.name}"', top)
             if step.backward:
                 step.made = [(top.shape, top.dtype) for top in tops]
             else:
                 step.saved = {}
             del tops
             if not self.keep_blobs:
-                for number in step.last_read:
-                    values[number] = None
+                for index in step.last_read:
+                    values[index] = None
         self.context.passes.advance()
         self.loss = torch.zeros((), device=self.context.device) if loss is None else loss
         if self.keep_blobs:
@@ -245,8 +245,8 @@ class Net:
                 if not any(steps[-1].loss_weights):
                     diffs[top] = self._placed(self.diffs.current(self.names[top]), top)
         for name, diff in (top_diffs or {}).items():
-            number, given = self._given_diff(name, diff)
-            diffs[number] = given
+            index, given = self._given_diff(name, diff)
+            diffs[index] = given
         for step in reversed(steps):
             if not step.backward:
                 continue
@@ -272,14 +272,14 @@ class Net:
                 step.saved, step.made = {}, []
                 for top in step.tops:
                     diffs[top] = None
-                for number in step.last_kept:
-                    values[number] = None
+                for index in step.last_kept:
+                    values[index] = None
             if self.observer:
                 self._show_diffs(step, diffs, self.observer)
         if not self.keep_blobs:
             self._values = self._no_values()
             return
-        # Of values of one name the first counts, whose gradient came last: in-place layers overwrite it on the way.
+        # In-place layers make several values of one name: the gradient of the first, computed last, is the name's.
         arrived_at = reversed([*zip(self.names, diffs, strict=True)])
         self.diffs.update({name: diff for name, diff in arrived_at if diff is not None and name in self.newest})
 
@@ -296,16 +296,16 @@ class Net:
                 self._reshape(step, [tuple(shape) for shape in shapes])
                 self._shapes_changed = True
             return layer.forward(bottoms, step.saved)
-        for number, top in zip(step.tops, tops, strict=True):
-            if self.shapes[number] != top.shape:
-                self.shapes[number], self._shapes_changed = tuple(top.shape), True
+        for index, top in zip(step.tops, tops, strict=True):
+            if self.shapes[index] != top.shape:
+                self.shapes[index], self._shapes_changed = tuple(top.shape), True
         return tops
 
     def _show_diffs(self, step: Step, diffs: Sequence[Tensor | None], observer: Callable[[str, Tensor], None]) -> None:
         where = f'layer "{step.layer.name}"'
-        for number in step.bottoms:
-            if (diff := diffs[number]) is not None:
-                observer(f'the gradient by blob "{self.names[number]}" of {where}', diff)
+        for index in step.bottoms:
+            if (diff := diffs[index]) is not None:
+                observer(f'the gradient by blob "{self.names[index]}" of {where}', diff)
         for i, blob in enumerate(step.layer.blobs):
             observer(f"the gradient by parameter {i} of {where}", blob.diff)
 
@@ -328,24 +328,24 @@ class Net:
         return [None] * len(self.names)
 
     def _before(self, steps: Sequence[Step]) -> list[Tensor | None]:
-        """The values for a pass through `steps` alone: what stands under the names that they read from outside."""
+        """The values for a pass through `steps` alone: those that they read from outside come from `blobs`."""
         values, made = list(self._values), values_made(steps)
-        for number in {bottom for step in steps for bottom in step.bottoms} - made:
-            values[number] = self._placed(self.blobs.current(self.names[number]), number)
+        for index in {bottom for step in steps for bottom in step.bottoms} - made:
+            values[index] = self._placed(self.blobs.current(self.names[index]), index)
         return values
 
     def _read(self, values: list[Tensor | None], numbers: Sequence[int], kept: Sequence[int]) -> list[Tensor]:
-        """The values of these numbers for a backward, as far as it reads them."""
-        return [self._kept(values, number) if i in kept else _ABSENT for i, number in enumerate(numbers)]
+        """The values for a backward: those of the places `kept`, and a stand-in for the others."""
+        return [self._kept(values, index) if i in kept else _ABSENT for i, index in enumerate(numbers)]
 
-    def _kept(self, values: list[Tensor | None], number: int) -> Tensor:
+    def _kept(self, values: list[Tensor | None], index: int) -> Tensor:
         """A value that was kept for backward, or is recomputed now."""
-        if values[number] is None:
-            producer = self._recomputing[number]
+        if values[index] is None:
+            producer = self._recomputing[index]
             bottoms = [self._kept(values, bottom) for bottom in producer.bottoms]
             for top, value in zip(producer.tops, producer.layer.recompute(bottoms, producer.saved), strict=True):
                 values[top] = value
-        return _present(values[number])
+        return _present(values[index])
 
     def _why_not(self, name: str) -> str:
         """Why `blobs` and `diffs` do not have `name`; empty where they do."""
@@ -358,7 +358,7 @@ class Net:
         return ""
 
     def check(self) -> None:
-        """Raise InputError for what passes have noted on a GPU instead of raising, such as a label that is no class."""
+        """Raise the InputErrors that passes on a GPU have deferred, such as for a label that is no class."""
         self.context.checks.look()
 
     def clear_diffs(self) -> None:
@@ -366,7 +366,7 @@ class Net:
         self.storage.diff.zero_()
 
     def reseed(self, seed: int, forwards: int) -> None:
-        """Go on as after `forwards` passes of a net made with `seed` (which leaves the weights as they are)."""
+        """Continue as a net made with `seed` does after `forwards` passes; the weights stay."""
         self.context.passes.seed, self.context.passes.number = seed, forwards
 
     # Weights
@@ -399,7 +399,7 @@ class Net:
         )
 
     def share_weights(self, other: "Net") -> None:
-        """Make the blobs of this net the blobs of `other`'s layers of the same names: one memory from then on.
+        """Let layers of this net share memory with `other`'s layers of the same names: data and gradients.
 
         Raises InputError where shapes differ.
         """
@@ -456,7 +456,7 @@ class Net:
         bottom_shapes = [self.shapes[bottom] for bottom in bottoms]
         layer.setup(bottom_shapes)
         shapes = layer.reshape(bottom_shapes)
-        if shapes is None:  # only a pass tells: one on zeros, here
+        if shapes is None:  # known only from a pass: run one on zeros
             context = self.context
             zeros = [torch.zeros(shape, dtype=context.dtype, device=context.device) for shape in bottom_shapes]
             shapes = [tuple(top.shape) for top in layer.forward(zeros, {})]
@@ -543,37 +543,37 @@ class Net:
             raise InputError(f'net "{self.name}": "{name}" is no input of it; inputs are {known}')
         return self.newest[name]
 
-    def _fed(self, name: str, number: int, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
+    def _fed(self, name: str, index: int, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
         if name in inputs:
-            return self._placed(as_tensor(inputs[name], f'net "{self.name}": input "{name}"'), number)
+            return self._placed(as_tensor(inputs[name], f'net "{self.name}": input "{name}"'), index)
         if name not in self.blobs.written():
             raise InputError(f'net "{self.name}": its input "{name}" was not given')
-        return self._placed(self.blobs[name], number)
+        return self._placed(self.blobs[name], index)
 
     def _given_diff(self, name: str, diff: Tensor | np.ndarray) -> tuple[int, Tensor]:
         """The number of the blob `name`, and the gradient that the caller gives by it, in the blob's precision."""
         what = f'net "{self.name}": the gradient by "{name}"'
-        number = self.newest.get(name)
-        step = next((step for step in self.plan if number in step.tops), None)
-        if number is None or step is None:
+        index = self.newest.get(name)
+        step = next((step for step in self.plan if index in step.tops), None)
+        if index is None or step is None:
             made = [self.names[top] for step in self.plan for top in step.tops]
             raise InputError(f"{what}: the net's plan makes no such blob{did_you_mean(name, made)}")
-        value, dtype = as_tensor(diff, what), self._precision(number)
+        value, dtype = as_tensor(diff, what), self._precision(index)
         if step.backward and step.made:
-            shape, dtype = step.made[step.tops.index(number)]
+            shape, dtype = step.made[step.tops.index(index)]
             if value.shape != shape:
                 raise InputError(f"{what} is {describe(value.shape)}, not {describe(shape)}")
-        return number, value.to(self.context.device, dtype)
+        return index, value.to(self.context.device, dtype)
 
-    def _placed(self, value: Tensor, number: int) -> Tensor:
+    def _placed(self, value: Tensor, index: int) -> Tensor:
         """`value` on the net's device, a float as Caffe's values are; images channels last."""
-        value = value.to(self.context.device, self._precision(number))
+        value = value.to(self.context.device, self._precision(index))
         return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
-    def _precision(self, number: int) -> torch.dtype:
-        """The dtype in which a value enters the net: the net's, but indices keep the digits of a float32 at least."""
+    def _precision(self, index: int) -> torch.dtype:
+        """The dtype in which a value enters the net: the net's, for indices float32 at least."""
         dtype = self.context.dtype
-        return torch.promote_types(dtype, torch.float32) if number in self._indices else dtype
+        return torch.promote_types(dtype, torch.float32) if index in self._hold_indices else dtype
 
     def _constant(self, value: float, like: tuple[Shape, torch.dtype]) -> Tensor:
         shape, dtype = like

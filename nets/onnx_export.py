@@ -35,7 +35,7 @@ class OnnxReport:
     outputs: dict[str, tuple[int | str, ...]]
     nodes: int
     constants: int
-    """Numbers in the weights and other constants."""
+    """How many numbers the weights and other constants hold."""
     opset: int
 
 
@@ -64,11 +64,11 @@ def export_onnx(
     graph = OnnxGraph(predictor.names)
     inputs = dict(zip(predictor.inputs, _input_values(predictor), strict=True))
     values = _value_names(predictor, graph)
-    shapes = {name: predictor.shapes[number] for name, number in inputs.items()}
+    shapes = {name: predictor.shapes[index] for name, index in inputs.items()}
     if include_transform:
-        for name, number in inputs.items():
+        for name, index in inputs.items():
             if transform := _transform(net, name, folder):
-                values[number] = transform.to_onnx(graph, name, shapes[name][1:])
+                values[index] = transform.to_onnx(graph, name, shapes[name][1:])
     for step in predictor.steps:
         if not isinstance(step.layer, Input):
             step.layer.to_onnx(graph, [values[i] for i in step.bottoms], [values[i] for i in step.tops])
@@ -136,7 +136,7 @@ def _predictor(
 
 @contextmanager
 def _naming(shape: Sequence[int]) -> Iterator[None]:
-    """Have what goes wrong inside name the `shape` of the images, where one was given."""
+    """Add the `shape` of the images, where one was given, to errors raised inside."""
     try:
         yield
     except InputError as error:
@@ -147,13 +147,13 @@ def _naming(shape: Sequence[int]) -> Iterator[None]:
 
 def _input_values(net: Net) -> list[int]:
     """The values that the caller feeds, in the order of the net's inputs."""
-    return [number for step in net.steps if isinstance(step.layer, Input) for number in step.tops]
+    return [index for step in net.steps if isinstance(step.layer, Input) for index in step.tops]
 
 
 def _value_names(net: Net, graph: OnnxGraph) -> list[str]:
-    """A name for each value: its blob's for an input, else for the newest of that name; for the others BLOB/LAYER."""
+    """A name for each value: its blob's for an input and for the last value of that name, BLOB/LAYER for the others."""
     producer = {top: step.layer.name for step in net.steps for top in step.tops}
-    inputs = {net.names[number]: number for number in _input_values(net)}
+    inputs = {net.names[index]: index for index in _input_values(net)}
     named = set({**net.newest, **inputs}.values())
     return [name if i in named else graph.name(f"{name}/{producer[i]}") for i, name in enumerate(net.names)]
 
@@ -172,7 +172,7 @@ def _transform(source: Net | NetParameter | str | Path, name: str, folder: Path 
 def _model(
     net: Net, graph: OnnxGraph, inputs: Mapping[str, Shape], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
-    """The checked model; its batch size is open in the inputs that have that of the first."""
+    """The checked model; all inputs with the first one's batch size have it open, as "N"."""
     batch = next(iter(inputs.values()))[:1]
     open_shapes: dict[str, tuple[int | str, ...]] = {
         name: ("N", *shape[1:]) if shape[:1] == batch else shape for name, shape in inputs.items()

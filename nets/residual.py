@@ -14,8 +14,8 @@ def convolution(
 ) -> Top:
     """Add a convolution that keeps the size (over stride), BatchNorm and Scale, and a ReLU by option; return the top.
 
-    Weights as in He et al.'s own code (facebook/fb.resnet.torch), which divides by the fan-out, and its running
-    statistics, which forget within tens of iterations; Caffe's default, 0.999, trails a thousand behind.
+    Initial weights (by the fan-out) and the decay of the running statistics are those of He et al.'s own code
+    (facebook/fb.resnet.torch): an average over tens of iterations, where Caffe's default of 0.999 takes a thousand.
     """
     n[name] = L.Convolution(
         bottom,
@@ -64,7 +64,7 @@ def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **los
 
 
 def with_test_data(net: NetParameter, **settings: Any) -> NetParameter:
-    """Return `net`, the layer "data" of whose TEST phase, with these settings, comes after that of the TRAIN phase."""
+    """Add to `net`, after the data layer of phase TRAIN, one of phase TEST with these settings; return `net`."""
     train = net.layer[0]
     net.layer.insert(
         1, LayerParameter(name="data", type=train.type, top=train.top, include=[{"phase": "TEST"}], **settings)

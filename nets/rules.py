@@ -33,7 +33,7 @@ class Part:
 class Rule:
     """What a chain is replaced by: `fuse` takes the chain's layers, None for an absent one.
 
-    It returns the fused layers, each the bottom of the next; none, where the chain does not fit.
+    It returns the fused layers, of which each reads the one before, or none if the chain does not fit.
     """
 
     chain: Sequence[Part]
@@ -56,7 +56,7 @@ MAYBE_RELU = Part(ReLU, lambda layer: not layer.slope, optional=True)
 
 
 def _on_logits(kind: type[OnLogits]) -> Callable[[Softmax, OnProbabilities], list[Layer]]:
-    """Return what puts a loss on logits in place of Softmax and a loss on probabilities, with the latter's bound."""
+    """Return a `fuse` that makes Softmax and a loss on probabilities the loss `kind` on logits, with the same bound."""
 
     def fuse(softmax: Softmax, loss: OnProbabilities) -> list[Layer]:
         if loss.geometry != softmax.geometry:
@@ -96,9 +96,9 @@ LONGEST = max(len(rule.chain) for rule in RULES)
 
 
 def fused_plan(steps: Sequence[Step]) -> list[Step]:
-    """Return steps that compute what `steps` do, with chains replaced as the first rule says that fits.
+    """Return steps that compute what `steps` do, with each chain replaced by the first rule that fits.
 
-    A chain is fused only if nothing else reads the values inside it; those then do not exist.
+    A chain is fused only if nothing else reads the values inside it, which the fused plan then does not have.
     """
     readers = Counter(bottom for step in steps for bottom in step.bottoms)
     following = {step.bottoms[0]: step for step in steps if step.bottoms}
@@ -120,12 +120,12 @@ def fused_plan(steps: Sequence[Step]) -> list[Step]:
 
 
 def _leads_on(step: Step, readers: Counter[int]) -> bool:
-    """Whether all that comes of a step is one value, which one other step reads."""
+    """Whether a step makes exactly one value, which is no loss and which exactly one step reads."""
     return len(step.tops) == 1 and readers[step.tops[0]] == 1 and not any(step.loss_weights)
 
 
 def _fuse(chain: Sequence[Layer], backward: bool) -> tuple[list[Layer], int]:
-    """Return what the first rule that fits makes of the beginning of `chain`, and of how many layers; else none."""
+    """Apply the first rule that fits the beginning of `chain`: the fused layers, and how many layers they replace."""
     for rule in RULES:
         parts: list[Layer | None] = []
         length = 0

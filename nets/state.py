@@ -10,8 +10,8 @@ from imae.prototxt_like.text import did_you_mean
 def filter_layers(param: NetParameter) -> NetParameter:
     """Return `param` with the layers that its `state` (phase, level, stages) meets the rules of.
 
-    Its state keeps the stages that these layers' rules name, so that filtered again it stays the same. Raises
-    InputError for a stage that no rule of `param` names, in whatever phase: misspelt, it would choose other layers.
+    The result's state keeps only the stages that its own layers' rules name, so that filtering it again changes
+    nothing. Raises InputError for a stage that no rule of `param` names: misspelt, it would choose other layers.
     """
     check_stages(param.state.stage, named_stages([param]), f'net "{param.name}"')
     filtered = NetParameter()

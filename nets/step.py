@@ -10,10 +10,10 @@ from imae.layers.layer import Kept, Layer, Saved, Shape, Shapes
 
 @dataclass
 class Step:
-    """A layer at its place in the net: which values it reads and makes, and what its backward owes.
+    """A layer at its place in the net: which values it reads and makes, and which gradients its backward gives.
 
-    Values are numbered. An in-place layer makes a new value under the old name, and a value with several readers gets
-    the sum of their gradients, which is all that Caffe's Split layers do.
+    Values are given by their indices in the net. An in-place layer makes a new value under the old name, and a value
+    with several readers gets the sum of their gradients, which is all that Caffe's Split layers do.
     """
 
     layer: Layer
@@ -25,16 +25,16 @@ class Step:
     backward: bool
     """Whether it runs in a backward pass."""
     shapes: Shapes = field(default_factory=list)
-    """Of the bottoms that the layer's geometry is for."""
+    """The bottoms' shapes that the layer was last reshaped for."""
     kept: Kept = field(default_factory=Kept)
     """What its backward reads, if it runs."""
     last_read: list[int] = field(default_factory=list)
-    """Values that nothing reads after its forward, but for a backward that keeps or recomputes them."""
+    """Values that are freed after its forward, as nothing reads them later, or as backward recomputes them."""
     last_kept: list[int] = field(default_factory=list)
-    """Values that nothing reads after its backward."""
+    """Values that are freed after its backward."""
     saved: Saved = field(default_factory=dict)
     made: list[tuple[Shape, torch.dtype]] = field(default_factory=list)
-    """The tops of the last forward, as far as their gradient's form follows from them."""
+    """Shapes and dtypes of the last forward's tops, which their gradients have too."""
 
     def reads(self) -> list[int]:
         """Return the values that its backward reads."""
@@ -44,10 +44,10 @@ class Step:
 
 
 def plan_liveness(steps: Sequence[Step], outputs: Collection[int]) -> None:
-    """Note in each step which values end with its forward and which with its backward.
+    """Note in each step which values are freed after its forward and which after its backward.
 
-    A value ends in forward with its last reader, unless it is one of `outputs` or a backward reads it; it is kept then
-    until the first step, in forward's order, whose backward reads it. One that is recomputed is kept in backward only.
+    A value is freed in forward after its last reader, unless it is one of `outputs` or a backward reads it: then it is
+    freed in backward, after the last reader there. A value that is recomputed is freed in forward and in backward.
     """
     last_reader: dict[int, Step] = {}
     first_keeper: dict[int, Step] = {}
