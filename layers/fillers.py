@@ -23,13 +23,16 @@ def fill(data: Tensor, filler: FillerParameter, generator: torch.Generator) -> N
     elif kind == "uniform":
         if not filler.min <= filler.max:
             raise InputError(f"the uniform filler needs min <= max, not {filler.min:g} and {filler.max:g}")
+        if not filler.max - filler.min <= torch.finfo(torch.float32).max:
+            raise InputError(f"the uniform filler's {filler.min:g} to {filler.max:g} is more than a float32 can span")
         data.uniform_(filler.min, filler.max, generator=generator)
     elif kind == "gaussian":
         if not filler.std >= 0:
             raise InputError(f"the gaussian filler needs a std of at least 0, not {filler.std:g}")
         data.normal_(filler.mean, filler.std, generator=generator)
         if filler.sparse >= 0:  # on average `sparse` inputs of each of the shape[0] outputs keep their weight
-            data.mul_(torch.empty_like(data).bernoulli_(min(1.0, filler.sparse / data.shape[0]), generator=generator))
+            kept = min(1.0, filler.sparse / max(1, data.shape[0]))
+            data.mul_(torch.empty_like(data).bernoulli_(kept, generator=generator))
     elif kind == "xavier":  # Glorot and Bengio 2010: var = 1 / n
         bound = math.sqrt(3 / _fan(data, filler))
         data.uniform_(-bound, bound, generator=generator)
@@ -37,7 +40,8 @@ def fill(data: Tensor, filler: FillerParameter, generator: torch.Generator) -> N
         data.normal_(0, math.sqrt(2 / _fan(data, filler)), generator=generator)
     elif kind == "positive_unitball":  # each output's weights are positive and sum to 1
         data.uniform_(generator=generator)
-        data /= data.reshape(len(data), -1).sum(1).view(-1, *[1] * (data.dim() - 1))
+        rows = data.flatten(1) if data.dim() > 1 else data[:, None]
+        data /= rows.sum(1).view(-1, *[1] * (data.dim() - 1))
     elif kind == "bilinear":
         _fill_bilinear(data)
     else:

@@ -22,6 +22,8 @@ class Convolution(Layer):
     bottoms = (1, None)
     tops = (1, None)
     capturable = True
+    geometry: tuple[list[int], list[int]]
+    """Stride and dilation, no larger than makes a difference: PyTorch's kernels crash on some that are."""
 
     def setup(self, bottoms: Shapes) -> None:
         """Check the settings, and create weight and bias."""
@@ -68,6 +70,10 @@ class Convolution(Layer):
         ]
         if min(spatial) < 1:
             raise self.error(f"a {describe(self.kernel)} kernel does not fit into the bottom of {describe(shape)}")
+        self.geometry = (
+            [min(stride, size + 2 * pad) for stride, size, pad in zip(self.stride, shape[2:], self.pad, strict=True)],
+            [dilation if kernel > 1 else 1 for dilation, kernel in zip(self.dilation, self.kernel, strict=True)],
+        )
         return [(bottom[0], num_output, *spatial) for bottom in bottoms]
 
     def keeps(self) -> Kept:
@@ -82,8 +88,8 @@ class Convolution(Layer):
         """Return x * weight + bias, in the precision of x; the weight is the layer's unless given."""
         weight = (self.blobs[0].data if weight is None else weight).to(x.dtype)
         bias = None if bias is None else bias.to(x.dtype)
-        none = [0] * len(self.pad)
-        return torch.convolution(x, weight, bias, self.stride, self.pad, self.dilation, False, none, self.group)
+        (stride, dilation), none = self.geometry, [0] * len(self.pad)
+        return torch.convolution(x, weight, bias, stride, self.pad, dilation, False, none, self.group)
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dw = dy * x, db = sum of dy, dx = dy * flipped w."""
@@ -92,6 +98,7 @@ class Convolution(Layer):
     def convolve_backward(self, bottoms: Tensors, top_diffs: Tensors, needs: list[bool], *, bias: bool) -> Diffs:
         """Return dx, and add to the diffs of the weight and, with `bias`, of the bias."""
         weight = self.blobs[0].data.to(top_diffs[0].dtype)
+        stride, dilation = self.geometry
         learns = [blob.lr_mult != 0 for blob in self.blobs]
         bottom_diffs: Diffs = []
         for x, dy, need in zip(bottoms, top_diffs, needs, strict=True):
@@ -100,9 +107,9 @@ class Convolution(Layer):
                 x,
                 weight,
                 [weight.shape[0]],
-                self.stride,
+                stride,
                 self.pad,
-                self.dilation,
+                dilation,
                 False,
                 [0] * len(self.pad),
                 self.group,

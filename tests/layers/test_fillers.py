@@ -124,6 +124,12 @@ def test_a_scalar_is_filled_too(kind: str) -> None:
     assert filled((), type=kind).isfinite()
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+@pytest.mark.parametrize("fields", [*({"type": kind} for kind in KINDS), {"type": "gaussian", "sparse": 2}], ids=str)
+def test_a_blob_of_nothing_is_filled_too(fields: dict[str, object], shape: tuple[int, ...]) -> None:
+    assert filled(shape, **fields).shape == shape
+
+
 @pytest.mark.parametrize(
     ("fields", "shape", "message"),
     [
@@ -132,6 +138,7 @@ def test_a_scalar_is_filled_too(kind: str) -> None:
         ({"type": "bilinear"}, (2, 3), r"square 4-axis kernels, not \(2, 3\)"),
         ({"type": "bilinear"}, (1, 1, 2, 3), r"square 4-axis kernels, not \(1, 1, 2, 3\)"),
         ({"type": "uniform", "min": 2, "max": 1}, (2, 3), "min <= max, not 2 and 1"),
+        ({"type": "uniform", "min": -3e38, "max": 3e38}, (2, 3), r"-3e\+38 to 3e\+38 is more than a float32 can span"),
         ({"type": "gaussian", "std": -1}, (2, 3), "std of at least 0, not -1"),
     ],
 )

@@ -1,7 +1,11 @@
 """Convolution."""
 
+import pytest
+import torch
 import torch.nn.functional as F
-from layer_cases import Case, normal
+from layer_cases import Case, Draw, normal, run
+
+from imae.layers.gradient_check import build_layer
 
 
 def convolution(settings: str, *shapes: tuple[int, ...], lr_mults: str = "", **options: object) -> Case:
@@ -75,3 +79,18 @@ MISTAKES = [
         "needs a top for each bottom, has 1 for 2",
     ),
 ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("settings", ["stride: 32768", "stride: 2147483647", "stride: 4294967295"])
+def test_a_stride_past_the_end_leaves_one_position(settings: str, dtype: torch.dtype) -> None:
+    """PyTorch's kernels for float32 crash on it."""
+    passes = []
+    for given in (settings, "stride: 50"):
+        text = f'type: "Convolution" convolution_param {{ num_output: 4 kernel_size: 3 {given} }}'
+        layer = build_layer(text, [(2, 3, 5, 6)], dtype=dtype)
+        layer.blobs[0].data.copy_(Draw(1).normal(4, 3, 3, 3))
+        tops, diffs = run(layer, [Draw(2).normal(2, 3, 5, 6).to(dtype)])
+        passes.append([*tops, *diffs, *(blob.diff for blob in layer.blobs)])
+    assert passes[0][0].shape == (2, 4, 1, 1)
+    torch.testing.assert_close(passes[0], passes[1])
