@@ -1,4 +1,4 @@
-"""Autograd through a layer's forward, which would give another gradient than the layer's own: refused."""
+"""Refuses autograd through a layer's forward, as it would give another gradient than the layer's own."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,9 +11,9 @@ Forward = Callable[[Any, list[Tensor], dict[str, Any]], list[Tensor]]
 
 
 def refusing_autograd(forward: Forward) -> Forward:
-    """Return a layer's `forward` whose tops, where autograd would go through it, raise InputError in `Tensor.backward`.
+    """Wrap a layer's `forward`, so that `Tensor.backward` through its tops raises InputError.
 
-    Their values stay usable. Without tensors that require a gradient it is `forward` itself but for that look.
+    The tops' values can be used. Where no tensor requires a gradient, the wrapper does nothing but check that.
     """
 
     @wraps(forward)

@@ -1,10 +1,10 @@
-"""Checks of values on a device that the host does not wait for: noted in a pass, raised when somebody looks."""
+"""Checks of values on a GPU, deferred so that the host need not wait for it: noted in a pass, raised by `look`."""
 
 from collections.abc import Callable
 
 
 class DeferredChecks:
-    """What layers note instead of raising, in passes that are replayed, and in all passes on a GPU."""
+    """What layers note instead of raising at once: in passes that are replayed, and in all passes on a GPU."""
 
     def __init__(self) -> None:
         self._checks: list[Callable[[], None]] = []

@@ -26,9 +26,9 @@ STEP, THRESHOLD = 1e-4, 1e-5
 SMALLER_STEPS = 4
 """How often an element that disagrees is tried again with a tenth of the step."""
 ROUNDING = 1e-13
-"""Error of a top from rounding within the layer, relative to the norm of the elements that change, or the largest."""
+"""Rounding error of a top, relative to the norm of the elements that change or, if that is more, to the largest."""
 MOST_SKIPPED = 0.9
-"""Fraction of the drawn elements beside kinks from which on the check means nothing, and fails."""
+"""The check fails if more than this fraction of the drawn elements was skipped."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class GradientReport:
 
 
 class GraphStep(Protocol):
-    """A layer at its place: the numbers of the values it reads and makes."""
+    """A layer at its place: the indices of the values it reads and makes."""
 
     layer: Layer
     bottoms: list[int]
@@ -138,7 +138,7 @@ def check_net(
     step: float = STEP,
     threshold: float = THRESHOLD,
 ) -> list[GradientReport]:
-    """Check every layer of `net` that has a derivative, in order, on the values that its next pass would bring there.
+    """Check every layer of `net` that has a derivative, in order, on the values that its next pass would compute.
 
     Input layers take `inputs`, by name; those left out are drawn from the standard normal distribution, labels from
     0 and 1. The net stays as it is. For the rest see `check_at`.
@@ -178,10 +178,10 @@ def check_at(
 ) -> GradientReport:
     """Check a layer that is set up, at the point `bottoms` and with the blobs it has; both stay as they are.
 
-    Compared are, by each bottom and each blob with an lr_mult, the derivatives of a randomly weighted sum of the tops
-    at up to `samples` random elements. An element passes that deviates by at most `threshold` of the larger of both
-    values at `step` or one of a few smaller steps. It is skipped if it deviates at each step by no more than the slopes
-    to its two sides do from each other: there is a kink. What is differentiated is `Layer.surrogate`.
+    Compares the derivatives of a randomly weighted sum of the tops by up to `samples` random elements of each bottom
+    and of each blob with an lr_mult. An element passes if both values differ by at most `threshold` of the larger, at
+    `step` or at one of a few smaller steps. It is skipped, as a kink, if at each step they differ by no more than the
+    slopes to its two sides do. What is differentiated is `Layer.surrogate`.
     """
     generator = torch.Generator().manual_seed(seed)
     with _float64_blobs(layer):
@@ -192,7 +192,7 @@ def check_at(
 def backward(
     layer: Layer, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]
 ) -> Diffs:
-    """Return what `layer.backward` gives where only the bottoms and tops that it `keeps` have kept their values."""
+    """Run `layer.backward` with NaN in place of the bottoms and tops that the layer does not keep."""
     kept, lost = layer.keeps(), torch.full((), torch.nan)
     read = [x if i in kept.bottoms else lost for i, x in enumerate(bottoms)]
     made = [y if i in kept.tops else lost for i, y in enumerate(tops)]
@@ -278,7 +278,7 @@ class _Surface:
         for step in filter(None, steps):
             left, right, rounding = self._slopes(values, element, step)
             numeric = (left + right) / 2
-            floor = floor or rounding  # the first step's: at the smallest ones rounding would excuse anything
+            floor = floor or rounding  # the first step's: at smaller steps rounding errors would exceed any deviation
             deviation = abs(backward - numeric)
             share = deviation / max(abs(backward), abs(numeric), floor / self.threshold, 1e-300)
             if not math.isfinite(share):

@@ -48,7 +48,7 @@ class Context:
     passes: PassCounter = field(default_factory=PassCounter)
     checks: DeferredChecks = field(default_factory=DeferredChecks)
     mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value
-    """The mean of a scalar over the processes that train the net together: where a sum is over all their batches."""
+    """Returns the mean of a scalar over all processes of the training, for sums over all their batches."""
 
     def find(self, name: str) -> Path:
         """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""
@@ -78,12 +78,12 @@ class Layer:
     index_tops: ClassVar[frozenset[int]] = frozenset()
     """Tops that are such indices."""
     recomputes: ClassVar[bool] = False
-    """Whether a net computes its tops once more for backward, by `recompute`, instead of keeping them."""
+    """Whether a net frees its tops in forward, and gets them by `recompute` in backward."""
     capturable: ClassVar[bool] = False
     """Whether a pass can be captured in a CUDA graph and replayed.
 
-    It can if `forward` and `backward`, where `context.passes.on_device` is set, read no tensor's value on the host, and
-    use nothing that changes from pass to pass but tensors that keep their place: that scalar instead of the number.
+    It can if `forward` and `backward` read no tensor's value on the host, and depend on nothing that changes from pass
+    to pass but tensors at fixed addresses: on `context.passes.on_device`, where that is set, instead of the number.
     """
     geometry: Any = None
     """What follows from the bottoms' shapes, as `reshape` sets it; never changed, only replaced."""
@@ -148,7 +148,7 @@ class Layer:
     def recompute(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return the tops of the last `forward` once more; only of layers with `recomputes`.
 
-        Changes nothing: no running statistic moves on, and nothing random is drawn again.
+        Has no side effects: running statistics stay as they are, and nothing random is drawn.
         """
         raise NotImplementedError
 
@@ -160,7 +160,7 @@ class Layer:
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return tops whose derivative at a point is what `backward` gives there, for the gradient checker.
 
-        They are `forward`'s, unless the layer defines its gradient by holding something fixed; that is in `saved`, from
+        They are `forward`'s, unless the layer's gradient is defined with something held fixed; that is in `saved`, from
         `forward` at the point. Tops in `no_gradient_from` may be left out at the end.
         """
         return self.forward(bottoms, {})

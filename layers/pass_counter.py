@@ -10,7 +10,7 @@ from torch import Tensor
 class PassCounter:
     """Counts the forward passes of a net, so that a pass is a function of (weights, seed, number).
 
-    The number rises by `stride` a pass: where several processes take turns with the passes, by their number.
+    The number rises by `stride` a pass: 1, or the number of processes where several take turns with the passes.
     """
 
     seed: int = 0
@@ -18,11 +18,11 @@ class PassCounter:
     stride: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     on_device: Tensor | None = None
-    """The number as an int64 scalar on the device, while a pass runs that is to be replayed: it must be read there."""
+    """The number as an int64 scalar on the device, where it must be read in a pass that is captured; else None."""
 
     @property
     def current(self) -> int | Tensor:
-        """The number, from where it must be read."""
+        """The number: the scalar on the device where there is one."""
         return self.number if self.on_device is None else self.on_device
 
     def advance(self) -> None:

@@ -1,7 +1,7 @@
 """How the CPU's threads wait for each other and how many there are: chosen before torch loads its OpenMP.
 
-By default OpenMP's threads spin while they wait for the slowest of them. On a machine with other work that takes the
-time of just those that are waited for. Passive waiting sleeps instead, and leaves every sum as it is.
+By default OpenMP's threads spin while they wait for the slowest of them. On a machine with other work, that takes
+processor time from the very threads that are waited for. Passive waiting sleeps instead; no result changes.
 `python -m benchmarks.busy_machine` measures both.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""What says how OpenMP's threads wait; where one is set nothing is chosen."""
+"""The variables that say how OpenMP's threads wait; where one is set, it stays."""
 SLICE = 100_000
-"""Nanoseconds that a thread asks for at a time: it gets no less of a core than by long slices, but sooner."""
+"""Nanoseconds of a time slice: with short ones a thread's share of a core is the same, but its turn comes sooner."""
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 """The system call's number, by machine (Linux's asm/unistd_64.h and asm-generic/unistd.h)."""
 
@@ -39,7 +39,7 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ, *, loaded
 def ask_for_short_slices() -> None:
     """Have this thread, and those that it starts, run in short slices of time, where Linux (6.12 and later) lets it.
 
-    Threads that meet many times in an iteration then wait less for one whose core has other work, too.
+    Threads that meet many times in an iteration then wait less for one that shares its core with other work.
     """
     number = _SCHED_SETATTR.get(platform.machine()) if sys.platform == "linux" else None
     if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:

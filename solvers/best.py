@@ -24,7 +24,7 @@ def accuracies_of(net: Net) -> list[str]:
 class BestAccuracy:
     """Follows the accuracies of test nets, and keeps the weights at which the first of them was best.
 
-    They are in PREFIX_best.caffemodel, and PREFIX_best.json says which they are; of equals the first stays.
+    The weights are in PREFIX_best.caffemodel, their iteration and accuracy in PREFIX_best.json. A tie replaces nothing.
     """
 
     def __init__(self, nets: Iterable[Net], prefix: str = "") -> None:
@@ -40,11 +40,11 @@ class BestAccuracy:
 
     @property
     def files(self) -> list[Path]:
-        """The kept weights and what tells of them, where weights are kept."""
+        """The files of the kept weights, where weights are kept."""
         return [Path(f"{self._prefix}_best.{kind}") for kind in ("caffemodel", "json")] if self._prefix else []
 
     def begin(self, iteration: int, records: Iterable[Mapping[str, Any]]) -> None:
-        """Start at `iteration`, after the tests that `records` of metrics tell, and the weights kept until then."""
+        """Start at `iteration`, with the earlier tests from the metrics' `records`, and the weights kept so far."""
         self._best, self._final, self._kept = {}, {}, -math.inf
         for record in records:
             if record.get("phase") == "test" and isinstance(record.get("net"), int):

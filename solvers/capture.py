@@ -1,4 +1,4 @@
-"""Iterations and test batches as functions of tensors that keep their places: captured as CUDA graphs, and replayed."""
+"""Iterations and test batches as functions of tensors at fixed addresses: captured as CUDA graphs, and replayed."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from imae.solvers.update import Update
 WARM_UP = 3
 """Runs before a function is recorded, in which libraries load their kernels and choose their algorithms."""
 SHAPES = 4
-"""Of a net's inputs for which passes are recorded."""
+"""Of a net's inputs that are recorded, at most; passes of further shapes run eagerly."""
 PACE = 8
-"""The host runs at most three times as many iterations ahead of the GPU, and so ends soon after it was asked to."""
+"""The host waits for the GPU every so many iterations: it is at most three times as many ahead, and can stop soon."""
 
 
 class Recorder(Protocol):
-    """Turns a function of tensors into one that does the same work again, on the same tensors in the same places."""
+    """Turns a function of tensors into one that repeats the same work on the same tensors, at the same addresses."""
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Return what does the work of `function`, which is called but has no effect yet on any tensor from before.
+        """Return a function that does the work of `function`, which may be called here, but changes no tensor yet.
 
         Raises InputError if the function does what cannot be recorded, such as reading a tensor's value.
         """
@@ -36,7 +36,7 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Records CUDA graphs, which share their memory: nothing but what lives on is kept between two replays."""
+    """Records CUDA graphs that share one memory pool: what a graph frees, the next may use."""
 
     def __init__(self, device: torch.device) -> None:
         if device.index is not None:
@@ -90,7 +90,7 @@ class Eager:
 
 
 class Recorded:
-    """A function that runs as it is WARM_UP times, then is recorded and replayed."""
+    """A function that runs eagerly WARM_UP times, then is recorded and replayed."""
 
     def __init__(self, function: Callable[[], None], recorder: Recorder) -> None:
         self._function, self._recorder = function, recorder
@@ -109,9 +109,9 @@ class Recorded:
 
 
 class RecordedPass:
-    """A function that runs one pass of a net, which finds its number, and by it its data, on the device.
+    """A function that runs one pass of a net, which reads its number, and so finds its data, on the device.
 
-    It is recorded for each of the first SHAPES shapes of the net's inputs; at any other it runs as it is.
+    It is recorded for each of the first SHAPES shapes of the net's inputs; at any other it runs eagerly.
     """
 
     def __init__(self, net: Net, function: Callable[[], None], recorder: Recorder) -> None:
@@ -147,8 +147,8 @@ class RecordedPass:
 class Iteration:
     """A training iteration of `net` as two functions, the passes and the update, with a gap between them.
 
-    With a `recorder` they are recorded and replayed; where nothing happens in the gap (`whole`), and one pass makes an
-    iteration, as one. Without, they just run, and may read values on the host.
+    With a `recorder` they are recorded and replayed: as one where nothing happens in the gap (`whole`) and one pass
+    makes an iteration. Without, they run eagerly, and may read values on the host.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Iteration:
     def passes(self, rate: float) -> Tensor:
         """Run the passes of an iteration at learning rate `rate`, which leave the summed gradients in the blobs.
 
-        Returns their mean loss, a scalar. A whole iteration is updated in one go.
+        Returns their mean loss, a scalar. Where the iteration is recorded as one, the update has followed.
         """
         if isinstance(self._rate, Tensor):
             self._rate.fill_(rate)

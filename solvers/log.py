@@ -94,7 +94,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the records of a metrics file; a last line that a killed process left unfinished is skipped.
+    """Return the records of a metrics file; a last line without an end, as a killed process leaves it, is skipped.
 
     Raises InputError, naming the line, for what is no record: a JSON object with an iteration.
     """
@@ -105,7 +105,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _parse_metrics(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    """Return the records, and by line what else there is, but for a last line without an end."""
+    """Return the records, and by its number what is wrong with any other line but a last one without an end."""
     records: list[dict[str, Any]] = []
     others: dict[int, str] = {}
     *lines, unfinished = read_bytes(path).split(b"\n")

@@ -49,10 +49,10 @@ class Processes:
             torch.cuda.set_device(device)
         with self._noticing_loss():
             store, self.rank, self.count = next(iter(rendezvous("env://")))
-            # What the processes before a restart by torchrun left there must not be found.
+            # A prefix for each start: entries from before a restart by torchrun must not be found.
             self._store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
             distributed.init_process_group(
-                # Small agreements go between the CPUs: reading them back from a GPU would wait for all its work.
+                # Small agreements go by the CPUs, as reading them from a GPU would wait for all its work.
                 "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
                 store=self._store,
                 rank=self.rank,
@@ -94,7 +94,7 @@ class Processes:
         return total.div_(self.count)
 
     def meet(self) -> None:
-        """Wait for the others on the CPU, which notices a loss at once; a GPU would wait for it in vain for minutes."""
+        """Wait for the others on the CPU, where a lost process is noticed at once; a GPU would wait for minutes."""
         self.finish(self.begin_sum(torch.zeros(1)))
 
     def first_to_claim(self, what: str) -> bool:
@@ -191,7 +191,7 @@ class ParallelSolver(Solver):
         """As Solver's, from the solverstate that process 0 is given, if it is.
 
         Raises ProcessLost when another process ends: one of those left has then taken a snapshot, unless there is no
-        prefix, after the last iteration that all of them finished.
+        prefix, after the last iteration that all of them completed.
         """
         super().solve(self.processes.from_first(resume))
 
@@ -223,7 +223,8 @@ class ParallelSolver(Solver):
     def forward_backward(self, rate: float) -> Tensor:
         """As Solver's; the gradients and the loss are the means over the processes.
 
-        They are summed as one, and with them what is asked for, so that all know it after the same iteration.
+        One all-reduce sums them, and with them the requests to stop and for a snapshot, so that all processes know of
+        these after the same iteration.
         """
         loss, storage = super().forward_backward(rate), self.net.storage
         if self.device.type == "cuda":
@@ -279,7 +280,7 @@ class ParallelSolver(Solver):
         return self.processes.from_first(super()._are_finite())
 
     def _update_is_whole(self, patience: float = 5.0) -> bool:
-        """Whether the last update got its sums: a GPU may wait for them in vain; `patience` in seconds."""
+        """Whether the all-reduce of the last update is complete, within `patience` seconds: on a GPU it may hang."""
         until = time.monotonic() + patience
         while not all(work.is_completed() for work in self._applied):
             if time.monotonic() > until:

@@ -53,7 +53,7 @@ from imae.solvers.solver_nets import net_params
 from imae.solvers.update import create_update
 
 WITHOUT_STATISTICS = "test without statistics"
-"""The phase, in the metrics, of a test before BatchNorm has seen a batch: no point of a curve."""
+"""The phase, in the metrics, of a test before BatchNorm has seen a batch, which curves leave out."""
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +75,7 @@ class Solver:
     """
 
     exchanges: ClassVar[bool] = False
-    """Whether something happens between the passes and the update of an iteration: they are not recorded as one."""
+    """Whether something happens between an iteration's passes and its update, so that they are recorded apart."""
 
     def __init__(
         self,
@@ -257,7 +257,7 @@ class Solver:
 
     @contextlib.contextmanager
     def _whole_or_undone(self) -> Iterator[None]:
-        """Inside, if an iteration's passes fail, all that they have moved on but gradients is put back."""
+        """Inside, if an iteration's passes fail, all that they have changed but gradients is put back."""
         passes = self.net.context.passes
         number, moving = passes.number, [*self._running, *self._states()]
         before = [tensor.clone() for tensor in moving]

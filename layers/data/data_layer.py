@@ -87,7 +87,7 @@ def _use_one_thread() -> int:
     """Have torch compute on the calling thread alone.
 
     With a team of its own there would be more threads than processors, and OpenMP would then put the net's threads to
-    sleep after every operation. A thread takes the number of the process at its first use of it: the second call.
+    sleep after every operation. A thread adopts the process's setting when it first uses it: the second call.
     """
     torch.set_num_threads(1)
     return torch.get_num_threads()

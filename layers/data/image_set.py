@@ -106,7 +106,7 @@ class ImageSetData(DataLayer):
         return self.gather(torch.full((), number, device=self.context.device))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """Return the batch of this pass: prepared in the background on a CPU, where that is worth it."""
+        """Return the batch of this pass: on a CPU prepared in the background, on a GPU gathered now."""
         if self.context.passes.on_device is not None:
             return self.gather(self.context.passes.on_device)
         if self.context.device.type != "cpu":
@@ -114,7 +114,7 @@ class ImageSetData(DataLayer):
         return super().forward(bottoms, saved)
 
     def prepare(self, number: int) -> None:
-        """Bring the permutations of the epochs that batch `number` touches into the buffer which `gather` reads."""
+        """Put the permutations of the epochs that batch `number` is from into the buffer that `gather` reads."""
         if not self._epochs:
             return
         first = number * self._batch_size

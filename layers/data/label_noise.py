@@ -21,7 +21,7 @@ from imae.prototxt_like.schema import NoiseKind
 Labels = NDArray[np.int64]
 _CLEAN = ":clean_label"
 _MOST = 2**26
-"""Numbers in the matrix of 8,192 classes."""
+"""Numbers that a transition matrix may have: those of 8,192 classes."""
 
 
 def corrupt(

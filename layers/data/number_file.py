@@ -27,7 +27,7 @@ _MAGIC_OF_OLD_PT = 0x1950A86A20F9469CFC6C
 _LARGEST_HEADER = 2**16
 """Bytes of a .npy file's header that are read; NumPy refuses long ones itself."""
 _MAKING_ROOM = {"PUT", "BINPUT", "LONG_BINPUT", "FRAME"}
-"""Instructions of a pickle."""
+"""Instructions of a pickle for which as much memory is reserved as their argument says."""
 _MOST_AXES = 64
 """NumPy's limit."""
 
@@ -223,7 +223,7 @@ def _unpickle(content: bytes, file: IO[bytes] | None = None) -> Any:
     """Return the dictionary, list, number or array that a pickle holds (the next of `file`, a view of `content`)."""
     file = file or io.BytesIO(content)
     start = file.tell()
-    # The unpickler makes room for what these numbers claim, before it looks whether there is as much.
+    # The unpickler reserves memory for what the arguments claim before it looks whether the file has as much.
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in _MAKING_ROOM and not 0 <= int(argument or 0) <= len(content):
             raise ValueError(f"{opcode.name} {argument} in a pickle of {len(content)} bytes")

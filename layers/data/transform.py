@@ -27,7 +27,7 @@ class Transform:
         self, layer: Layer, *, random_crop: bool, mirror: bool, pad: int = 0, default_mean: Tensor | None = None
     ) -> None:
         param = layer.param.transform_param
-        # The layer has this Transform: without a cycle its images are freed as soon as nobody needs it.
+        # Weak, as the layer has this Transform: a cycle would keep its images until garbage is collected.
         self._layer: Layer = weakref.proxy(layer)
         self._pad, self._mirror = pad, mirror
         self._crop, self._random_crop = param.crop_size, random_crop

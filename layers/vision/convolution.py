@@ -77,7 +77,7 @@ class Convolution(Layer):
         return [(bottom[0], num_output, *spatial) for bottom in bottoms]
 
     def keeps(self) -> Kept:
-        """The bottoms, for the weight's gradient, and for a gradient by them, which may need no more than shapes."""
+        """The bottoms: the weight's gradient needs their values, the gradients by themselves only their shapes."""
         return Kept(bottoms=tuple(range(len(self.param.bottom))))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:

@@ -96,7 +96,7 @@ class Pooling(Layer):
         return [(*shape[:2], *pooled)] * len(self.param.top)
 
     def keeps(self) -> Kept:
-        """x, of which MAX needs no more than the shape, as PyTorch's kernel takes it."""
+        """x, of which MAX needs only the shape, but PyTorch's kernel takes the tensor."""
         return Kept(bottoms=() if self.method == "AVE" and self.everywhere else (0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
