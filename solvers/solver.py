@@ -135,6 +135,8 @@ class Solver:
         self.best = BestAccuracy(self.test_nets, self.prefix if keep_best and self.log.metrics_path else "")
         self._watch = LossWatch(self.device)
         self._on_divergence, self._said = on_divergence, set[str]()
+        self._warned = False
+        """Whether it went on with what is not finite, of which nothing more is said."""
         self._record_with(None)
         if self.device.type == "cuda":
             self.capture_with(CudaGraphs(self.device) if capture else Eager())
@@ -489,7 +491,7 @@ class Solver:
         if found := self._watch.first_bad():
             iteration, rate, loss = found
             names = [f'output "{name}"' for name in not_finite(self.outputs)]
-            where = first_not_finite(self.net, self.param.iter_size)
+            where = "" if self._warned else first_not_finite(self.net, self.param.iter_size)
             first = f", first seen in {where}" if where else ""
             self._diverged(iteration, rate, f"{' and '.join(names) or 'the loss'} is {loss:g}{first}")
 
@@ -520,6 +522,7 @@ class Solver:
         if self._on_divergence == "stop":
             self.log.line(message, "solver.cpp:239")
             raise Diverged(message)
+        self._warned = True
         self._say_once("diverged", message)
 
     def _name_stuck(self, net: Net, outputs: dict[str, Tensor]) -> None:

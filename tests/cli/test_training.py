@@ -415,8 +415,8 @@ def test_divergence_ends_with_status_1_and_names_the_last_sound_snapshot(imae: I
     assert outcome.status == 1
     error = outcome.err.splitlines()[-1]
     assert re.fullmatch(
-        r'imae: error: iteration 2\d: output "loss" is (nan|inf), at learning rate 1e\+30: the training diverged; '
-        r"the last sound snapshot is out/digits_iter_20\.solverstate",
+        r'imae: error: iteration 2\d: output "loss" is (nan|inf), first seen in .* of layer "\w+", at learning rate '
+        r"1e\+30: the training diverged; the last sound snapshot is out/digits_iter_20\.solverstate",
         error,
     )
     assert "Done" not in outcome.out
