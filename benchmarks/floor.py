@@ -185,7 +185,7 @@ def _passes(net: Net, step: Step, backward: bool) -> list[tuple[float, float]]:
     return [(0.0, bottom + top)] * (1 + backward)
 
 
-# Beside what it takes
+# The floor beside the time taken
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ Compared are, on noise of CIFAR-10's form and size, in this order:
 
 The sides of a comparison take turns of `--iterations` iterations each; reported are medians per iteration and the
 median of the ratios. A turn is long because the DataLoader's workers prepare up to two batches each while it is our
-turn. First it is checked that captured training gives the same bits as training kernel by kernel.
+turn. First it is checked that captured training gives the same bits as eager training.
 `--cpu` runs everything on the CPU, where nothing is captured: to see that it runs.
 """
 
@@ -226,7 +226,7 @@ def attempt(function: Callable[[], Any]) -> Any:
 
 
 def same_bits(setup: Setup) -> bool:
-    """Whether captured training and training kernel by kernel end with the same weights and momenta."""
+    """Whether captured training and eager training end with the same weights and momenta."""
     ends = []
     for capture in (True, False):
         solver = setup.solver(loop_param(setup), capture=capture)
@@ -276,7 +276,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
         raise SystemExit("benchmarks.gpu_train: this machine has no GPU that PyTorch can use; --cpu only tries it out")
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(options, synthetic.write_cifar10(Path(folder), options.images))
-        notes = [f"Captured and kernel by kernel: {'the same bits' if same_bits(setup) else 'DIFFERENT BITS'}."]
+        notes = [f"Captured and eager: {'the same bits' if same_bits(setup) else 'DIFFERENT BITS'}."]
         comparisons = {
             "loop": {"ours": Side(our_loop, (setup,)), "DataLoader, eager": Side(their_loop, (setup,))},
             "step": {"ours": Side(our_step, (setup,)), "PyTorch eager": Side(their_step, (setup,))},

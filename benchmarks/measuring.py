@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 WARM_UP = 3
 PATIENCE = 5.0
-"""Seconds until a process that is to end is made to."""
+"""Seconds that a process has to end by itself before it is terminated."""
 Row = dict[str, Any]
 """Figures and words by the keys of `Benchmark.columns`, and more that only the JSON has."""
 
@@ -49,8 +49,8 @@ class Side:
     process: bool = False
     """Whether it runs in a process of its own."""
     small: tuple[Any, ...] | None = None
-    """The arguments of a small instance: makes the process measure its peak memory beyond what it holds after a turn of
-    this one, when all code is loaded and there is nothing to keep."""
+    """The arguments of a small instance. With them the process measures its peak memory, beyond what it holds after a
+    turn of the small instance, when all code is loaded."""
 
 
 @dataclass

@@ -98,7 +98,7 @@ _MEANT = frozenset(field.name for field in fields(Glog))
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A command line, and what of it was for others."""
+    """A command line without the flags that are not for its command."""
 
     arguments: list[str]
     glog: Glog
@@ -144,8 +144,9 @@ def read(program: Any, arguments: Sequence[str], environment: Mapping[str, str] 
 
 
 def normalise(command: Any, arguments: Sequence[str]) -> list[str]:
-    """Return `arguments` with what `command` (the app as click has it) knows by another spelling put in its own:
-    `-solver S` and `--sigint_effect stop` for `--solver S` and `--sigint-effect stop`.
+    """Return `arguments` in the spelling of `command` (the app as click has it).
+
+    That is `--solver S` and `--sigint-effect stop` for Caffe's `-solver S` and `--sigint_effect stop`.
     """
     if not arguments:
         return []

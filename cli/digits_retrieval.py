@@ -16,14 +16,14 @@ SEEDS, ITERATIONS = 3, 200
 
 
 def digits_retrieval(options: SweepOptions, noise: Sequence[int], loss: Sequence[str]) -> None:
-    """Train with each loss, score the features, and write the page; what is finished stays on disk."""
+    """Train with each loss, score the features, and write the page; each result stays on disk."""
     load_torch()
     from imae.experiments.digits_retrieval import (
         ACCURACY_COLUMNS,
         RETRIEVAL_COLUMNS,
         compare,
-        finished,
         reading_of,
+        saved_results,
         select_runs,
         write_report,
     )
@@ -45,7 +45,7 @@ def digits_retrieval(options: SweepOptions, noise: Sequence[int], loss: Sequence
         with Display() as display:
             rows = compare(output, runs, iterations, progress=display.advance, show=display.show)
     except KeyboardInterrupt:
-        done = len(finished(output, runs, iterations))
+        done = len(saved_results(output, runs, iterations))
         typer.echo(f"Stopped with {done} of {len(runs)} runs done. Go on with: {command}")
         raise typer.Exit(130) from None
     print_table(ACCURACY_COLUMNS, [row.accuracy_cells for row in rows if row.results], right=[0])

@@ -1,4 +1,4 @@
-"""What is suggested for a command or an option that does not exist: what it is but for a slip, and nothing else."""
+"""What is suggested for a command or an option that does not exist: one that differs by a slip, and nothing else."""
 
 from typing import Any
 

@@ -47,7 +47,7 @@ _NO_MEMORY = re.compile(r"can't allocate memory(?:: you tried to allocate (\d+) 
 
 
 def _batch_hint(error: Exception) -> str:
-    """What a smaller batch does, where memory ran out in a pass of a net, whose values grow with it."""
+    """The advice to take a smaller batch, where memory ran out in a pass of a net."""
     frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
     passes = ("forward", "backward")
     in_pass = any(code.co_name in passes and Path(code.co_filename).parent.name == "nets" for code in frames)

@@ -94,7 +94,7 @@ Threads = Annotated[
 
 
 def load_torch(threads: int | None = None) -> None:
-    """Import torch, whose many objects all live on, without a search for garbage among them, then or at exit.
+    """Import torch, and keep its many objects, which all live on, out of garbage collection: now and at exit.
 
     It computes with as many `threads`, else with as many as OMP_NUM_THREADS says or there are cores; while they wait
     for each other they leave the cores to other work.

@@ -55,8 +55,8 @@ def handle_signals(
     """Inside, SIGINT and SIGHUP ask `solver` for their effects and SIGTERM for a stop; a second stop aborts at once.
 
     Gives a list that holds the number of the signal that asked for a stop, once one has. `on_stop` is called, in the
-    signal handler, at the first. A stop within `echo` seconds of it is the same once more, passed on by whatever
-    started this process.
+    signal handler, at the first. A stop within `echo` seconds of it is taken for the same one, passed on by the
+    launcher.
     """
     stopped: float | None = None
     stopped_by: list[int] = []

@@ -166,8 +166,8 @@ class SweepOptions:
                 write_pages(outcome(results))
 
         try:
-            finished = sum(map(sweep.is_done, cells))
-            with _Cells(len(cells), finished, sweep.schedule.iterations) as display:
+            done = sum(map(sweep.is_done, cells))
+            with _Cells(len(cells), done, sweep.schedule.iterations) as display:
                 results = run_sweep(
                     sweep,
                     cells,
@@ -184,8 +184,8 @@ class SweepOptions:
                 warn(_told(sweep, divergence))
             return whole
         except KeyboardInterrupt:
-            finished = sum(map(sweep.is_done, cells))
-            typer.echo(f"Stopped with {finished} of {len(cells)} cells done. Go on with: {self.command}")
+            done = sum(map(sweep.is_done, cells))
+            typer.echo(f"Stopped with {done} of {len(cells)} cells done. Go on with: {self.command}")
             raise typer.Exit(130) from None
 
 
@@ -209,7 +209,7 @@ def takes_sweep_options(command: Callable[Concatenate[SweepOptions, Own], None])
 
 
 def _told(sweep: "Sweep", divergence: "Divergence") -> str:
-    """That a cell diverged, why, and what trains it again."""
+    """A line that says that a cell diverged, why, and how to train it again."""
     path = sweep.folder(divergence.cell) / "diverged.json"
     return f"{divergence.cell.name}: {divergence.reason}; delete {path} to train it again"
 

@@ -104,7 +104,7 @@ def time(
         for done in range(iterations):
             passes.append((measured(forward), measured(net.backward)))
             display.advance("whole passes", done + 1, iterations)
-        net.keep_blobs = True  # which keeps the batch whole: each layer has its own time then
+        net.keep_blobs = True  # so that nothing is recomputed, which would be in no layer's time
         layers = [step.layer for step in net.plan]
         spent = [[_timed(layer, way, measured) for way in ("forward", "backward")] for layer in layers]
         for done in range(iterations):

@@ -51,7 +51,7 @@ class Divergence(StrEnum):
 
 _RESUMING, _CHANGING = "Where to start", "What to change in the solver"
 _OF_THE_START = ("weights", "snapshot", "resume", "overwrite", "seed")
-"""Options that what resumes does not repeat."""
+"""Options that the command which resumes leaves out."""
 _SHOWN = 20
 """Values of an output that the summary prints; where there are more it says where they are."""
 _ECHO = 5.0
@@ -87,7 +87,7 @@ def train(
         bool,
         typer.Option(
             "--overwrite",
-            help="Start anew where a training left results: its metrics and snapshots are removed.",
+            help="Start over where a training left results: its metrics and snapshots are removed.",
             rich_help_panel=_RESUMING,
         ),
     ] = False,

@@ -78,7 +78,7 @@ class Result(BestAndFinal):
     corrupted: float
     intact: float
     about: About = field(compare=False)
-    """Not the result. Two runs of a cell agree in all the rest."""
+    """On what it was trained: all else is the same in two runs of a cell."""
     held_out_noisy: float | None = None
     """Accuracy on the images held out, by labels with the same noise as those trained on."""
     held_out_intact: float | None = None
@@ -100,7 +100,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Job:
-    """All that the process of a cell is told; paths are absolute or relative to where the sweep was started."""
+    """What the process that trains a cell is given; paths are absolute or relative to where the sweep was started."""
 
     cell: Cell
     schedule: Schedule

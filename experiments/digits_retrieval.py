@@ -176,7 +176,7 @@ def select_runs(noises: Sequence[int], losses: Sequence[str], seeds: int) -> lis
     return [Run(*parts) for parts in itertools.product(rates, losses, range(1, seeds + 1))]
 
 
-def finished(output: Path, runs: Sequence[Run], iterations: int) -> dict[Run, Result]:
+def saved_results(output: Path, runs: Sequence[Run], iterations: int) -> dict[Run, Result]:
     """Return the results that lie in `output`. Raises InputError if one is damaged or of other iterations."""
     results = {}
     for run in runs:
@@ -203,10 +203,10 @@ def compare(
     """Train and score the runs that have no result in `output` yet, and return the baselines' rows and the losses'.
 
     `progress` gets "train", the iterations done and those to do in all, `show` a line for each run. Raises InputError
-    as `finished`, and if the folder cannot be written.
+    as `saved_results`, and if the folder cannot be written.
     """
     keep_freed_memory()
-    results = finished(output, runs, iterations)
+    results = saved_results(output, runs, iterations)
     try:
         _path(output, runs[0]).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Writes a miniature MARS, and passes on what reads the tables of the real one."""
+"""Writes a miniature MARS; what reads MARS's tables is `imae.prototxt_like.mars_info`, and can be had here too."""
 
 import io
 import os

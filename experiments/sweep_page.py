@@ -42,7 +42,7 @@ class Group:
     diverged: int
 
     def named(self, name: str) -> str:
-        """Return `name`, and of which of its seeds the figures do not tell."""
+        """Return `name`, and how many of its seeds diverged, where some did."""
         total = len(self.results) + self.diverged
         return f"{name} ({self.diverged} of {total} seeds diverged)" if self.diverged and self.results else name
 

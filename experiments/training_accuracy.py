@@ -1,4 +1,4 @@
-"""How well a net fits training images: by the labels it was trained on, or such as those, and by the intact ones."""
+"""How well a net fits training images: by labels with the noise that it was trained on, and by the intact ones."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -16,7 +16,7 @@ from fuzzing.mutations import damage
 from imae.prototxt_like.errors import InputError
 
 SECONDS = 2.0
-"""Of the processor, that an input may take."""
+"""Of processor time, that an input may take."""
 _HANGS = 60.0
 """Seconds after which a process that says nothing is ended."""
 

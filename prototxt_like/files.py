@@ -34,8 +34,8 @@ def open_regular(path: FilePath) -> BinaryIO:
     could be waited for or read for ever.
     """
     try:
-        # Looked at before it is opened, as opening a pipe waits and opening a device acts; not waiting guards against
-        # a pipe that takes the file's place in between.
+        # Checked before it is opened, as opening a pipe waits and opening a device may act; O_NONBLOCK guards against a
+        # pipe that takes the file's place in between.
         _check_regular(path, os.stat(path).st_mode)  # noqa: PTH116  the path may be no valid one
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         file = os.fdopen(descriptor, "rb")
@@ -116,8 +116,8 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 def clear_leftovers(folder: Path, name: str, *, ownerless: bool = False) -> None:
     """Remove what killed processes left in `folder`: temporary files and folders of a name that begins with `name`.
 
-    A living process's stay: its number is in the name, and it holds a lock, which another machine's processes see, too.
-    With `ownerless` also what has no number in its name goes; `name` must then be that of temporary things alone.
+    Those of a running process stay: its id is in the name, and it holds a lock, which other machines see too. With
+    `ownerless` those without an id in their name go as well; `name` must then be that of temporary things alone.
     """
     if not folder.is_dir():
         return

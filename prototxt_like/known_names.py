@@ -1,6 +1,6 @@
-"""Names that a file may hold on purpose although this schema or this library has not got them, and whose they are.
+"""Names that exist in Caffe, in its forks or in other libraries but not here, and whose they are.
 
-Who writes one of them made no slip, so that the nearest name that is here would be the wrong advice.
+A file that has one of them is not misspelt: to suggest the nearest name that is here would be wrong.
 """
 
 _CAFFE_LAYERS = """

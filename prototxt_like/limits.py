@@ -1,4 +1,4 @@
-"""What the fields of a message may hold beyond their type: one table, for text, binary files and command lines."""
+"""Which values the fields of a message may have, of those that their types allow: for text, files and command lines."""
 
 import math
 from collections.abc import Iterator

@@ -143,7 +143,7 @@ def _field_hint(field: str, message: Any, root: Any) -> str:
 
 
 def did_you_mean_field(field: str, message: Any) -> str:
-    """Return `; did you mean "..."?` for what may be meant by `field`, which the `message` (a descriptor) has not."""
+    """Return `; did you mean "..."?` for a `field` that `message` (a descriptor) lacks, else an empty string."""
     if known := RENAMED_FIELDS.get((message.name, field)):
         name, translation = known
         return f'; did you mean "{name}"?' + (f" {translation}" if translation else "")
@@ -153,9 +153,9 @@ def did_you_mean_field(field: str, message: Any) -> str:
 def did_you_mean(name: str, candidates: Iterable[str], others: Container[str] = ()) -> str:
     """Return `; did you mean "..."?` if `name` is one of the candidates but for a slip, else an empty string.
 
-    A slip is another case or other separators, two letters swapped, one letter, or two in a long word. None are other
-    numbers, an abbreviation with another letter, and a letter put before it; nor is a name that in lower case is among
-    `others`, which exist elsewhere.
+    Slips are another case, other separators, two letters swapped, and one wrong letter, or two in a long word. No slips
+    are other numbers, another letter in an abbreviation, and a letter put in front, nor is a name that exists
+    elsewhere: that is, in lower case, among `others`.
     """
     if name.lower() in others:
         return ""

@@ -94,7 +94,7 @@ def page_files(name: str, title: str, parts: Sequence[Part], beside: Mapping[str
 
 
 def _linked(page: str, text: str, titles: Mapping[str, str]) -> str:
-    """The page with links to the index and to the others, by what stands before the colon where that tells them."""
+    """The page with links to the index and to the others: by their titles, up to the colon where that is unique."""
     short = {name: title.partition(":")[0] for name, title in titles.items()}
     count = Counter(short.values())
     links = ['<a href="index.html">All pages</a>']

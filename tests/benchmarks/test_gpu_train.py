@@ -21,7 +21,7 @@ def test_every_side_runs_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for row in record["rows"]:
         assert row["ours_ms"] > 0
         assert row["speedup"] == pytest.approx(row["theirs_ms"] / row["ours_ms"])
-    assert record["notes"][1] == "Captured and kernel by kernel: the same bits."
+    assert record["notes"][1] == "Captured and eager: the same bits."
 
 
 def test_without_a_gpu_it_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,10 @@ from imae.experiments.digits_retrieval import (
     Run,
     Scores,
     compare,
-    finished,
     make_tracklets,
     reading_of,
     retrieval_net,
+    saved_results,
     score,
     select_runs,
     write_report,
@@ -138,7 +138,7 @@ def test_runs_that_were_stopped_go_on_with_what_is_finished(
 
     with pytest.raises(KeyboardInterrupt):
         compare(tmp_path, RUNS, ITERATIONS, progress=stop)
-    assert list(finished(tmp_path, RUNS, ITERATIONS)) == RUNS[:1]
+    assert list(saved_results(tmp_path, RUNS, ITERATIONS)) == RUNS[:1]
     trained: list[str] = []
     rows = compare(tmp_path, RUNS, ITERATIONS, show=trained.append)
     assert len(trained) == 1 and "IMAE" in trained[0]
@@ -164,7 +164,7 @@ def test_results_of_other_iterations_and_damaged_ones_are_refused_by_name(
     for text in ("", "[]", '{"run": {}}', '{"run": 3, "scores": 4}'):
         path.write_text(text)
         with pytest.raises(InputError, match=r"noise50_cce_seed1\.json: is no result of a run"):
-            finished(tmp_path, RUNS, ITERATIONS)
+            saved_results(tmp_path, RUNS, ITERATIONS)
 
 
 def test_runs_are_selected_by_noise_loss_and_seed() -> None:
