@@ -28,7 +28,7 @@ class Outcome:
     schedule_name: str
     results: Sequence[Result]
     cells: int
-    """How many cells were asked for; those that are neither here nor there are still to be trained."""
+    """How many cells were asked for: those neither in `results` nor in `diverged` are still to be trained."""
     diverged: Sequence[Divergence] = ()
     """Those that have no result, and why."""
 

@@ -82,7 +82,7 @@ def train_cell(job: Job) -> None:
     try:
         solver.solve(resume=states[-1] if states else None)
         if schedule.iterations % schedule.test_interval:
-            solver.test_all()  # which else was the end of solve
+            solver.test_all()  # which solve does at its end otherwise
     except Diverged as error:
         write_atomically(folder / "diverged.json", json.dumps(asdict(Divergence(cell, str(error))), indent=1).encode())
         raise

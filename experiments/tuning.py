@@ -38,7 +38,7 @@ class Candidate:
     """T or q."""
     value: float
     held_out: dict[str, list[float]]
-    """On the images held out, by kind of labels: such as those trained on, first, and where others, their own."""
+    """On the images held out, by kind of labels: with the noise trained on and, where these differ, their own."""
     test: list[float]
     remark: str = ""
     """How many of the seeds diverged, where some did."""

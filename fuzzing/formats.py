@@ -57,7 +57,7 @@ class Format:
 
 
 def all_formats(folder: Path) -> dict[str, Format]:
-    """Return every format by name; `folder` is for the sound inputs that only functions of files make."""
+    """Return every format by name; `folder` is for the sound inputs that only a library can write, to a file."""
     return {
         "net prototxt": Format(
             [_NET, _OLD_NET, _EXAMPLE.read_bytes()],

@@ -84,7 +84,7 @@ def try_format(name: str, format: Format, seed: int, numbers: range, folder: Pat
 
 def _work(name: str, format: Format, seed: int, numbers: range, folder: Path, answer: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    logging.disable()  # what readers, and below the libraries they call, say of damage besides
+    logging.disable()  # what readers, and the libraries they call, log about damage
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for number in numbers:
         answer.send((number, try_input(format, make_input(name, format, seed, number), folder / format.name)))

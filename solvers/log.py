@@ -36,7 +36,7 @@ class Log:
         """
         self.show = show
         self.speaks = True
-        """Whether warnings belong to it: false in all processes of a training but the first."""
+        """Whether it reports warnings: of several processes only the first does."""
         stem = Path(folder) / Path(prefix).name if prefix and folder else prefix
         self.log_path = Path(f"{stem}.log") if stem else None
         self.metrics_path = Path(f"{prefix}.metrics.jsonl") if prefix else None

@@ -58,9 +58,9 @@ _log = logging.getLogger(__name__)
 
 
 class TrainingEnded(InputError):
-    """Training cannot go on, for a reason outside of it, after the iterations that it has done.
+    """Training ended early, after a whole number of iterations, for a reason outside of it.
 
-    `state` is the solverstate that was then written, if one was; `speaks`, whether this process is the one to tell.
+    `state` is the solverstate that was then written, if one was; `speaks`, whether this process is to report it.
     """
 
     state: Path | None = None
@@ -272,7 +272,7 @@ class Solver:
             raise
 
     def finish(self) -> None:
-        """Wait until a GPU has done what it was given, which it may lag behind with."""
+        """Wait until the GPU has done all work that was launched on it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -496,7 +496,7 @@ class Solver:
             self._diverged(iteration, rate, f"{' and '.join(names) or 'the loss'} is {loss:g}{first}")
 
     def _check_outputs(self, whose: str, outputs: dict[str, Tensor]) -> None:
-        """The same for the outputs of a test, and name those that stick."""
+        """Stop, or warn, if an output of a test is not finite."""
         if names := not_finite(outputs):
             rate = learning_rate(self.param, self.iteration)
             values = ", ".join(f'"{name}"' for name in names)

@@ -12,10 +12,10 @@ from imae.prototxt_like.schema import FillerParameter
 
 @dataclass(frozen=True)
 class ScaleGeometry:
-    """How a scale lies along a bottom."""
+    """How a scale is broadcast against a bottom."""
 
     first: int
-    """The bottom's axis that the scale's first axis lies along."""
+    """The bottom's axis that the scale's first axis is aligned with."""
     spread: Shape
     """The scale's shape with axes of 1 behind it, to broadcast against the bottom."""
     repeated: tuple[int, ...]
@@ -99,7 +99,7 @@ class Scale(Layer):
         graph.node("Add", [graph.add("Mul", [bottoms[0], scale]), bias], tops)
 
     def _first(self, bottoms: Shapes) -> int:
-        """The axis of the bottom that the scale's first axis lies along."""
+        """The axis of the bottom that the scale's first axis is aligned with."""
         return 0 if bottoms[1:] == [()] else self.axis(self.param.scale_param.axis, bottoms[0])
 
     def _span(self, first: int, shape: Shape) -> Shape:

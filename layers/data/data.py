@@ -54,12 +54,12 @@ class Data(DataLayer):
         self._first_shape = self._shape_of(image, key)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The shapes by the first record; a batch of other images has another."""
+        """The shapes by the first record; batches of other images have other shapes."""
         size = self.param.data_param.batch_size
         return [(size, *self._first_shape), (size,)][: len(self.param.top)]
 
     def _no_lmdb_asked_for(self) -> str:
-        """What to say where the backend is LEVELDB, which it is where none is given."""
+        """The message where the backend is LEVELDB, as it is by default."""
         folder = self.context.find(self.param.data_param.source)
         if (folder / DATA_FILE).exists():
             return f"{folder} is an LMDB, which data_param must say: backend: LMDB"
@@ -108,7 +108,7 @@ class Data(DataLayer):
         return int(random_below(n, self.context.passes.seed, f"{self.name} rand_skip", zero)) if n else 0
 
     def _decode(self, number: int) -> tuple[str, NDArray[Any], int]:
-        """Return the key, image (C x H x W, uint8 or float32) and label of one record, counted over and over."""
+        """Return the key, image (C x H x W, uint8 or float32) and label of record `number` modulo their count."""
         key_bytes, value = self._records[number % len(self._records)]
         key = f'"{key_bytes.decode(errors="backslashreplace")}"'
         try:

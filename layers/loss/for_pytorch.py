@@ -38,7 +38,7 @@ class LossForPyTorch(nn.Module):
     def __init__(self, *, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__()
         self.ignore_index, self.reduction = ignore_index, reduction
-        self._layer((1, 2), torch.device("cpu"))  # so that a wrong setting is told here
+        self._layer((1, 2), torch.device("cpu"))  # raises for a wrong setting, here already
 
     def settings(self) -> Mapping[str, Any]:
         """Return the fields of the layer's prototxt."""
@@ -57,7 +57,7 @@ class LossForPyTorch(nn.Module):
             raise InputError(
                 f"{name} takes {wanted}, not logits of {describe(logits.shape)} with labels of {describe(labels.shape)}"
             )
-        if labels.is_cuda:  # where the layer itself does not look
+        if labels.is_cuda:  # where the layer itself does not check
             known = (labels >= 0) & (labels < logits.shape[1]) | (labels == self.ignore_index)
             torch._assert_async(known.all(), f"{name}: a label is out of range")
         layer = self._layer(tuple(logits.shape), logits.device)
@@ -167,7 +167,7 @@ class _Explicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, diff: Tensor) -> tuple[Tensor | None, None, None]:
-        """Return the layer's gradient; raises InputError where it were to be differentiated itself."""
+        """Return the layer's gradient; raises InputError where a second derivative is asked for."""
         if torch.is_grad_enabled():
             raise InputError(f"{ctx.layer.name} has no second derivative: call backward or grad without create_graph")
         saved = {**dict(zip(ctx.names, ctx.saved_tensors, strict=True)), **ctx.others}

@@ -42,8 +42,8 @@ class Labels:
     def indices(self, label: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return the labels as indices along `axis` of `scores`, and which of them count (both of size 1 there).
 
-        An ignored label becomes class 0. Raises InputError for a label that is no class; on a GPU, which the host does
-        not wait for, and in a pass that is to be replayed it is noted for `check_noted`, and the nearest class taken.
+        An ignored label becomes class 0. Raises InputError for a label that is no class; on a GPU, and in a pass that
+        is captured, such a label is noted for `check_noted`, and the nearest class is taken.
         """
         shape = list(scores.shape)
         shape[self.axis] = 1

@@ -30,7 +30,7 @@ class SampleLoss(Layer):
     """The smallest p_y that is divided by or taken the logarithm of."""
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read how the labels count."""
+        """Read which labels count, and how the sum is normalised."""
         self.labels = Labels(self)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
