@@ -186,6 +186,11 @@ def all_cases() -> Sequence[Case]:
     return all_of("CASES")
 
 
+def has_derivative(case: Case) -> bool:
+    """Whether the layer has a derivative by any of its bottoms."""
+    return not set(range(len(case.bottoms))) <= ours()[case.type].no_gradient_to
+
+
 def every_case(where: Callable[[Case], bool] | None = None, why: str = "", **left_out: str) -> Callable[..., Any]:
     """Make a test with a parameter `case` a witness: it runs on the cases of all layers.
 

@@ -1,11 +1,11 @@
 """Witness: every layer's gradient agrees with finite differences in float64."""
 
-from layer_cases import Case, every_case
+from layer_cases import Case, every_case, has_derivative
 
 from imae.layers.gradient_check import check_layer
 
 
-@every_case(Accuracy="has no derivative")
+@every_case(has_derivative, "has no derivative")
 def test_gradient_agrees_with_finite_differences(case: Case) -> None:
     bottoms = case.draw()
     report = check_layer(case.param, bottoms, phase=case.phase, blobs=case.drawn_blobs() or (), forwards=case.forwards)

@@ -22,7 +22,7 @@ from imae.prototxt_like.text import parse_net
     ("text", "shapes", "message"),
     [
         ('type: "Relu"', [(2, 3)], 'layer "mine": unknown layer type "Relu"; did you mean "ReLU"?'),
-        ('type: "Quux"', [(2, 3)], 'layer "mine": unknown layer type "Quux"; known are Accuracy, '),
+        ('type: "Quux"', [(2, 3)], 'layer "mine": unknown layer type "Quux"; known are A'),
         ('type: "ReLU"', [(2, 3), (2, 3)], "takes 1 bottom blob, the prototxt gives 2"),
         ('type: "ReLU" top: "a" top: "b"', [(2, 3)], "takes 1 top blob, the prototxt gives 2"),
         (

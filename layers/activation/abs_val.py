@@ -1,0 +1,29 @@
+"""AbsVal: the absolute value."""
+
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+
+@register
+class AbsVal(Neuron):
+    """y = |x|."""
+
+    type = "AbsVal"
+
+    def keeps(self) -> Kept:
+        """x, for its sign."""
+        return Kept(bottoms=(0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = |x|."""
+        return [bottoms[0].abs()]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = sign(x) dy, 0 at 0."""
+        return [top_diffs[0] * bottoms[0].sign()]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Abs."""
+        graph.node("Abs", bottoms, tops)

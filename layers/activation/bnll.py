@@ -1,0 +1,36 @@
+"""BNLL: the binomial normal log likelihood, also known as softplus."""
+
+import torch
+import torch.nn.functional as F
+
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+aten = torch.ops.aten
+LINEAR_FROM = 50
+"""Where log(1 + exp(x)) is x in every precision: Caffe's kBNLL_THRESHOLD."""
+
+
+@register
+class BNLL(Neuron):
+    """y = log(1 + exp(x))."""
+
+    type = "BNLL"
+
+    def keeps(self) -> Kept:
+        """x."""
+        return Kept(bottoms=(0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = log(1 + exp(x))."""
+        return [F.softplus(bottoms[0], threshold=LINEAR_FROM)]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = dy / (1 + exp(-x))."""
+        return [aten.softplus_backward(top_diffs[0], bottoms[0], 1, LINEAR_FROM)]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Softplus."""
+        graph.node("Softplus", bottoms, tops)

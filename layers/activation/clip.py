@@ -1,0 +1,42 @@
+"""Clip: values held between two bounds."""
+
+import torch
+
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+
+@register
+class Clip(Neuron):
+    """y = max(`min`, min(x, `max`)); `min` everywhere if it is the larger one."""
+
+    type = "Clip"
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Read the bounds."""
+        if not self.param.HasField("clip_param"):
+            raise self.error("needs a clip_param with min and max")
+        self.min, self.max = self.param.clip_param.min, self.param.clip_param.max
+
+    def keeps(self) -> Kept:
+        """x: whether y is at a bound does not tell if x was."""
+        return Kept(bottoms=(0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = max(min, min(x, max))."""
+        return [bottoms[0].clamp(max=self.max).clamp_(min=self.min)]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = dy where min <= x <= max, 0 elsewhere."""
+        x = bottoms[0]
+        return [top_diffs[0] * ((x >= self.min) & (x <= self.max))]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Min, then Max, as Clip leaves open what it gives where the bounds are the wrong way round."""
+        low, high = (
+            graph.constant(f"{self.name}_{what}", torch.tensor(bound))
+            for what, bound in (("min", self.min), ("max", self.max))
+        )
+        graph.node("Max", [graph.add("Min", [bottoms[0], high]), low], tops)

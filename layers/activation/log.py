@@ -1,0 +1,53 @@
+"""Log: a logarithm, to any base."""
+
+import torch
+from torch import Tensor
+
+from imae.layers.activation.exp import log_of_base
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+
+@register
+class Log(Neuron):
+    """y = log(`shift` + `scale` x) / log(`base`); base e if it is -1."""
+
+    type = "Log"
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Check the base."""
+        param = self.param.log_param
+        log_base = log_of_base(self, param.base)
+        if log_base == 0:
+            raise self.error("there is no logarithm to base 1")
+        self.outer, self.scale, self.shift = 1 / log_base, param.scale, param.shift
+
+    def keeps(self) -> Kept:
+        """x."""
+        return Kept(bottoms=(0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = outer log(shift + scale x), where outer is 1 / log(base)."""
+        y = self._argument(bottoms[0]).log()
+        return [y if self.outer == 1 else y.mul_(self.outer)]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = outer scale dy / (shift + scale x)."""
+        dx, factor = top_diffs[0] / self._argument(bottoms[0]), self.outer * self.scale
+        return [dx if factor == 1 else dx.mul_(factor)]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Mul, Add, Log and Mul."""
+        scale, shift, outer = (
+            graph.constant(f"{self.name}_{what}", torch.tensor(getattr(self, what)))
+            for what in ("scale", "shift", "outer")
+        )
+        argument = graph.add("Add", [graph.add("Mul", [bottoms[0], scale]), shift])
+        graph.node("Mul", [graph.add("Log", [argument]), outer], tops)
+
+    def _argument(self, x: Tensor) -> Tensor:
+        """shift + scale x."""
+        x = x if self.scale == 1 else x * self.scale
+        return x if self.shift == 0 else x + self.shift

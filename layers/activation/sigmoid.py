@@ -1,0 +1,33 @@
+"""Sigmoid: the logistic function."""
+
+import torch
+
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+aten = torch.ops.aten
+
+
+@register
+class Sigmoid(Neuron):
+    """y = 1 / (1 + exp(-x))."""
+
+    type = "Sigmoid"
+
+    def keeps(self) -> Kept:
+        """y."""
+        return Kept(tops=(0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = 1 / (1 + exp(-x))."""
+        return [bottoms[0].sigmoid()]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = y (1 - y) dy."""
+        return [aten.sigmoid_backward(top_diffs[0], tops[0])]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Sigmoid."""
+        graph.node("Sigmoid", bottoms, tops)

@@ -1,0 +1,33 @@
+"""TanH: the hyperbolic tangent."""
+
+import torch
+
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+aten = torch.ops.aten
+
+
+@register
+class TanH(Neuron):
+    """y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+
+    type = "TanH"
+
+    def keeps(self) -> Kept:
+        """y."""
+        return Kept(tops=(0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = tanh(x)."""
+        return [bottoms[0].tanh()]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = (1 - y^2) dy."""
+        return [aten.tanh_backward(top_diffs[0], tops[0])]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Tanh."""
+        graph.node("Tanh", bottoms, tops)

@@ -1,0 +1,34 @@
+"""Threshold: whether a value is above a number."""
+
+import torch
+
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+
+@register
+class Threshold(Neuron):
+    """y = 1 where x > `threshold`, 0 elsewhere; it has no derivative."""
+
+    type = "Threshold"
+    no_gradient_to = frozenset({0})
+
+    def keeps(self) -> Kept:
+        """Nothing."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = 1 where x > threshold."""
+        x = bottoms[0]
+        return [(x > self.param.threshold_param.threshold).to(x.dtype)]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """None."""
+        return [None]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Greater, as floating point."""
+        threshold = graph.constant(f"{self.name}_threshold", torch.tensor(self.param.threshold_param.threshold))
+        graph.node("Cast", [graph.add("Greater", [bottoms[0], threshold])], tops, to=1)  # FLOAT
