@@ -13,9 +13,6 @@ Split Swish TanH Threshold Tile WindowData
 CAFFE_LAYERS = frozenset(_CAFFE_LAYERS.split())
 """The layer types of BVLC's Caffe."""
 
-CAFFE_SOLVERS = frozenset({"AdaDelta", "AdaGrad", "Adam", "Nesterov", "RMSProp", "SGD"})
-"""The solver types of BVLC's Caffe."""
-
 _LAYERS_BY_FORK = {
     "SSD": "AnnotatedData DetectionEvaluate DetectionOutput MultiBoxLoss Normalize Permute PriorBox VideoData",
     "Fast and Faster R-CNN": "Proposal ROIPooling RoIPooling SmoothL1Loss",

@@ -70,8 +70,8 @@ class TrainingEnded(InputError):
 class Solver:
     """Trains `net` as a solver prototxt says, testing `test_nets` now and then on the same weights.
 
-    `iteration` is the number of updates so far. A run is a function of the prototxts and the seed: resumed from any
-    snapshot it ends with the same weights as uninterrupted.
+    A run is a function of the prototxts and the seed: resumed from any snapshot it ends with the same weights as
+    uninterrupted.
     """
 
     exchanges: ClassVar[bool] = False
@@ -159,7 +159,17 @@ class Solver:
 
     def _obstacles(self) -> list[str]:
         """What keeps an iteration from being captured beside the net's layers."""
-        return [] if self.update.capturable else [f"the update rule {self.update.type} needs the host"]
+        return []
+
+    @property
+    def iteration(self) -> int:
+        """The number of updates so far."""
+        return self._iteration
+
+    @iteration.setter
+    def iteration(self, updates: int) -> None:
+        self._iteration = updates
+        self.update.at(updates)
 
     @property
     def outputs(self) -> dict[str, Tensor]:

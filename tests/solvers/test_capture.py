@@ -72,7 +72,18 @@ SCHEDULE = """base_lr: 0.125 gamma: 0.5 stepvalue: 5 stepvalue: 9 max_iter: 14 t
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("cce", ""), ("mae", ""), ("gce", ""), ("imae", ""), ("imae", "iter_size: 2 clip_gradients: 0.5")],
+    [
+        ("cce", ""),
+        ("mae", ""),
+        ("gce", ""),
+        ("imae", ""),
+        ("imae", "iter_size: 2 clip_gradients: 0.5"),
+        ("cce", 'type: "Nesterov"'),
+        ("cce", 'type: "AdaGrad" momentum: 0'),
+        ("cce", 'type: "RMSProp" momentum: 0'),
+        ("cce", 'type: "AdaDelta"'),
+        ("cce", 'type: "Adam"'),
+    ],
 )
 def test_digits_across_rates_tests_displays_snapshots_and_epochs(tmp_path: Path, name: str, settings: str) -> None:
     plain, captured, tapes = solvers(digits(tmp_path, name, SCHEDULE + settings))
@@ -82,9 +93,10 @@ def test_digits_across_rates_tests_displays_snapshots_and_epochs(tmp_path: Path,
     ours, theirs = (read_metrics(tmp_path / f"run{i}.metrics.jsonl") for i in (1, 0))
     assert ours == theirs
     assert len(ours) == 9
-    passes = 2 if settings else 1
-    assert tapes.recorded == (3 if settings else 2)  # training, testing; with iter_size the update apart
-    trained = 14 * passes - WARM_UP + (14 - WARM_UP if settings else 0)
+    apart = "iter_size" in settings
+    passes = 2 if apart else 1
+    assert tapes.recorded == (3 if apart else 2)  # training, testing; with iter_size the update apart
+    trained = 14 * passes - WARM_UP + (14 - WARM_UP if apart else 0)
     assert tapes.replayed == trained + 4 * 3 - WARM_UP
 
 

@@ -111,6 +111,10 @@ def test_a_negative_gamma_is_refused_by_all_policies_but_sigmoid(policy: str) ->
         ('lr_policy: "step"', "stepsize"),
         ('lr_policy: "multistep" stepvalue: 5 stepvalue: 2', "stepvalues must rise"),
         ('lr_policy: "fixed" type: "Adamw"', "unknown type"),
+        ('type: "AdaGrad"', "^solver: AdaGrad takes no momentum, found momentum: 0.9$"),
+        ('type: "RMSProp"', "^solver: RMSProp takes no momentum, found momentum: 0.9$"),
+        ('type: "RMSProp" momentum: 0 rms_decay: 1', r"^solver: rms_decay must lie in \[0, 1\), not 1$"),
+        ('type: "Adam" momentum2: 1.5', r"^solver: momentum2 must lie in \[0, 1\), not 1.5$"),
         ('lr_policy: "fixed" regularization_type: "L3"', "regularization_type"),
         ('lr_policy: "fixed" test_iter: 1 test_interval: 0', "test_interval"),
         ('lr_policy: "fixed" iter_size: 0', "iter_size"),
@@ -236,6 +240,46 @@ def test_a_resumed_run_ends_bit_identical(tmp_path: Path) -> None:
     assert torch.equal(resumed.net.storage.data, whole.net.storage.data)
     assert torch.equal(resumed.update.histories[0], whole.update.histories[0])
     assert read_metrics(tmp_path / "run.metrics.jsonl") == expected
+
+
+@pytest.mark.parametrize("rule", ["Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+def test_a_run_of_any_rule_resumes_bit_identical(tmp_path: Path, rule: str) -> None:
+    """All histories are in the state, and Adam's correction goes on where it was."""
+    momentum = "momentum: 0" if rule in ("AdaGrad", "RMSProp") else ""
+    settings = f'type: "{rule}" {momentum} base_lr: 0.01 max_iter: 9 snapshot: 4 weight_decay: 0.01'
+    whole, resumed = create_solver(tmp_path, settings), create_solver(tmp_path, settings)
+    before = whole.net.storage.data.clone()
+    whole.solve()
+    resumed.solve(tmp_path / "run_iter_4.solverstate")
+    assert not torch.equal(whole.net.storage.data, before)
+    assert torch.equal(resumed.net.storage.data, whole.net.storage.data)
+    assert len(whole.update.histories) == (2 if rule in ("AdaDelta", "Adam") else 1)
+    for ours, theirs in zip(resumed.update.histories, whole.update.histories, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_old_enum_names_the_rule(tmp_path: Path) -> None:
+    assert create_solver(tmp_path, "solver_type: NESTEROV").update.type == "Nesterov"
+
+
+def test_weights_with_lr_mult_0_have_no_momentum_from_before(tmp_path: Path) -> None:
+    solver = create_solver(tmp_path)
+    solver.step(2)
+    solver.net.storage.groups[0].lr_mult = 0
+    fixed, learned = (group.data.clone() for group in solver.net.storage.groups)
+    solver.step(1)
+    assert torch.equal(solver.net.storage.groups[0].data, fixed)
+    assert not torch.equal(solver.net.storage.groups[1].data, learned)
+
+
+def test_an_infinite_rate_leaves_fixed_weights_alone(tmp_path: Path) -> None:
+    solver = create_solver(tmp_path, 'type: "Adam" weight_decay: 0.01')
+    fixed = solver.net.params["ip"][0]
+    solver.net.storage.groups[0].lr_mult = 0
+    before = fixed.data.clone()
+    solver.step(1)
+    solver.update.apply(torch.tensor(math.inf))
+    assert torch.equal(fixed.data, before)
 
 
 def test_a_stop_request_ends_after_the_iteration_with_a_snapshot(tmp_path: Path) -> None:
