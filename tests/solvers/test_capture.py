@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from layer_cases import fed_from_outside
 from tape import Tapes, Watch, pretend_on_gpu
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -254,9 +255,11 @@ def test_counts_of_each_class_go_on_in_replayed_tests_and_begin_anew_in_each() -
     assert layer.state[0][1].sum() == 6 * 6
 
 
-def test_the_layers_above_are_capturable() -> None:
-    """The others that are show it each alone: tests/layers/test_captured.py."""
+def test_what_is_capturable_shows_it() -> None:
+    """Layers with bottoms each alone too, in tests/layers/test_captured.py; data layers here, and in ResNets."""
     assert all(registry[layer.type].capturable for layer in parse_net(EVERYTHING).layer)
+    fed = {name for name in fed_from_outside() if registry[name].capturable}
+    assert fed == {"Input", "DigitsData", "Cifar10Data"}, "a new one joins these tests"
 
 
 @pytest.mark.parametrize("which", ["plain", "fused", "resnet"])
