@@ -1,14 +1,18 @@
-"""docs/design.md speaks of files that exist, and its picture shows the packages of the import table."""
+"""The documents speak of files that exist, and the design's picture shows the packages of the import table."""
 
 import re
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from docs import house
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "design.md").read_text()
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")]
+DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -23,6 +27,12 @@ def test_every_path_named_exists() -> None:
     assert [path for path in named(TEXT) if not (ROOT / path).exists()] == []
     links = re.findall(r"\]\(([^):#]+)\)", TEXT)
     assert links and all((ROOT / "docs" / link).exists() for link in links)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_of_ours_that_a_document_names_exists(document: Path) -> None:
+    ours = [path for path in named(document.read_text()) if path.endswith(".py") and "my_layer" not in path]
+    assert [path for path in ours if not (ROOT / path).exists()] == []
 
 
 def test_the_way_of_a_batch_names_each_file_once() -> None:
