@@ -47,7 +47,7 @@ def test(
     """
     load_torch(threads)
     device = choose_device(gpu, cpu, first_of_several=True)
-    from imae.layers.data.data_layer import noise_lines
+    from imae.layers.data.data_layer import data_lines
     from imae.nets.loss_settings import loss_settings
     from imae.nets.memory import keep_freed_memory
     from imae.nets.net import Net
@@ -80,7 +80,7 @@ def test(
         log = Log(model.stem if glog.log_dir else None, display.show, folder=glog.log_dir)
         for line in loss_settings(net):
             log.line(line, "net.cpp:122")
-        for line in noise_lines(step.layer for step in net.steps):
+        for line in data_lines(step.layer for step in net.steps):
             log.line(line, "data_layer.cpp:41")
         log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")
         clear_counts(net)

@@ -49,6 +49,10 @@ class Context:
     checks: DeferredChecks = field(default_factory=DeferredChecks)
     mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value
     """Returns the mean of a scalar over all processes of the training, for sums over all their batches."""
+    skip_broken: bool = False
+    """Whether layers that read files of images leave out those that cannot be read, whatever their prototxt says."""
+    allow_python: bool = False
+    """Whether code that the prototxt names may run: of `Python` layers."""
 
     def find(self, name: str) -> Path:
         """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""

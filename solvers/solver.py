@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.data.data_layer import DataError, DataLayer, noise_lines
+from imae.layers.data.data_layer import DataError, DataLayer, data_lines
 from imae.layers.layer import Layer, describe
 from imae.layers.normalization.batch_norm import BatchNorm
 from imae.nets.loss_settings import loss_settings
@@ -190,7 +190,7 @@ class Solver:
         self.log.line(f"Solving {self.net.name}", "solver.cpp:294")
         for line in loss_settings(self.net):
             self.log.line(line, "net.cpp:122")
-        for line in noise_lines(*((step.layer for step in net.steps) for net in (self.net, *self.test_nets))):
+        for line in data_lines(*((step.layer for step in net.steps) for net in (self.net, *self.test_nets))):
             self.log.line(line, "data_layer.cpp:41")
         self.log.line(f"Learning Rate Policy: {self.param.lr_policy}", "solver.cpp:295")
         if resume:

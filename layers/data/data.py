@@ -13,11 +13,15 @@ from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.image_decode import decode_image
 from imae.layers.data.lmdb_file import DATA_FILE, LmdbFile
 from imae.layers.data.transform import Transform
-from imae.layers.layer import Shape, Shapes, describe
-from imae.layers.random_streams import random_below
+from imae.layers.layer import Shapes, describe
 from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import Datum
+
+_ADVICE = (
+    "images of different sizes need crop_size or a batch_size of 1, encoded ones of different channels force_color or "
+    "force_gray"
+)
 
 
 @register
@@ -51,7 +55,7 @@ class Data(DataLayer):
             key, image, _ = self._decode(0)
         except InputError as error:
             raise self.error(str(error)) from None
-        self._first_shape = self._shape_of(image, key)
+        self._first_shape = self._transform.shape(image.shape, f"record {key}", self._folder)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The shapes by the first record; batches of other images have other shapes."""
@@ -76,36 +80,15 @@ class Data(DataLayer):
 
     def batch(self, number: int) -> list[Tensor]:
         """Return the tops of forward pass `number`."""
-        size, device = self.param.data_param.batch_size, self.context.device
-        position = torch.arange(number * size, (number + 1) * size)
+        param, device = self.param.data_param, self.context.device
+        position = torch.arange(number * param.batch_size, (number + 1) * param.batch_size)
+        numbers = (position + self.skipped(param.rand_skip)).tolist()
         try:
-            keys, images, labels = zip(*map(self._decode, (position + self._skipped()).tolist()), strict=True)
+            keys, images, labels = zip(*map(self._decode, numbers), strict=True)
         except InputError as error:
             raise self.error(str(error)) from None
-        first = images[0]
-        for key, image in zip(keys[1:], images[1:], strict=True):
-            if image.shape != first.shape and self._shape_of(image, key) != self._shape_of(first, keys[0]):
-                raise self.error(
-                    f"{self._folder}: record {key} is an image of {describe(image.shape)}, the first of its batch, "
-                    f"{keys[0]}, one of {describe(first.shape)}: images of different sizes need crop_size or a "
-                    "batch_size of 1, encoded ones of different channels force_color or force_gray"
-                )
-        if len({(image.shape, image.dtype) for image in images}) == 1:
-            data = self._transform(torch.from_numpy(np.stack(images)).to(device), position.to(device))
-        else:
-            alone = (torch.from_numpy(np.stack([image])).to(device) for image in images)
-            data = torch.cat([self._transform(x, at[None].to(device)) for x, at in zip(alone, position, strict=True)])
+        data = self._transform.together(images, position, "record", keys, self._folder, _ADVICE)
         return [data, torch.tensor(labels, device=device)][: len(self.param.top)]
-
-    def _shape_of(self, image: NDArray[Any], key: str) -> Shape:
-        """Return the shape (C, H, W) that a record's image gets."""
-        return self._transform.shape(image.shape, f"record {key}", self._folder)
-
-    def _skipped(self) -> int:
-        """Return how many records `rand_skip` leaves out at the beginning."""
-        n = self.param.data_param.rand_skip
-        zero = torch.zeros((), dtype=torch.int64)
-        return int(random_below(n, self.context.passes.seed, f"{self.name} rand_skip", zero)) if n else 0
 
     def _decode(self, number: int) -> tuple[str, NDArray[Any], int]:
         """Return the key, image (C x H x W, uint8 or float32) and label of record `number` modulo their count."""

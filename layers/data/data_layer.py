@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from threading import Barrier
 
 import torch
 from torch import Tensor
 
 from imae.layers.layer import Context, Diffs, Layer, Saved, Tensors
+from imae.layers.random_streams import random_below
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter
 
@@ -28,13 +30,12 @@ class DataLayer(Layer):
     index_tops = frozenset({1, 2})
     label_noise = ""
     """After `setup`: in words, what noise its labels have and how many differ from the intact ones; empty without."""
+    left_out = ""
+    """After `setup`: in words, how much of its data it leaves out as broken; empty where it looks for none."""
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         super().__init__(param, context)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"prefetch {self.name}")
-        threads = torch.get_num_threads()
-        self._worker.submit(_use_one_thread).result()
-        torch.set_num_threads(threads)
+        self._worker = workers(1, f"prefetch {self.name}")
         self._ahead: dict[tuple[int, int], Future[list[Tensor]]] = {}
 
     def batch(self, number: int) -> list[Tensor]:
@@ -59,6 +60,13 @@ class DataLayer(Layer):
                 top.record_stream(torch.cuda.current_stream(self.context.device))
         return tops
 
+    def skipped(self, rand_skip: int) -> int:
+        """Return how many of the first elements `rand_skip` leaves out: by the net's seed, fewer than so many."""
+        if not rand_skip:
+            return 0
+        once = torch.zeros((), dtype=torch.int64)
+        return int(random_below(rand_skip, self.context.passes.seed, f"{self.name} rand_skip", once))
+
     def _prepare(self, number: int) -> list[Tensor]:
         """Return batch `number`, complete; on a GPU by a stream of its own, whose copies do not wait for the net."""
         if self.context.device.type != "cuda":
@@ -77,17 +85,29 @@ class DataLayer(Layer):
         return []
 
 
-def noise_lines(*nets: Iterable[Layer]) -> list[str]:
-    """Return a line for the log, each once, for each layer of `nets` whose labels have noise."""
-    noisy = (layer for net in nets for layer in net if isinstance(layer, DataLayer) and layer.label_noise)
-    return list(dict.fromkeys(f'Layer "{layer.name}": {layer.label_noise}' for layer in noisy))
+def data_lines(*nets: Iterable[Layer]) -> list[str]:
+    """Return lines for the log, each once, on the layers of `nets` whose labels have noise or whose data has gaps."""
+    layers = (layer for net in nets for layer in net if isinstance(layer, DataLayer))
+    remarks = ((layer.name, remark) for layer in layers for remark in (layer.left_out, layer.label_noise) if remark)
+    return list(dict.fromkeys(f'Layer "{name}": {remark}' for name, remark in remarks))
 
 
-def _use_one_thread() -> int:
+def workers(count: int, name: str) -> ThreadPoolExecutor:
+    """Return `count` threads, called `name`, on each of which torch computes on that thread alone."""
+    threads, all_started = torch.get_num_threads(), Barrier(count)
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    for started in [pool.submit(_use_one_thread, all_started) for _ in range(count)]:
+        started.result()
+    torch.set_num_threads(threads)
+    return pool
+
+
+def _use_one_thread(all_started: Barrier) -> int:
     """Have torch compute on the calling thread alone.
 
     With a team of its own there would be more threads than processors, and OpenMP would then put the net's threads to
     sleep after every operation. A thread adopts the process's setting when it first uses it: the second call.
     """
+    all_started.wait()
     torch.set_num_threads(1)
     return torch.get_num_threads()

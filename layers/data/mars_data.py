@@ -14,9 +14,9 @@ from torch import Tensor
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.image_decode import decode_image
 from imae.layers.data.label_noise import Labels, corrupt_by, describe_noise
+from imae.layers.data.order import in_epochs
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
-from imae.layers.random_streams import permutation
 from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
@@ -144,12 +144,8 @@ class MarsData(DataLayer):
 
     def _frames(self, position: Tensor) -> Tensor:
         """Return the frames at these positions (ascending) in the sequence of all that the layer gives."""
-        epochs, index = position // self.num_images, position % self.num_images
-        if not self._shuffled:
-            return index
-        key = self.num_images, self.context.passes.seed, f"{self.name} shuffle"
-        touched = range(int(epochs[0]), int(epochs[-1]) + 1)
-        return torch.cat([_order(*key, epoch)[index[epochs == epoch]] for epoch in touched])
+        stream = f"{self.name} shuffle" if self._shuffled else None
+        return in_epochs(position, self.num_images, self.context.passes.seed, stream)
 
     def _read(self, frame: int) -> Tensor:
         """Return a frame as its file has it, 3 x H x W, uint8."""
@@ -178,8 +174,3 @@ class MarsData(DataLayer):
         if not any(self._size) or images.shape[2:] == self._size:
             return images
         return F.interpolate(images.float(), self._size, mode="bilinear", align_corners=False)
-
-
-@functools.lru_cache(maxsize=4)
-def _order(frames: int, seed: int, stream: str, epoch: int) -> Tensor:
-    return permutation(frames, seed, stream, epoch)

@@ -1,9 +1,13 @@
 """What a data layer does to its images on their way into a batch: mean, scale, padding, crop and mirror."""
 
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad as zero_pad
 
@@ -98,6 +102,34 @@ class Transform:
             top, left = (height - size[0]) // 2, (width - size[1]) // 2
             x = x[:, :, top : top + size[0], left : left + size[1]]
         return x.to(self._layer.context.dtype).contiguous()
+
+    def together(
+        self,
+        images: Sequence[NDArray[Any]],
+        position: Tensor,
+        kind: str,
+        names: Sequence[str],
+        source: Path,
+        advice: str,
+    ) -> Tensor:
+        """Return the batch of `images` (each C x H x W) at `position` (B), on the net's device.
+
+        They may differ in size where that is so of none after the transform. Raises InputError, naming the first that
+        differs, `kind` and name, its `source` and what to do, where it is.
+        """
+        device, first = self._layer.context.device, images[0]
+        alike = len({(image.shape, image.dtype) for image in images}) == 1
+        if alike:
+            return self(torch.from_numpy(np.stack(images)).to(device), position.to(device))
+        expected = self.shape(first.shape, f"{kind} {names[0]}", source)
+        for image, name in zip(images, names, strict=True):
+            if image.shape != first.shape and self.shape(image.shape, f"{kind} {name}", source) != expected:
+                raise self._layer.error(
+                    f"{source}: {kind} {name} is an image of {describe(image.shape)}, the first of its batch, "
+                    f"{names[0]}, one of {describe(first.shape)}: {advice}"
+                )
+        alone = (torch.from_numpy(np.stack([image])).to(device) for image in images)
+        return torch.cat([self(x, at[None].to(device)) for x, at in zip(alone, position, strict=True)])
 
     def _window(self, x: Tensor, size: tuple[int, int], position: Tensor) -> Tensor:
         """Return a window of each image, at random or in the centre, mirrored or not: one gather of its pixels."""

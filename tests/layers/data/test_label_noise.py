@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imae.experiments.mars_info import write_miniature
-from imae.layers.data.data_layer import noise_lines
+from imae.layers.data.data_layer import data_lines
 from imae.layers.data.label_noise import corrupt, load_labels, load_matrix, save_labels
 from imae.layers.layer import TEST
 from imae.prototxt_like.errors import InputError
@@ -202,15 +202,15 @@ def test_a_layer_says_its_noise_and_how_many_labels_are_wrong(
     layer, _ = make(prototxt)
     wrong, total = int((layer.labels != layer.intact).sum()), layer.num_images
     share = f"{wrong} of {total} labels ({100 * wrong / total:.1f} %) differ from the intact ones"
-    assert noise_lines([layer], [layer]) == [f'Layer "data": {noise}, {share}']
+    assert data_lines([layer], [layer]) == [f'Layer "data": {noise}, {share}']
     assert settings != "noise_rate: 0.5" or (wrong, total) == (554, 1297)  # 42.7 %, where 45 are expected
     test_layer, _ = make(prototxt.replace("subset: 100", ""), TEST)
-    assert noise_lines([test_layer]) == [], "the labels of the test split stay intact"
+    assert data_lines([test_layer]) == [], "the labels of the test split stay intact"
 
 
 def test_a_layer_without_noise_says_nothing(make: Callable[..., Any]) -> None:
     layer, _ = make('type: "DigitsData" top: "data" top: "label" digits_data_param { batch_size: 1 }')
-    assert noise_lines([layer]) == []
+    assert data_lines([layer]) == []
 
 
 @pytest.mark.parametrize("kind", ["Cifar10Data", "DigitsData", "MarsData"])

@@ -1,0 +1,152 @@
+"""ImageData: image files that a list names, with their labels."""
+
+import math
+import os
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imae.layers.data.data_layer import DataLayer, workers
+from imae.layers.data.image_decode import MOST_PIXELS
+from imae.layers.data.image_list import read_image, read_image_list
+from imae.layers.data.label_noise import corrupt_by, describe_noise
+from imae.layers.data.order import in_epochs
+from imae.layers.data.transform import Transform
+from imae.layers.layer import Shapes
+from imae.layers.registry import register
+from imae.prototxt_like.errors import InputError, counted
+
+Images = list[Future[NDArray[np.uint8]]]
+_ADVICE = "images of different sizes need new_height and new_width, crop_size or a batch_size of 1"
+
+
+@register
+class ImageData(DataLayer):
+    """Tops: images (B x C x H x W, of the net's dtype: blue, green, red, 0 to 255) and labels (B, int64).
+
+    - `source` is a list as `read_image_list` reads it; a file's path is `root_folder` and its name, written together.
+    - The images come in the order of the list or, by `shuffle`, in a new permutation each epoch, in both phases;
+      `rand_skip: n` begins at one of the first n, by the net's seed. A batch runs on over the end of an epoch.
+    - Each is decoded with 3 channels, or with 1 where `is_color: false`, and resized to `new_height` x `new_width`.
+      Crop and mirror are as for Data. From batch to batch images may differ in size, and the net follows.
+    - Label noise is drawn once, for the whole list.
+    - By `skip_broken` all images are decoded once before the first batch, and those that cannot be are left out.
+    """
+
+    type = "ImageData"
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Read the list, corrupt its labels, and read the first image."""
+        self._own: Any = self.param.image_data_param
+        self._batch_size, size = self._own.batch_size, (self._own.new_height, self._own.new_width)
+        if not self._own.source:
+            raise self.error("image_data_param needs source, a list of images: a name and a label a line")
+        if self._batch_size < 1:
+            raise self.error("image_data_param needs a batch_size of at least 1")
+        if 0 in size and any(size):
+            raise self.error("image_data_param takes both new_height and new_width, or none")
+        if math.prod(size) > MOST_PIXELS:
+            raise self.error(
+                f"new_height and new_width make images of {size[0]}x{size[1]}, more than {MOST_PIXELS:,} pixels"
+            )
+        self._size = size if any(size) else None
+        self._transform = Transform(self, random_crop=self.training, mirror=self.param.transform_param.mirror)
+        self._readers = workers(max(2, len(os.sched_getaffinity(0))), f"read {self.name}")
+        self._reading: dict[tuple[int, int], Images] = {}
+        try:
+            self._list = read_image_list(self.context.find(self._own.source))
+            intact = self._list.labels
+            labels = corrupt_by(self._own, intact, self.num_classes, self.context.find) if self._noisy else intact
+            self._images = np.arange(len(intact))
+            if self._own.skip_broken or self.context.skip_broken:
+                self._leave_out_broken()
+            if self._noisy:
+                self.label_noise = describe_noise(self._own, labels[self._images], intact[self._images])
+            self._labels = torch.from_numpy(labels[self._images])
+            first = int(self._order(torch.zeros(1, dtype=torch.int64))[0])
+            image = self._read(first)
+        except InputError as error:
+            raise self.error(str(error)) from None
+        self._first_shape = self._transform.shape(image.shape, f"line {self._line(first)}", self._list.path)
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The shapes by the first image; a batch of other images has another."""
+        return [(self._batch_size, *self._first_shape), (self._batch_size,)][: len(self.param.top)]
+
+    @property
+    def num_images(self) -> int:
+        """How many images one epoch has."""
+        return len(self._images)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels can name: as many as those of the list do."""
+        return int(self._list.labels.max()) + 1
+
+    def batch(self, number: int) -> list[Tensor]:
+        """Return the tops of forward pass `number`; the images of the next are read while these are transformed."""
+        seed, following = self.context.passes.seed, number + self.context.passes.stride
+        reading = self._reading.pop((seed, number), None) or self._begin(number)
+        try:
+            images = [image.result() for image in reading]
+        except InputError as error:
+            raise self.error(str(error)) from None
+        self._reading = {(seed, following): self._begin(following)}
+        position = self._position(number)
+        order = self._order(position)
+        lines = [str(self._line(index)) for index in order.tolist()]
+        data = self._transform.together(images, position, "line", lines, self._list.path, _ADVICE)
+        return [data, self._labels[order].to(self.context.device)][: len(self.param.top)]
+
+    @property
+    def _noisy(self) -> bool:
+        """Whether noise is asked for, which every label has to be a class for."""
+        return bool(self._own.noise_rate or self._own.noise_kind or self._own.noise_file)
+
+    def _begin(self, number: int) -> Images:
+        """Have the images of forward pass `number` read."""
+        return [self._readers.submit(self._read, index) for index in self._order(self._position(number)).tolist()]
+
+    def _position(self, number: int) -> Tensor:
+        return torch.arange(number * self._batch_size, (number + 1) * self._batch_size)
+
+    def _order(self, position: Tensor) -> Tensor:
+        """Return which images stand at these positions in the sequence of all that the layer gives."""
+        skipped, stream = self.skipped(self._own.rand_skip), f"{self.name} shuffle" if self._own.shuffle else None
+        return in_epochs(position + skipped, self.num_images, self.context.passes.seed, stream)
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        """Return an image as its file has it, resized: C x H x W."""
+        number = int(self._images[index])
+        path = self.context.find(self._own.root_folder + self._list.names[number])
+        try:
+            return read_image(path, self._own.is_color, self._size)
+        except InputError as error:
+            raise InputError(f"{self._list.where(number)}: {error}") from None
+
+    def _line(self, index: int) -> int:
+        return self._list.lines[int(self._images[index])]
+
+    def _leave_out_broken(self) -> None:
+        """Keep those images alone that can be decoded, and say how many are left out."""
+        sound = np.array(list(self._readers.map(self._is_sound, range(len(self._images)))))
+        if not sound.any():
+            self._read(0)  # says what is wrong with it
+        if broken := np.count_nonzero(~sound):
+            first = self._list.where(int(sound.argmin()))
+            of = counted(len(sound), "image")
+            self.left_out = f"{broken} of {of} cannot be read and are left out, the first at {first}"
+        else:
+            self.left_out = f"all of {counted(len(sound), 'image')} can be read"
+        self._images = np.flatnonzero(sound)
+
+    def _is_sound(self, index: int) -> bool:
+        try:
+            self._read(index)
+        except InputError:
+            return False
+        return True

@@ -1,0 +1,77 @@
+"""Lists of image files with labels, one a line: `NAME LABEL`, as Caffe's convert_imageset and ImageData read them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from imae.layers.data.image_decode import decode_image
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes
+
+_LARGEST = 2**31 - 1
+"""Of a label: Caffe reads an int."""
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images that a list names, in order, each with its label and the number of its line, from 1."""
+
+    path: Path
+    names: list[str]
+    labels: NDArray[np.int64]
+    lines: list[int]
+
+    def where(self, index: int) -> str:
+        """Return how to name an image in a message: by its list and line."""
+        return f"{self.path}: line {self.lines[index]}"
+
+
+def read_image_list(path: Path) -> ImageList:
+    """Read a list; a name may have spaces, as its label is what stands after the last one. Empty lines do not count.
+
+    Raises InputError, naming the file and the line, for a line without a name or without an integer as its label, and
+    for a list of no images.
+    """
+    names, labels, lines = [], [], []
+    for number, raw in enumerate(read_bytes(path).split(b"\n"), 1):
+        line = raw.decode(errors="surrogateescape").strip()  # a name is bytes, of whatever encoding
+        if not line:
+            continue
+        name, _, label = line.replace("\t", " ").rpartition(" ")
+        try:
+            value = int(label)
+        except ValueError:
+            raise InputError(f"{path}: line {number}: {label!r} is no label, expected an integer") from None
+        if not name.strip():
+            raise InputError(f"{path}: line {number}: expected an image's name and its label, found only {label!r}")
+        if abs(value) > _LARGEST:
+            raise InputError(f"{path}: line {number}: the label {value} exceeds {_LARGEST}")
+        names.append(line[: len(name)])
+        labels.append(value)
+        lines.append(number)
+    if not names:
+        raise InputError(f"{path}: names no image")
+    return ImageList(path, names, np.array(labels, np.int64), lines)
+
+
+def read_image(path: Path, color: bool, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Read an image file as C x H x W: blue, green, red, or gray alone without `color`; of `size` (H, W) if given.
+
+    Resizing is OpenCV's INTER_LINEAR, to within one level: pixels have their centres at half a pixel, and none but the
+    nearest four count, however much smaller the image becomes. Raises InputError, naming the file.
+    """
+    data = read_bytes(path)
+    try:
+        image = decode_image(data, color)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if size is None or image.shape[1:] == size:
+        return image
+    # Channels last: the fastest way, and the only one by which PyTorch resizes bytes to a single pixel.
+    pixels = torch.from_numpy(image)[None].contiguous(memory_format=torch.channels_last)
+    resized: NDArray[np.uint8] = F.interpolate(pixels, size, mode="bilinear")[0].numpy()
+    return resized
