@@ -60,6 +60,27 @@ LAYERS = {
     "global_average": ('type: "Pooling" pooling_param { pool: AVE global_pooling: true }', [(4, 7, 8)]),
     "global_maximum": ('type: "Pooling" pooling_param { global_pooling: true }', [(4, 7, 8)]),
 }
+LAYERS |= {
+    settings: (settings, [(4, 5)])
+    for settings in (
+        'type: "AbsVal"',
+        'type: "BNLL"',
+        'type: "Clip" clip_param { min: -0.5 max: 0.75 }',
+        'type: "Clip" clip_param { min: 1 max: -1 }',
+        'type: "ELU" elu_param { alpha: 0.5 }',
+        'type: "Exp" exp_param { base: 2 scale: 0.5 shift: 1 }',
+        'type: "Log" log_param { base: 2 scale: 0.125 shift: 2 }',
+        'type: "Power" power_param { scale: -2 shift: 1 }',
+        'type: "Power" power_param { power: 1.5 scale: 0.125 shift: 2 }',
+        'type: "Power" power_param { power: 3 scale: 0 shift: 2 }',
+        'type: "PReLU"',
+        'type: "PReLU" prelu_param { channel_shared: true }',
+        'type: "Sigmoid"',
+        'type: "Swish" swish_param { beta: 1.5 }',
+        'type: "TanH"',
+        'type: "Threshold" threshold_param { threshold: 0.25 }',
+    )
+}
 # Windows that end within, at and past the border and the padding, on sizes that leave different rests.
 for pool in ("AVE", "MAX"):
     for kernel, stride, pad in ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 2), (2, 3, 1), (5, 2, 4), (4, 3, 1)):
