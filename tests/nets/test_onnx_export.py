@@ -53,6 +53,8 @@ LAYERS = {
     "relu_leaky": ('type: "ReLU" relu_param { negative_slope: 0.1 }', [(4, 5)]),
     "scale": ('type: "Scale" scale_param { bias_term: true }', [(4, 2, 3)]),
     "scale_of_two_axes": ('type: "Scale" scale_param { num_axes: 2 }', [(4, 2, 3)]),
+    "bias": ('type: "Bias" bias_param { num_axes: 2 }', [(4, 2, 3)]),
+    "bias_by_a_bottom": ('type: "Bias" bias_param { axis: 0 }', [(4, 2, 3), (4,)]),
     "scale_by_a_bottom": ('type: "Scale" scale_param { axis: 0 }', [(4, 2, 3), (4,)]),
     "shortcut": ('type: "Shortcut" shortcut_param { num_output: 6 stride: 2 }', [(4, 7, 8)]),
     "softmax": ('type: "Softmax"', [(10,)]),
