@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from threading import Barrier
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class DataLayer(Layer):
     """
 
     bottoms = (0, 0)
-    tops = (1, 2)
+    tops: ClassVar[tuple[int, int | None]] = (1, 2)
     index_tops = frozenset({1, 2})
     label_noise = ""
     """After `setup`: in words, what noise its labels have and how many differ from the intact ones; empty without."""

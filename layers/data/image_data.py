@@ -13,7 +13,7 @@ from torch import Tensor
 from imae.layers.data.data_layer import DataLayer, workers
 from imae.layers.data.image_decode import MOST_PIXELS
 from imae.layers.data.image_list import read_image, read_image_list
-from imae.layers.data.label_noise import corrupt_by, describe_noise
+from imae.layers.data.label_noise import corrupt_by, describe_noise, noise_wanted
 from imae.layers.data.order import in_epochs
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes
@@ -60,11 +60,12 @@ class ImageData(DataLayer):
         try:
             self._list = read_image_list(self.context.find(self._own.source))
             intact = self._list.labels
-            labels = corrupt_by(self._own, intact, self.num_classes, self.context.find) if self._noisy else intact
+            noisy = noise_wanted(self._own)
+            labels = corrupt_by(self._own, intact, self.num_classes, self.context.find) if noisy else intact
             self._images = np.arange(len(intact))
             if self._own.skip_broken or self.context.skip_broken:
                 self._leave_out_broken()
-            if self._noisy:
+            if noisy:
                 self.label_noise = describe_noise(self._own, labels[self._images], intact[self._images])
             self._labels = torch.from_numpy(labels[self._images])
             first = int(self._order(torch.zeros(1, dtype=torch.int64))[0])
@@ -101,11 +102,6 @@ class ImageData(DataLayer):
         lines = [str(self._line(index)) for index in order.tolist()]
         data = self._transform.together(images, position, "line", lines, self._list.path, _ADVICE)
         return [data, self._labels[order].to(self.context.device)][: len(self.param.top)]
-
-    @property
-    def _noisy(self) -> bool:
-        """Whether noise is asked for, which every label has to be a class for."""
-        return bool(self._own.noise_rate or self._own.noise_kind or self._own.noise_file)
 
     def _begin(self, number: int) -> Images:
         """Have the images of forward pass `number` read."""

@@ -82,6 +82,11 @@ def corrupt_by(param: Any, labels: Labels, classes: int, find: Callable[[str], P
     return corrupt(labels, classes, kind, _rate(param), param.noise_seed, matrix=matrix)
 
 
+def noise_wanted(param: Any) -> bool:
+    """Whether a data layer's parameter message asks for noise; labels that are no classes stay as they are without."""
+    return bool(param.noise_rate or param.noise_kind or param.HasField("noise_file"))
+
+
 def describe_noise(param: Any, labels: Labels, intact: Labels) -> str:
     """Return in words what noise a data layer's parameter message asks for, and how many `labels` are not the `intact`.
 

@@ -17,9 +17,10 @@ def in_epochs(position: Tensor, count: int, seed: int, stream: str | None) -> Te
     if stream is None:
         return index
     touched = range(int(epochs[0]), int(epochs[-1]) + 1)
-    return torch.cat([_order(count, seed, stream, epoch)[index[epochs == epoch]] for epoch in touched])
+    return torch.cat([order_of(count, seed, stream, epoch)[index[epochs == epoch]] for epoch in touched])
 
 
 @functools.lru_cache(maxsize=8)
-def _order(count: int, seed: int, stream: str, epoch: int) -> Tensor:
+def order_of(count: int, seed: int, stream: str, epoch: int) -> Tensor:
+    """Return the permutation of an epoch (int64), not to be changed."""
     return permutation(count, seed, stream, epoch)
