@@ -1,4 +1,4 @@
-"""What callers give a net or a layer, as tensors."""
+"""Values as tensors: of what callers give a net or a layer, and in the precision to compute in."""
 
 from typing import Any
 
@@ -30,3 +30,8 @@ def as_tensor(value: Any, what: str) -> Tensor:
     if not array.flags.writeable or any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return `x` in float32 where its own floating-point type is shorter."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

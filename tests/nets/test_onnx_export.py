@@ -83,6 +83,18 @@ LAYERS |= {
         'type: "Threshold" threshold_param { threshold: 0.25 }',
     )
 }
+LAYERS |= {
+    settings: (settings, [(5, 4, 3)])
+    for settings in (
+        'type: "LRN" lrn_param { alpha: 0.5 k: 1.5 local_size: 3 }',
+        'type: "LRN" lrn_param { alpha: 0.5 local_size: 3 norm_region: WITHIN_CHANNEL }',
+        'type: "LRN" lrn_param { alpha: 2 beta: 0.5 local_size: 7 norm_region: WITHIN_CHANNEL }',
+        'type: "MVN" mvn_param { eps: 0.01 }',
+        'type: "MVN" mvn_param { across_channels: true }',
+        'type: "MVN" mvn_param { across_channels: true normalize_variance: false }',
+    )
+}
+LAYERS["mvn_of_fewer_axes"] = ('type: "MVN" mvn_param { across_channels: true }', [(5, 4)])
 # Windows that end within, at and past the border and the padding, on sizes that leave different rests.
 for pool in ("AVE", "MAX"):
     for kernel, stride, pad in ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 2), (2, 3, 1), (5, 2, 4), (4, 3, 1)):

@@ -1,0 +1,91 @@
+"""MVN: each channel, or each image, brought to mean 0 and variance 1."""
+
+from dataclasses import dataclass
+
+import torch
+
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+from imae.layers.values import at_least_float32
+
+
+@dataclass(frozen=True)
+class MVNGeometry:
+    """The shapes of bottom and top."""
+
+    bottom: Shape
+    top: Shape
+
+
+@register
+class MVN(Layer):
+    """y = (x - mean) / (std + eps), over height and width, or with `across_channels` over each image as a whole.
+
+    Without `normalize_variance`, y = x - mean. The top has 4 axes, as Caffe's: sizes of 1 stand behind the bottom's.
+    Computed in float32 at least. Caffe's gradient holds (std + eps) / std for 1, and so does this one.
+    """
+
+    type = "MVN"
+    capturable = True
+    geometry: MVNGeometry
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Read the settings."""
+        param = self.param.mvn_param
+        self.normalize, self.eps = param.normalize_variance, param.eps
+        self.over = [1, 2, 3] if param.across_channels else [2, 3]
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The bottom's shape as 4 axes."""
+        shape = bottoms[0]
+        if len(shape) > 4:
+            raise self.error(f"takes a bottom of at most 4 axes, found {describe(shape)}")
+        if 0 in shape[1:]:
+            raise self.error(f"has no statistics of a bottom of {describe(shape)}")
+        self.geometry = MVNGeometry(shape, (*shape, *[1] * (4 - len(shape))))
+        return [self.geometry.top]
+
+    def keeps(self) -> Kept:
+        """y, for the variance's part in the gradient."""
+        return Kept(tops=(0,) if self.normalize else ())
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = (x - mean) / (std + eps)."""
+        x = at_least_float32(bottoms[0].reshape(self.geometry.top))
+        y = x - x.mean(self.over, keepdim=True)
+        if self.normalize:
+            saved["std"] = std = (y * y).mean(self.over, keepdim=True).sqrt_()
+            y.div_(std + self.eps)
+        return [y.to(bottoms[0].dtype)]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = (dy - mean(dy) - y mean(y dy)) / (std + eps); without the variance dy - mean(dy)."""
+        dy = at_least_float32(top_diffs[0])
+        dx = dy - dy.mean(self.over, keepdim=True)
+        if self.normalize:
+            y = at_least_float32(tops[0])
+            dx = dx.sub_(y * (y * dy).mean(self.over, keepdim=True)).div_(saved["std"] + self.eps)
+        return [dx.to(top_diffs[0].dtype).reshape(self.geometry.bottom)]
+
+    def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """As forward, but that the standard deviation changes by std / (std + eps) of what it does."""
+        if not self.normalize:
+            return self.forward(bottoms, {})
+        now: Saved = {}
+        y, std = self.forward(bottoms, now)[0], saved["std"]
+        slowed = std + (now["std"] - std) * std / (std + self.eps)
+        return [y * (now["std"] + self.eps) / (slowed + self.eps)]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """The formula, step by step: GlobalAveragePool is the mean over height and width."""
+        top = self.geometry.top
+        means_over = (1, top[1] * top[2], top[3]) if len(self.over) == 3 else top[1:]
+        x = graph.reshape(bottoms[0], [0, *means_over])
+        y = graph.add("Sub", [x, graph.add("GlobalAveragePool", [x])])
+        if self.normalize:
+            std = graph.add("Sqrt", [graph.add("GlobalAveragePool", [graph.add("Mul", [y, y])])])
+            eps = graph.constant(f"{self.name}_eps", torch.tensor(self.eps))
+            y = graph.add("Div", [y, graph.add("Add", [std, eps])])
+        shape = graph.constant(f"{self.name}_shape", torch.tensor([0, *top[1:]]))
+        graph.node("Reshape", [y, shape], tops)
