@@ -5,7 +5,9 @@ from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
+from imae.layers.loss.normaliser import Normaliser
 from imae.layers.registry import register
+from imae.prototxt_like.schema import LossParameter
 
 
 @register
@@ -33,7 +35,8 @@ class Accuracy(Layer):
         """Read which label is ignored."""
         param = self.param.accuracy_param
         self.top_k = param.top_k
-        self.labels = Labels(self, param.ignore_label if param.HasField("ignore_label") else None)
+        ignored = LossParameter(ignore_label=param.ignore_label) if param.HasField("ignore_label") else LossParameter()
+        self.labels = Labels(self, Normaliser(ignored))
         if len(self.param.top) == 2 and not self.training:
             classes = bottoms[0][self.axis(param.axis, bottoms[0])]
             self.state = [torch.zeros(2, classes, dtype=torch.float64, device=self.context.device)]

@@ -6,23 +6,19 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Layer, Shapes, describe
+from imae.layers.loss.normaliser import Normaliser
 from imae.prototxt_like.errors import InputError
 
 
 class Labels:
     """The labels of predictions (N x C x ...) with their classes along an axis: one label a prediction, in 0 to C - 1.
 
-    `ignore_label` and `normalization` are the layer's `loss_param`'s unless `ignore_label` is given.
+    Which of them is ignored is the `normaliser`'s to say.
     """
 
-    def __init__(self, layer: Layer, ignore_label: int | None = None) -> None:
-        param = layer.param.loss_param
-        self.layer = layer
-        self.ignore_label = param.ignore_label if param.HasField("ignore_label") else ignore_label
-        mode = param.normalization
-        if param.HasField("normalize") and not param.HasField("normalization"):
-            mode = param.VALID if param.normalize else param.BATCH_SIZE
-        self.normalization = param.NormalizationMode.Name(mode)
+    def __init__(self, layer: Layer, normaliser: Normaliser) -> None:
+        self.layer, self._normaliser = layer, normaliser
+        self.ignore_label = normaliser.ignore_label
         self._lowest, self._highest = (
             torch.zeros((), dtype=torch.int64, device=layer.context.device) for _ in range(2)
         )
@@ -70,14 +66,8 @@ class Labels:
                 raise self._out_of_range(label)
 
     def normaliser(self, valid: Tensor) -> Tensor | float:
-        """Return what the sum over samples is divided by, at least 1: by `normalization`, the number that count
-        (VALID), all (FULL), the batch size (BATCH_SIZE) or 1 (NONE).
-        """
-        if self.normalization == "VALID" and self.ignore_label is not None:
-            return valid.sum().clamp_min(1)
-        if self.normalization == "BATCH_SIZE":
-            return math.prod(valid.shape[: self.axis])
-        return 1 if self.normalization == "NONE" else max(1, valid.numel())
+        """Return what the sum over samples is divided by, at least 1; `valid` says which count."""
+        return self._normaliser(valid, math.prod(valid.shape[: self.axis]))
 
     def _out_of_range(self, label: int) -> InputError:
         return self.layer.error(

@@ -5,11 +5,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
+from imae.layers.layer import Diffs, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
+from imae.layers.loss.loss_layer import Loss, at_least_float32
+from imae.layers.loss.normaliser import Normaliser
 
 
-class SampleLoss(Layer):
+class SampleLoss(Loss):
     """The mean over samples of a value of p_y, the probability of the annotated label.
 
     Bottoms: logits or probabilities (N x C x ...), classes along `softmax_param.axis`; labels (N x ...). Top: a scalar.
@@ -20,28 +22,26 @@ class SampleLoss(Layer):
     size 1 along the classes.
     """
 
-    bottoms = (2, 2)
-    is_loss = True
     no_gradient_to = frozenset({1})
     index_bottoms = frozenset({1})
     no_gradient_from = frozenset({1})
-    capturable = True
     smallest: ClassVar[float]
     """The smallest p_y that is divided by or taken the logarithm of."""
 
     def setup(self, bottoms: Shapes) -> None:
         """Read which labels count, and how the sum is normalised."""
-        self.labels = Labels(self)
+        self.labels = Labels(self, Normaliser(self.param.loss_param))
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The loss is a scalar; a second top has the first bottom's shape. The geometry is the axis of the classes."""
-        self.geometry = self.axis(self.param.softmax_param.axis, bottoms[0])
+        self.geometry = self.axis(self.classes_axis(), bottoms[0])
         self.labels.reshape(bottoms, self.geometry)
         return [(), bottoms[0]][: len(self.param.top)]
 
-    def keeps(self) -> Kept:
-        """Nothing but what is saved, in float32 at least."""
-        return Kept()
+    def classes_axis(self) -> int:
+        """Return the axis of the classes, as the prototxt has it."""
+        axis: int = self.param.softmax_param.axis
+        return axis
 
     def value(self, saved: Saved) -> Tensor:
         """Return the value of each sample."""
@@ -61,7 +61,7 @@ class SampleLoss(Layer):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """The sum of the values of the samples that count, over the normaliser."""
-        x = bottoms[0] if bottoms[0].dtype == torch.float64 else bottoms[0].float()
+        x = at_least_float32(bottoms[0])
         p = self.probabilities(x)
         index, valid = self.labels.indices(bottoms[1], p)
         p_y, normaliser = p.gather(self.geometry, index), self.labels.normaliser(valid)
@@ -71,7 +71,8 @@ class SampleLoss(Layer):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = the gradient of each sample's value, times the loss weight over the divisor; 0 if ignored."""
         dx = self.gradient(saved)
-        return [dx.mul_(saved["valid"] * (top_diffs[0] / self.divisor(saved))).to(saved["dtype"]), None]
+        dx.mul_(saved["valid"] * (top_diffs[0] / self.divisor(saved)))
+        return [dx.to(saved["dtype"]), *[None] * (len(bottoms) - 1)]
 
     def mean(self, values: Tensor, saved: Saved) -> Tensor:
         """Return the sum of the samples that count, over the normaliser."""

@@ -1,0 +1,32 @@
+"""Half the mean squared distance."""
+
+from imae.layers.layer import Diffs, Saved, Shapes, Tensors
+from imae.layers.loss.loss_layer import Loss, at_least_float32
+from imae.layers.registry import register
+
+
+@register
+class EuclideanLoss(Loss):
+    """Sum of (a - b)^2 over 2 N, of a and b (N x ..., as many values each); both have a gradient."""
+
+    type = "EuclideanLoss"
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """A scalar; the geometry is N."""
+        self.geometry = self.check_count(bottoms)
+        return [()]
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """Sum of (a - b)^2 over 2 N."""
+        a, b = bottoms
+        difference = at_least_float32(a) - at_least_float32(b).reshape(a.shape)
+        saved.update(difference=difference, like=[(x.shape, x.dtype) for x in bottoms])
+        return [difference.square().sum() / (2 * max(1, self.geometry))]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """da = (a - b) dy / N, db = -da."""
+        da = saved["difference"] * (top_diffs[0] / max(1, self.geometry))
+        return [
+            (sign * da).reshape(shape).to(dtype) if need else None
+            for sign, (shape, dtype), need in zip((1, -1), saved["like"], needs, strict=True)
+        ]

@@ -1,0 +1,47 @@
+"""Cross entropy of independent probabilities."""
+
+import torch
+from torch.nn import functional
+
+from imae.layers.layer import Diffs, Saved, Shapes, Tensors
+from imae.layers.loss.loss_layer import Loss, at_least_float32
+from imae.layers.loss.normaliser import Normaliser
+from imae.layers.registry import register
+
+
+@register
+class SigmoidCrossEntropyLoss(Loss):
+    """The sum of -t log p - (1 - t) log(1 - p), p = 1 / (1 + exp(-x)), over the batch size.
+
+    Bottoms: x (N x ...) and targets t, as many, from 0 to 1. `loss_param` may name another divisor, and a value of
+    targets, cut to an integer, that are ignored.
+    """
+
+    type = "SigmoidCrossEntropyLoss"
+    no_gradient_to = frozenset({1})
+    index_bottoms = frozenset({1})
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Read how the targets count."""
+        self.normaliser = Normaliser(self.param.loss_param, otherwise="BATCH_SIZE")
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """A scalar; the geometry is the batch size."""
+        self.geometry = self.check_count(bottoms)
+        return [()]
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """Sum of max(x, 0) - x t + log(1 + exp(-|x|)) over the normaliser: nothing overflows."""
+        x, t = at_least_float32(bottoms[0]), at_least_float32(bottoms[1]).reshape(bottoms[0].shape)
+        valid = torch.ones_like(t, dtype=torch.bool)
+        if self.normaliser.ignore_label is not None:
+            valid = t.long() != self.normaliser.ignore_label
+        normaliser = self.normaliser(valid, self.geometry)
+        saved.update(x=x, t=t, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
+        value = x.clamp_min(0) - x * t + functional.softplus(-x.abs())
+        return [torch.where(valid, value, 0.0).sum() / normaliser]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = (p - t) dy over the normaliser; 0 if ignored."""
+        dx = torch.where(saved["valid"], saved["x"].sigmoid() - saved["t"], 0.0)
+        return [dx.mul_(top_diffs[0] / saved["normaliser"]).to(saved["dtype"]), None]
