@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.input import Input
+from imae.layers.data.memory_data import MemoryData
 from imae.layers.layer import TEST, Blob, Context, Layer, Shape, Shapes, Tensors, describe
 from imae.layers.pass_counter import PassCounter
 from imae.layers.registry import create_layer
@@ -356,6 +357,18 @@ class Net:
         if self.newest[name] not in self._made:
             return f'net "{self.name}": blob "{name}" lies inside fused layers; the plan "plain" has it'
         return ""
+
+    def set_input_arrays(
+        self, data: Tensor | np.ndarray, labels: Tensor | np.ndarray, layer: str | None = None
+    ) -> None:
+        """Give the MemoryData layer called `layer`, by default the first, its data and labels, as its own method does.
+
+        Raises InputError if the net has no such layer, or the arrays do not fit it.
+        """
+        for step in self.steps:
+            if isinstance(step.layer, MemoryData) and layer in (None, step.layer.name):
+                return step.layer.set_input_arrays(data, labels)
+        raise InputError(f'net "{self.name}": has no MemoryData layer' + (f' "{layer}"' if layer else ""))
 
     def check(self) -> None:
         """Raise the InputErrors that passes on a GPU have deferred, such as for a label that is no class."""
