@@ -42,7 +42,7 @@ class Rule:
     """Whether the fused layers have a backward."""
 
 
-CONVOLUTION = Part(Convolution, lambda layer: len(layer.param.bottom) == 1)
+CONVOLUTION = Part(Convolution, lambda layer: len(layer.param.bottom) == 1 and layer.windows.axis == 1)
 BY_BATCH = Part(BatchNorm, lambda layer: not layer.use_global)
 BY_GLOBAL_STATISTICS = Part(BatchNorm, lambda layer: layer.use_global)
 OF_CHANNELS = Part(

@@ -1,11 +1,18 @@
 """Convolution."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
-from layer_cases import Case, Draw, normal, run
+from layer_cases import TEST, TRAIN, Case, Draw, normal, run
+from torch import Tensor
 
 from imae.layers.gradient_check import build_layer
+from imae.nets.net import Net
+from imae.prototxt_like.text import parse_net
+
+Function = Callable[..., Tensor]
 
 
 def convolution(settings: str, *shapes: tuple[int, ...], lr_mults: str = "", **options: object) -> Case:
@@ -16,6 +23,19 @@ def convolution(settings: str, *shapes: tuple[int, ...], lr_mults: str = "", **o
         [normal(*shape) for shape in shapes],
         lambda xs, blobs: [function(x, *blobs, **options) for x in xs],
     )
+
+
+def along_axis(settings: str, function: Function, *shapes: tuple[int, ...], **options: int) -> Case:
+    """Channels elsewhere than at axis 1: the axes before are a batch."""
+    tops = " ".join(f'top: "t{i}"' for i in range(len(shapes)))
+    spatial = 1 if function is F.conv1d else 2
+
+    def reference(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
+        ys = [function(x.reshape(-1, *x.shape[-spatial - 1 :]), *blobs, **options) for x in xs]
+        return [y.reshape(*x.shape[: -spatial - 1], *y.shape[1:]) for x, y in zip(xs, ys, strict=True)]
+
+    bottoms = [normal(*shape) for shape in shapes]
+    return Case(f'type: "Convolution" {tops} convolution_param {{ {settings} }}', bottoms, reference)
 
 
 CASES = [
@@ -37,6 +57,15 @@ CASES = [
     convolution("num_output: 3 kernel_size: 3 stride: 2 pad: 1", (2, 2, 7), stride=2, padding=1),
     convolution("num_output: 2 kernel_size: 2 pad: 1 pad: 0 pad: 1", (1, 2, 3, 4, 3), padding=(1, 0, 1)),
     convolution("num_output: 2 kernel_size: 2", (2, 3, 4, 4), (1, 3, 4, 4), (2, 3, 4, 4)),
+    convolution("num_output: 2 kernel_size: 2 engine: CUDNN force_nd_im2col: true", (2, 3, 4, 4)),
+    along_axis("num_output: 9 kernel_size: 2 axis: 2 group: 3", F.conv1d, (2, 2, 6, 5), groups=3),
+    along_axis("num_output: 4 kernel_size: 2 axis: -3 pad: 1", F.conv2d, (2, 2, 3, 4, 5), (1, 2, 3, 4, 5), padding=1),
+    along_axis("num_output: 4 kernel_size: 2 axis: 0", F.conv2d, (3, 4, 5)),
+    Case(
+        'type: "Convolution" convolution_param { num_output: 4 group: 2 }',
+        [normal(5, 6)],
+        lambda xs, blobs: [F.conv1d(xs[0][:, :, None], blobs[0][:, :, None], blobs[1], groups=2)[:, :, 0]],
+    ),
 ]
 
 
@@ -69,9 +98,19 @@ MISTAKES = [
         "pad must be given once or once for each of 2 spatial axes, not 3 times",
     ),
     (
-        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 }',
-        [(4, 5)],
-        "needs N x C and 1 to 3 spatial axes",
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 1 }',
+        [(1, 2, 5, 5, 5, 5)],
+        "takes at most 3 spatial axes, bottom is 1x2x5x5x5x5 with axis 1",
+    ),
+    (
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 1 axis: 4 }',
+        [(1, 2, 5, 5)],
+        "axis 4 is out of range for a bottom of shape 1x2x5x5",
+    ),
+    (
+        'type: "Convolution" convolution_param { num_output: 4 kernel_h: 1 kernel_w: 1 axis: 2 }',
+        [(1, 2, 5, 5)],
+        "give either kernel_size or kernel_h and kernel_w, not both",
     ),
     (
         'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 }',
@@ -94,3 +133,18 @@ def test_a_stride_past_the_end_leaves_one_position(settings: str, dtype: torch.d
         passes.append([*tops, *diffs, *(blob.diff for blob in layer.blobs)])
     assert passes[0][0].shape == (2, 4, 1, 1)
     torch.testing.assert_close(passes[0], passes[1])
+
+
+def test_a_batch_norm_of_another_axis_than_the_channels_is_not_fused_with_the_convolution() -> None:
+    """Its mean would not take the bias out."""
+    net = parse_net("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "y" convolution_param { axis: 2 num_output: 6
+          kernel_size: 2 weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 } } }
+        layer { name: "norm" type: "BatchNorm" bottom: "y" top: "z" }
+    """)
+    x = Draw(1).normal(2, 3, 4, 5).float()
+    for phase in (TRAIN, TEST):
+        plain, fused = (Net(net, phase, plan=plan) for plan in ("plain", "fused"))
+        expected, actual = plain.forward(x=x)["z"], fused.forward(x=x)["z"]
+        torch.testing.assert_close(actual, expected)

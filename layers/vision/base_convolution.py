@@ -1,0 +1,182 @@
+"""What Convolution and Deconvolution share: settings, weight and bias, any axis of channels, several bottoms."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.vision.windows import read_windows
+
+aten = torch.ops.aten
+MOST_AXES = 3
+"""Spatial axes that PyTorch's convolutions take."""
+ONEDNN_STRIDES = 2**15
+"""From which on oneDNN's kernels, PyTorch's on a CPU, crash."""
+
+
+class BaseConvolution(Layer):
+    """A linear map of windows, the same at each position; blobs: weight, and bias unless `bias_term: false`.
+
+    The axes before `axis`, which is that of the channels, are those of a batch, and the axes after it are spatial;
+    without any it is a fully connected layer in groups. Each bottom has its top, and all bottoms the same weight.
+    `engine` and `force_nd_im2col`, which choose among Caffe's implementations, have no effect.
+    """
+
+    bottoms = (1, None)
+    tops = (1, None)
+    capturable = True
+    transposed: ClassVar[bool]
+    """Whether it is the adjoint, from the windows' results to where their elements lie."""
+    onnx_operator: ClassVar[str]
+    geometry: tuple[list[int], list[int]]
+    """Stride and dilation, no larger than makes a difference: PyTorch's kernels crash on some that are."""
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Check the settings, and create weight and bias."""
+        param, shape = self.param.convolution_param, bottoms[0]
+        if len(self.param.top) != len(bottoms):
+            raise self.error(f"needs a top for each bottom, has {len(self.param.top)} for {len(bottoms)}")
+        self.windows = windows = read_windows(self, shape)
+        if len(windows.kernel) > MOST_AXES:
+            raise self.error(
+                f"takes at most {MOST_AXES} spatial axes, bottom is {describe(shape)} with axis {param.axis}"
+            )
+        self.group, self.bias_term, self.channels = param.group, param.bias_term, shape[windows.axis]
+        if not param.num_output:
+            raise self.error("num_output is missing or 0")
+        if self.group < 1 or self.channels % self.group or param.num_output % self.group:
+            raise self.error(
+                f"group {self.group} must divide the {self.channels} input and the {param.num_output} output channels"
+            )
+        rows, columns = (self.channels, param.num_output) if self.transposed else (param.num_output, self.channels)
+        self.add_blob((rows, columns // self.group, *windows.kernel), param.weight_filler)
+        if self.bias_term:
+            self.add_blob((param.num_output,), param.bias_filler)
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Return one top shape a bottom."""
+        shape, axis, axes = bottoms[0], self.windows.axis, len(self.windows.kernel)
+        if any(len(other) != len(shape) or other[axis:] != shape[axis:] for other in bottoms):
+            raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")
+        if len(shape) != axis + 1 + axes or shape[axis] != self.channels:
+            raise self.error(
+                f"its weight is for {self.channels} channels and {axes} spatial axes, found a bottom of "
+                f"{describe(shape)}"
+            )
+        if 0 in shape[axis:]:
+            raise self.error(f"needs channels, and sizes of at least 1, found a bottom of {describe(shape)}")
+        spatial = self.output_size(shape[axis + 1 :])
+        if min(spatial, default=1) < 1:
+            raise self.error(
+                f"a {describe(self.windows.kernel)} kernel does not fit into the bottom of {describe(shape)}"
+            )
+        dilation = [
+            dilation if kernel > 1 else 1
+            for dilation, kernel in zip(self.windows.dilation, self.windows.kernel, strict=True)
+        ]
+        self.geometry = self.effective_stride(shape[axis + 1 :]), dilation
+        return [(*bottom[:axis], self.param.convolution_param.num_output, *spatial) for bottom in bottoms]
+
+    def output_size(self, spatial: Shape) -> list[int]:
+        """Return the top's size along each spatial axis, for that of the bottom."""
+        raise NotImplementedError
+
+    def effective_stride(self, spatial: Shape) -> list[int]:
+        """Return the stride, no larger than makes a difference for a bottom of this size."""
+        raise NotImplementedError
+
+    def keeps(self) -> Kept:
+        """The bottoms: the weight's gradient needs their values, the gradients by themselves only their shapes."""
+        return Kept(bottoms=tuple(range(len(self.param.bottom))))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = x * w + b."""
+        return [self.convolve(x, self.blobs[1].data if self.bias_term else None) for x in bottoms]
+
+    def convolve(self, x: Tensor, bias: Tensor | None, weight: Tensor | None = None) -> Tensor:
+        """Return x * weight + bias, in the precision of x; the weight is the layer's unless given."""
+        weight = (self.blobs[0].data if weight is None else weight).to(x.dtype)
+        bias = None if bias is None else bias.to(x.dtype)
+        with self._sound_kernels():
+            y = torch.convolution(self._batch(x), self._kernels(weight), bias, *self._sliding())
+        return self._unbatched(y, x.shape[: self.windows.axis])
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dw = dy * x, db = sum of dy, dx = dy * flipped w."""
+        return self.convolve_backward(bottoms, top_diffs, needs, bias=self.bias_term)
+
+    def convolve_backward(self, bottoms: Tensors, top_diffs: Tensors, needs: list[bool], *, bias: bool) -> Diffs:
+        """Return dx, and add to the diffs of the weight and, with `bias`, of the bias."""
+        weight = self._kernels(self.blobs[0].data.to(top_diffs[0].dtype))
+        outputs = [self.param.convolution_param.num_output]
+        learns = [blob.lr_mult != 0 for blob in self.blobs]
+        bottom_diffs: Diffs = []
+        for x, dy, need in zip(bottoms, top_diffs, needs, strict=True):
+            wanted = [need, learns[0], bias and learns[1]]
+            with self._sound_kernels():
+                dx, dw, db = aten.convolution_backward(
+                    self._batch(dy), self._batch(x), weight, outputs, *self._sliding(), wanted
+                )
+            bottom_diffs.append(None if dx is None else self._unbatched(dx, x.shape[: self.windows.axis]))
+            for blob, diff in zip(self.blobs, (dw, db), strict=False):
+                if diff is not None:
+                    blob.diff += diff.view(blob.shape)
+        return bottom_diffs
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Conv or ConvTranspose."""
+        windows = self.windows
+        if windows.axis != 1 or not windows.kernel:
+            raise self.error("has no ONNX form but for channels at axis 1, with spatial axes after it")
+        blobs = [graph.constant(f"{self.name}_{i}", blob.data) for i, blob in enumerate(self.blobs)]
+        for bottom, top in zip(bottoms, tops, strict=True):
+            graph.node(
+                self.onnx_operator,
+                [bottom, *blobs],
+                [top],
+                kernel_shape=windows.kernel,
+                strides=windows.stride,
+                pads=windows.pad * 2,
+                dilations=windows.dilation,
+                group=self.group,
+            )
+
+    def _sliding(self) -> tuple[Sequence[int], Sequence[int], Sequence[int], bool, list[int], int]:
+        """The arguments of PyTorch's convolutions: stride, pad, dilation, transposed, output padding and groups."""
+        stride, dilation = self.geometry
+        if not stride:
+            return [1], [0], [1], self.transposed, [0], self.group
+        return stride, self.windows.pad, dilation, self.transposed, [0] * len(stride), self.group
+
+    @contextmanager
+    def _sound_kernels(self) -> Iterator[None]:
+        """Leave oneDNN's kernels out where they would crash."""
+        if max(self.geometry[0], default=1) < ONEDNN_STRIDES:
+            yield
+            return
+        before = torch.backends.mkldnn.enabled
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            torch.backends.mkldnn.enabled = before
+
+    def _batch(self, x: Tensor) -> Tensor:
+        """N x channels x spatial, with one axis of size 1 where there are none."""
+        axis = self.windows.axis
+        if axis != 1:
+            x = x.reshape(math.prod(x.shape[:axis]), *x.shape[axis:])
+        return x if self.windows.kernel else x[:, :, None]
+
+    def _unbatched(self, y: Tensor, batch: Shape) -> Tensor:
+        """The axes `batch` before the channels, and no spatial axis where there are none."""
+        y = y if self.windows.kernel else y[:, :, 0]
+        return y if len(batch) == 1 else y.reshape(*batch, *y.shape[1:])
+
+    def _kernels(self, weight: Tensor) -> Tensor:
+        return weight if self.windows.kernel else weight[:, :, None]
