@@ -1,0 +1,53 @@
+"""Im2col: the elements of each window of a convolution as channels."""
+
+import math
+
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.registry import register
+from imae.layers.vision.windows import check_fit, col2im, im2col, read_windows
+
+
+@register
+class Im2col(Layer):
+    """y[n, c kernel + k, i] = x[n, c, stride i - pad + dilation k], 0 in the padding; indices over all spatial axes.
+
+    Takes the settings of windows in `convolution_param`; the axes before its `axis`, that of the channels, are a batch.
+    """
+
+    type = "Im2col"
+    capturable = True
+    geometry: Shape
+    """The bottom's."""
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Check the settings."""
+        self.windows = read_windows(self, bottoms[0])
+        if not self.windows.kernel:
+            raise self.error(f"needs at least 1 spatial axis after its axis, found a bottom of {describe(bottoms[0])}")
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Batch, channels times the size of a window, number of windows along each axis."""
+        self.geometry = shape = bottoms[0]
+        windows, axis = self.windows, self.windows.axis
+        if len(shape) != axis + 1 + len(windows.kernel):
+            raise self.error(f"its windows have {len(windows.kernel)} axes, found a bottom of {describe(shape)}")
+        check_fit(self, windows, shape)
+        padded = (size + 2 * pad for size, pad in zip(shape[axis + 1 :], windows.pad, strict=True))
+        self.check_size("padded bottom", (*shape[: axis + 1], *padded))
+        return [(*shape[:axis], shape[axis] * math.prod(windows.kernel), *windows.fitting(shape[axis + 1 :]))]
+
+    def keeps(self) -> Kept:
+        """Nothing."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """The elements of each window."""
+        shape, axis = self.geometry, self.windows.axis
+        y = im2col(bottoms[0].reshape(math.prod(shape[:axis]), *shape[axis:]), self.windows)
+        return [y.view(*shape[:axis], *y.shape[1:])]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = the sum of dy over the windows that hold x."""
+        (dy,), shape, axis = top_diffs, self.geometry, self.windows.axis
+        columns = dy.reshape(math.prod(shape[:axis]), *dy.shape[axis:])
+        return [col2im(columns, self.windows, shape[axis + 1 :]).reshape(shape)]
