@@ -76,6 +76,32 @@ def test_a_users_own_layer_joins_by_decorator() -> None:
         create_layer(LayerParameter(name="double", type="Double"))
 
 
+# Which engine computes a layer is nothing to us
+
+
+@pytest.mark.parametrize(
+    "type_and_settings",
+    [
+        ("Convolution", "num_output: 2 kernel_size: 3"),
+        ("LRN", ""),
+        ("Pooling", "kernel_size: 2"),
+        ("ReLU", "negative_slope: 0.5"),
+        ("Sigmoid", ""),
+        ("Softmax", ""),
+        ("TanH", ""),
+    ],
+    ids=lambda case: case[0],
+)
+def test_the_engine_changes_nothing(type_and_settings: tuple[str, str]) -> None:
+    kind, settings = type_and_settings
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    results = [
+        first_top(f'type: "{kind}" {kind.lower()}_param {{ {settings} {engine} }}', x)
+        for engine in ("", "engine: DEFAULT", "engine: CAFFE", "engine: CUDNN")
+    ]
+    assert all(torch.equal(y, results[0]) for y in results)
+
+
 # The phase: a layer's own wins over the net's
 
 

@@ -135,6 +135,42 @@ def test_a_layer_in_place_equals_one_with_its_own_top() -> None:
     assert torch.equal(in_place.diffs["a"], apart.diffs["a"])  # the last that was written there, as in Caffe
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'type: "AbsVal"',
+        'type: "BNLL"',
+        'type: "Bias"',
+        'type: "Clip" clip_param { min: -0.5 max: 0.5 }',
+        'type: "ELU" elu_param { alpha: -0.5 }',
+        'type: "Exp"',
+        'type: "LRN"',
+        'type: "Log" log_param { shift: 9 }',
+        'type: "MVN"',
+        'type: "PReLU"',
+        'type: "Power" power_param { power: 3 }',
+        'type: "ReLU" relu_param { negative_slope: 0.5 }',
+        'type: "ReLU" relu_param { negative_slope: -0.5 }',
+        'type: "Scale"',
+        'type: "Sigmoid"',
+        'type: "Swish"',
+        'type: "TanH"',
+    ],
+)
+def test_an_activation_in_place_has_the_gradient_of_one_with_its_own_top(settings: str) -> None:
+    x, dy = torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 3, 4, 4, generator=generator)
+    image = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }'
+    first = 'layer { name: "first" type: "Power" bottom: "x" top: "a" power_param { scale: 2 } }'
+    found = []
+    for top in ("a", "b"):
+        layer = f'layer {{ name: "layer" bottom: "a" top: "{top}" {settings} }}'
+        net = build("force_backward: true", first, layer, inputs=image)
+        net.forward(x=x)
+        net.backward({top: dy})
+        found.append((net.blobs[top], net.diffs["x"], *(blob.diff for step in net.steps for blob in step.layer.blobs)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_gradients_of_a_value_with_several_readers_add_up() -> None:
     """What Caffe's Split layers do."""
     both = build(ip("fc", "x", "z"), relu("z", "a"), loss("z", "loss1"), loss("a", "loss2", "loss_weight: 3"))

@@ -1,9 +1,11 @@
 """Clip."""
 
+import pytest
 import torch
 from layer_cases import Case, normal, run
 
 from imae.layers.gradient_check import build_layer
+from imae.prototxt_like.errors import InputError
 
 
 def clip(low: float, high: float) -> Case:
@@ -16,7 +18,10 @@ def clip(low: float, high: float) -> Case:
 
 CASES = [clip(-0.5, 0.75), clip(0.25, 0.5), clip(-100, 100)]
 
-MISTAKES = [('type: "Clip"', [(2, 3)], "needs a clip_param with min and max")]
+
+def test_clip_without_bounds_is_an_error() -> None:
+    with pytest.raises(InputError, match=r'^layer "mine" \(Clip\): needs a clip_param with min and max$'):
+        build_layer('name: "mine" type: "Clip"', [(2, 3)])
 
 
 def test_clip_passes_the_gradient_at_its_bounds_and_may_have_none() -> None:

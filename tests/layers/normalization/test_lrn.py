@@ -1,6 +1,5 @@
 """LRN."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -69,10 +68,3 @@ def test_lrn_sums_windows_as_caffe_does(
         else:
             s = k + alpha / (2 * half + 1) * (x[n, max(c - half, 0) : c + half + 1, h, w] ** 2).sum()
         torch.testing.assert_close(y[n, c, h, w], x[n, c, h, w] * s**-beta, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("engine", ["DEFAULT", "CAFFE", "CUDNN"])
-def test_the_engine_changes_nothing(engine: str) -> None:
-    x = Draw(8).normal(2, 7, 3, 3)
-    expected = first_top('type: "LRN"', x)
-    assert torch.equal(first_top(f'type: "LRN" lrn_param {{ engine: {engine} }}', x), expected)
