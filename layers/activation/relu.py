@@ -2,7 +2,8 @@
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
 from imae.layers.onnx_graph import OnnxGraph
 from imae.layers.registry import register
 
@@ -10,19 +11,14 @@ aten = torch.ops.aten
 
 
 @register
-class ReLU(Layer):
+class ReLU(Neuron):
     """y = max(x, 0) + negative_slope min(x, 0)."""
 
     type = "ReLU"
-    capturable = True
 
     def setup(self, bottoms: Shapes) -> None:
         """Read the slope."""
         self.slope = self.param.relu_param.negative_slope
-
-    def reshape(self, bottoms: Shapes) -> Shapes:
-        """Shape as the bottom's."""
-        return bottoms
 
     def keeps(self) -> Kept:
         """The sign of x is that of y, unless the slope is negative."""
