@@ -17,7 +17,7 @@ from torch import Tensor
 from imae.layers.data.input import Input
 from imae.layers.layer import TRAIN, Context, Diffs, Layer, Saved, Shape, Tensors, describe
 from imae.layers.pass_counter import PassCounter
-from imae.layers.registry import create_layer
+from imae.layers.registry import create_layer, registry
 from imae.layers.values import as_tensor
 from imae.prototxt_like.schema import LayerParameter
 from imae.prototxt_like.text import parse_net
@@ -87,7 +87,7 @@ def build_layer(
     complete.name = complete.name or complete.type
     if not complete.bottom:
         complete.bottom.extend(f"bottom{i}" for i in range(len(bottoms)))
-    if not complete.top:
+    if not complete.top and registry.get(complete.type, Layer).tops != (0, 0):
         complete.top.append("top")
     generator = torch.Generator().manual_seed(seed)
     context = Context(phase=phase, dtype=dtype, generator=generator, passes=PassCounter(seed, forwards))
@@ -159,11 +159,12 @@ def check_net(
                 )
                 values[index] = value.to(layer.context.device).double()
             continue
-        with _float64_blobs(layer):
-            tops = layer.forward(bottoms, {})
-        values.update(zip(place.tops, map(Tensor.double, tops), strict=True))
-        if _differentiable(layer, bottoms) or any(blob.lr_mult for blob in layer.blobs):
-            reports.append(check_at(layer, bottoms, seed=seed, samples=samples, step=step, threshold=threshold))
+        with _reshaped(layer, bottoms):
+            with _float64_blobs(layer):
+                tops = layer.forward(bottoms, {})
+            values.update(zip(place.tops, map(Tensor.double, tops), strict=True))
+            if tops and (_differentiable(layer, bottoms) or any(blob.lr_mult for blob in layer.blobs)):
+                reports.append(check_at(layer, bottoms, seed=seed, samples=samples, step=step, threshold=threshold))
     return reports
 
 
@@ -217,7 +218,7 @@ class _Surface:
         ]
         self.centre = [top.clone() for top in self._tops()]  # a layer may return its bottom itself
         terms = [weight * top for weight, top in zip(self._kept(self.weights), self.centre, strict=True)]
-        self.largest = max(float(term.abs().max()) for term in terms)
+        self.largest = max((float(term.abs().max()) for term in terms if term.numel()), default=0.0)
 
     def report(self, samples: int) -> GradientReport:
         """Compare up to `samples` elements of each bottom and learned blob."""
@@ -324,6 +325,18 @@ class _Surface:
 def _differentiable(layer: Layer, bottoms: Sequence[Tensor]) -> list[int]:
     """The bottoms by which the layer has a derivative."""
     return [i for i in range(len(bottoms)) if i not in layer.no_gradient_to]
+
+
+@contextmanager
+def _reshaped(layer: Layer, bottoms: Sequence[Tensor]) -> Iterator[None]:
+    """Give the layer the geometry for these bottoms; its own again at the end."""
+    own = layer.geometry
+    if bottoms:
+        layer.reshape([tuple(bottom.shape) for bottom in bottoms])
+    try:
+        yield
+    finally:
+        layer.geometry = own
 
 
 @contextmanager

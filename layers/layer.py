@@ -16,6 +16,7 @@ from imae.layers.deferred_checks import DeferredChecks
 from imae.layers.fillers import fill
 from imae.layers.pass_counter import PassCounter
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.limits import BLOB_AXES
 from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:
@@ -73,14 +74,16 @@ class Layer:
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     is_loss: ClassVar[bool] = False
     """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
-    no_gradient_to: ClassVar[frozenset[int]] = frozenset()
+    no_gradient_to: frozenset[int] = frozenset()
     """Bottoms by which the layer has no derivative, such as labels."""
-    no_gradient_from: ClassVar[frozenset[int]] = frozenset()
+    no_gradient_from: frozenset[int] = frozenset()
     """Tops whose gradient `backward` leaves out, such as the indices of maxima."""
-    index_bottoms: ClassVar[frozenset[int]] = frozenset()
+    index_bottoms: frozenset[int] = frozenset()
     """Bottoms that it reads as integers, such as labels: they stay float32 where the net's precision is lower."""
-    index_tops: ClassVar[frozenset[int]] = frozenset()
+    index_tops: frozenset[int] = frozenset()
     """Tops that are such indices."""
+    tops_vary: ClassVar[bool] = False
+    """Whether `forward` may make smaller tops than `reshape` says, as their shapes follow from values."""
     recomputes: ClassVar[bool] = False
     """Whether a net frees its tops in forward, and gets them by `recompute` in backward."""
     capturable: ClassVar[bool] = False
@@ -125,8 +128,9 @@ class Layer:
     def reshape(self, bottoms: Shapes) -> Shapes | None:
         """Set `geometry` for bottoms of these shapes, and return the tops' shapes; None: only `forward` tells them.
 
-        Called after `setup`, and whenever a bottom's shape has changed; makes no buffers. Raises InputError, naming the
-        layer, for bottoms that do not fit it; that no top is too large is seen to for all layers alike.
+        Where values decide the shapes (`tops_vary`), these are the largest. Called after `setup`, and whenever a
+        bottom's shape has changed; makes no buffers. Raises InputError, naming the layer, for bottoms that do not fit
+        it; that no top is too large is seen to for all layers alike.
         """
         raise NotImplementedError
 
@@ -212,8 +216,21 @@ class Layer:
         self.blobs.append(blob)
         return blob
 
+    def blob_values(self, i: int) -> Tensor:
+        """Return blob `i` in the precision of a pass, for a layer whose bottoms do not tell it."""
+        data, dtype = self.blobs[i].data, self.context.dtype
+        return data.to(dtype) if dtype.itemsize < data.dtype.itemsize == 4 else data
+
+    def refuse_in_place(self) -> None:
+        """Raise InputError if a top is named as a bottom, for layers of which Caffe refuses that."""
+        for name in self.param.top:
+            if name in self.param.bottom:
+                raise self.error(f'does not work in place: "{name}" is a bottom and a top of it')
+
     def check_size(self, what: str, shape: Shape) -> None:
-        """Raise InputError if its `what`, of this shape, has more numbers than a blob may have."""
+        """Raise InputError if its `what`, of this shape, has more numbers or axes than a blob may have."""
+        if len(shape) > BLOB_AXES:
+            raise self.error(f"its {what} would have {len(shape)} axes, more than the {BLOB_AXES} of a blob")
         if math.prod(shape) > LARGEST_COUNT:
             raise self.error(f"its {what} would be {describe(shape)}, more than the {LARGEST_COUNT} numbers of a blob")
 

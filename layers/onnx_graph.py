@@ -48,6 +48,16 @@ class OnnxGraph:
         self.constants[name] = numpy_helper.from_array(array.contiguous().numpy(), name)
         return name
 
-    def reshape(self, value: str, shape: Sequence[int]) -> str:
-        """Add a Reshape (0 keeps a size, -1 takes what is left), and return the output's name."""
-        return self.add("Reshape", [value, self.constant(f"{value}/shape", torch.tensor(shape, dtype=torch.int64))])
+    def reshape(self, value: str, shape: Sequence[int], output: str | None = None) -> str:
+        """Add a Reshape (0 keeps a size, -1 takes what is left); return the output's name, `output` if given."""
+        output = output or self.name(f"{value}/Reshape")
+        self.node("Reshape", [value, self.constant(f"{value}/shape", torch.tensor(shape, dtype=torch.int64))], [output])
+        return output
+
+    def cast(self, value: str, dtype: str, output: str | None = None) -> str:
+        """Add a Cast to ONNX's `dtype`, such as INT64; return the output's name, `output` if given."""
+        from onnx import TensorProto
+
+        output = output or self.name(f"{value}/{dtype}")
+        self.node("Cast", [value], [output], to=TensorProto.DataType.Value(dtype))
+        return output

@@ -251,7 +251,7 @@ class Net:
         for step in reversed(steps):
             if not step.backward:
                 continue
-            if not step.made:
+            if step.made is None:
                 raise InputError(f'net "{self.name}": backward follows a forward pass')
             arrived = [diffs[top] for top in step.tops]
             for i, weight in enumerate(step.loss_weights):
@@ -270,7 +270,7 @@ class Net:
                     if need:
                         diffs[bottom] = _sum(diffs[bottom], bottom_diff)
             if not self.keep_blobs:
-                step.saved, step.made = {}, []
+                step.saved, step.made = {}, None
                 for top in step.tops:
                     diffs[top] = None
                 for index in step.last_kept:
@@ -296,7 +296,7 @@ class Net:
             if (shapes := [bottom.shape for bottom in bottoms]) != step.shapes:
                 self._reshape(step, [tuple(shape) for shape in shapes])
                 self._shapes_changed = True
-            return layer.forward(bottoms, step.saved)
+            tops = layer.forward(bottoms, step.saved)
         for index, top in zip(step.tops, tops, strict=True):
             if self.shapes[index] != top.shape:
                 self.shapes[index], self._shapes_changed = tuple(top.shape), True
@@ -572,7 +572,7 @@ class Net:
             made = [self.names[top] for step in self.plan for top in step.tops]
             raise InputError(f"{what}: the net's plan makes no such blob{did_you_mean(name, made)}")
         value, dtype = as_tensor(diff, what), self._precision(index)
-        if step.backward and step.made:
+        if step.backward and step.made is not None:
             shape, dtype = step.made[step.tops.index(index)]
             if value.shape != shape:
                 raise InputError(f"{what} is {describe(value.shape)}, not {describe(shape)}")

@@ -33,8 +33,8 @@ class Step:
     last_kept: list[int] = field(default_factory=list)
     """Values that are freed after its backward."""
     saved: Saved = field(default_factory=dict)
-    made: list[tuple[Shape, torch.dtype]] = field(default_factory=list)
-    """Shapes and dtypes of the last forward's tops, which their gradients have too."""
+    made: list[tuple[Shape, torch.dtype]] | None = None
+    """Shapes and dtypes of the last forward's tops, which their gradients have too; None before there was one."""
 
     def reads(self) -> list[int]:
         """Return the values that its backward reads."""

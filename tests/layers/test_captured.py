@@ -54,4 +54,4 @@ def test_on_a_gpu_a_pass_leaves_it_nowhere(case: Case) -> None:
         with Watch():
             tops = layer.forward(bottoms, saved)
             diffs = layer.backward(bottoms, tops, [torch.ones_like(top) for top in tops], saved, needs)
-    assert {top.device.type for top in tops} | {diff.device.type for diff in diffs if diff is not None} == {"cuda"}
+    assert {top.device.type for top in tops} | {diff.device.type for diff in diffs if diff is not None} <= {"cuda"}

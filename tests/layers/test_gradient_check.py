@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.activation.relu import ReLU
+from imae.layers.activation.spread import Spread
 from imae.layers.gradient_check import build_layer, check_at, check_layer, check_net
 from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors
 from imae.layers.registry import register, registry
@@ -55,7 +56,7 @@ def test_a_single_wrong_element_fails(defective: type[ReLU]) -> None:
 
 
 def test_a_blob_whose_gradient_is_forgotten_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry["Scale"], "_sum", lambda self, product, like: torch.zeros_like(like))
+    monkeypatch.setattr(Spread, "sum", lambda self, product, like: torch.zeros_like(like))
     report = check_layer('type: "Scale"', [(2, 3)])
     assert not report.passed
     assert report.worst.startswith("blob 0 [")
@@ -234,3 +235,17 @@ def test_a_users_layer_declares_what_its_gradient_holds_fixed() -> None:
         assert not check_layer('type: "Rounding"', [(3, 4)]).passed
     finally:
         del registry["Rounding"]
+
+
+def test_what_a_filter_leaves_is_checked_and_what_is_silenced_has_nothing_to_check() -> None:
+    text = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }
+        layer { name: "keep" type: "Input" top: "keep" input_param { shape { dim: 4 } } }
+        layer { name: "filter" type: "Filter" bottom: "x" bottom: "keep" top: "kept" }
+        layer { name: "ip" type: "InnerProduct" bottom: "kept" top: "ip" inner_product_param { num_output: 2 } }
+        layer { name: "silence" type: "Silence" bottom: "ip" }
+    """
+    net = Net(parse_net(text), TRAIN)
+    reports = check_net(net, {"keep": np.array([0, 1, 1, 0])})
+    assert [(report.name, report.passed) for report in reports] == [("filter", True), ("ip", True)]
+    assert net.forward(x=torch.ones(4, 3), keep=torch.ones(4)) == {} and net.shape("ip") == (4, 2)

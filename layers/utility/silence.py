@@ -1,0 +1,34 @@
+"""Silence: a reader that does nothing, so that a blob is no output of the net."""
+
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+
+@register
+class Silence(Layer):
+    """Takes any number of bottoms, and makes nothing of them."""
+
+    type = "Silence"
+    bottoms = (1, None)
+    tops = (0, 0)
+    capturable = True
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """No tops."""
+        return []
+
+    def keeps(self) -> Kept:
+        """Nothing."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """Nothing."""
+        return []
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = 0, for which None stands: nothing is added to what other readers give."""
+        return [None] * len(needs)
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """No node."""

@@ -1,0 +1,47 @@
+"""Split: one blob under several names."""
+
+from functools import reduce
+
+import torch
+
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+
+@register
+class Split(Layer):
+    """y_i = x for each top.
+
+    Caffe puts it into a net where a blob has several readers, and files that it wrote may have it; a net here does
+    without.
+    """
+
+    type = "Split"
+    tops = (1, None)
+    capturable = True
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Refuse to work in place, as Caffe does."""
+        self.refuse_in_place()
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Shapes as the bottom's."""
+        return bottoms * len(self.param.top)
+
+    def keeps(self) -> Kept:
+        """Nothing."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y_i = x."""
+        return bottoms * len(self.param.top)
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = the sum of dy_i."""
+        return [reduce(torch.add, top_diffs)]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Identity for each top."""
+        for top in tops:
+            graph.node("Identity", bottoms, [top])

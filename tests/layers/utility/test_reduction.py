@@ -1,0 +1,43 @@
+"""Reduction."""
+
+import math
+
+import torch
+from layer_cases import Case, first_top, normal
+from torch import Tensor
+
+OPERATIONS = {
+    "SUM": lambda x: x.sum(-1),
+    "ASUM": lambda x: x.abs().sum(-1),
+    "SUMSQ": lambda x: x.square().sum(-1),
+    "MEAN": lambda x: x.mean(-1),
+}
+
+
+def reduction(operation: str, settings: str, axis: int, coeff: float, *shape: int) -> Case:
+    def reference(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
+        return [coeff * OPERATIONS[operation](xs[0].reshape(*shape[:axis], math.prod(shape[axis:])))]
+
+    text = f'type: "Reduction" reduction_param {{ operation: {operation} {settings} }}'
+    return Case(text, [normal(*shape)], reference)
+
+
+CASES = [
+    reduction(operation, *case)
+    for operation in OPERATIONS
+    for case in (
+        ("", 0, 1.0, 2, 3),
+        ("axis: 1 coeff: -1.5", 1, -1.5, 2, 3, 2),
+        ("axis: -1 coeff: 0.25", 3, 0.25, 2, 3, 2, 2),
+    )
+]
+
+MISTAKES = [
+    ('type: "Reduction" reduction_param { axis: 2 }', [(2, 3)], "axis 2 is out of range for a bottom of shape 2x3"),
+    ('type: "Reduction"', [()], "axis 0 is out of range for a bottom of shape scalar"),
+]
+
+
+def test_the_mean_of_nothing_is_no_number() -> None:
+    assert first_top('type: "Reduction" reduction_param { operation: MEAN axis: 1 }', torch.ones(2, 0)).isnan().all()
+    assert first_top('type: "Reduction" reduction_param { axis: 1 }', torch.ones(2, 0)).tolist() == [0, 0]
