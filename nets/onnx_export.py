@@ -106,7 +106,8 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
     feeds = {name: as_tensor(value, f'input "{name}"').detach().cpu().float().numpy() for name, value in images.items()}
     actual = dict(zip(names, session.run(names, feeds), strict=True))
     return max(
-        float(np.abs(actual[name] - predictor.blobs[blobs[name]].double().cpu().numpy()).max()) for name in names
+        float(np.abs(actual[name] - predictor.blobs[blobs[name]].double().cpu().numpy()).max(initial=0))
+        for name in names
     )
 
 
@@ -173,7 +174,7 @@ def _model(
     net: Net, graph: OnnxGraph, inputs: Mapping[str, Shape], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
     """The checked model; all inputs with the first one's batch size have it open, as "N"."""
-    batch = next(iter(inputs.values()))[:1]
+    batch = next(iter(inputs.values()), ())[:1]
     open_shapes: dict[str, tuple[int | str, ...]] = {
         name: ("N", *shape[1:]) if shape[:1] == batch else shape for name, shape in inputs.items()
     }

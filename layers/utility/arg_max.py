@@ -1,0 +1,93 @@
+"""ArgMax: where the largest values are, and how large."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from imae.layers.layer import Context, Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+from imae.prototxt_like.schema import LayerParameter
+
+
+@register
+class ArgMax(Layer):
+    """The indices of the `top_k` largest values, in descending order; of equal values the last one comes first.
+
+    With `axis` they are those along it, and `out_max_val` gives the values in their place. Without, they are those of
+    each item, N x 1 x top_k (and axes of 1, if the bottom has more than three), and `out_max_val` gives the values
+    behind the indices, N x 2 x top_k. There is no derivative.
+    """
+
+    type = "ArgMax"
+    no_gradient_to = frozenset({0})
+    no_gradient_from = frozenset({0})
+    capturable = True
+
+    def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
+        super().__init__(param, context)
+        self.top_k, self.along_axis = param.argmax_param.top_k, param.argmax_param.HasField("axis")
+        self.values = param.argmax_param.out_max_val
+        self.index_tops = frozenset() if self.values and self.along_axis else frozenset({0})
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """There are at least top_k values; the geometry is the axis and the top's shape."""
+        shape = bottoms[0]
+        if not shape:
+            raise self.error("its bottom is a scalar; expected an axis or more")
+        if self.along_axis:
+            axis = self.axis(self.param.argmax_param.axis, shape)
+            size = shape[axis]
+            top = (*shape[:axis], self.top_k, *shape[axis + 1 :])
+        else:
+            axis, size = 1, math.prod(shape[1:])
+            top = (shape[0], 2 if self.values else 1, self.top_k, *[1] * (len(shape) - 3))
+        if not 1 <= self.top_k <= size:
+            raise self.error(f"top_k must be 1 to {size} for a bottom of shape {describe(shape)}, not {self.top_k}")
+        self.geometry = axis, top
+        return [top]
+
+    def keeps(self) -> Kept:
+        """Nothing."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = the indices, the values, or both."""
+        axis, top = self.geometry
+        x = bottoms[0]
+        if not self.along_axis:
+            x = x.reshape(len(x), math.prod(x.shape[1:]))
+        values, index = self._largest(x, axis)
+        if self.along_axis and self.values:
+            return [values]
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        parts = [index.to(dtype), values.to(dtype)] if self.values else [index.to(dtype)]
+        return [parts[0] if self.along_axis else torch.stack(parts, 1).view(top)]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """None."""
+        return [None]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """ArgMax that takes the last index; for top_k 1 alone, as TopK takes the first of equal values."""
+        axis, top = self.geometry
+        if self.top_k > 1 or (self.values and not self.along_axis):
+            raise self.error("has an ONNX form for top_k 1 alone, and for the indices or the values along an axis")
+        x = bottoms[0] if self.along_axis else graph.add("Flatten", bottoms, axis=1)
+        index = graph.add("ArgMax", [x], axis=axis, keepdims=1, select_last_index=1)
+        if self.values:
+            graph.node("GatherElements", [x, index], tops, axis=axis)
+        elif self.along_axis:
+            graph.cast(index, "FLOAT", tops[0])
+        else:
+            graph.reshape(graph.cast(index, "FLOAT"), [0, *top[1:]], tops[0])
+
+    def _largest(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        """The top_k largest values along the axis, and their indices: those of x backwards, where the first count."""
+        last = x.shape[axis] - 1
+        if self.top_k == 1:
+            values, index = x.flip(axis).max(axis, keepdim=True)
+            return values, last - index
+        values, index = x.flip(axis).sort(dim=axis, descending=True, stable=True)
+        return values.narrow(axis, 0, self.top_k), last - index.narrow(axis, 0, self.top_k)

@@ -1,0 +1,44 @@
+"""Parameter: a learnable blob as a top."""
+
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+from imae.prototxt_like.schema import FillerParameter
+
+
+@register
+class Parameter(Layer):
+    """y = the layer's one blob, of the given `shape`; zeros at first, as its message has no filler."""
+
+    type = "Parameter"
+    bottoms = (0, 0)
+    capturable = True
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Create the blob."""
+        shape = tuple(self.param.parameter_param.shape.dim)
+        if min(shape, default=0) < 0:
+            raise self.error(f"parameter_param gives the shape {describe(shape)}, with a size below 0")
+        self.add_blob(shape, FillerParameter())
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The blob's shape."""
+        return [self.blobs[0].shape]
+
+    def keeps(self) -> Kept:
+        """Nothing."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = w."""
+        return [self.blob_values(0)]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dw = dy."""
+        if self.blobs[0].lr_mult:
+            self.blobs[0].diff += top_diffs[0]
+        return []
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """A constant."""
+        graph.node("Identity", [graph.constant(f"{self.name}_0", self.blobs[0].data)], tops)

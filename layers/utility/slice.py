@@ -1,0 +1,68 @@
+"""Slice: a blob cut along one axis."""
+
+import torch
+
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
+from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.registry import register
+
+
+@register
+class Slice(Layer):
+    """y_i = the part of x from `slice_point` i - 1 to i along `axis` (or `slice_dim`, its older name; 1 by default).
+
+    Without points the tops are of one size. They are views of x.
+    """
+
+    type = "Slice"
+    tops = (1, None)
+    capturable = True
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Check that the axis is given once, and the points, if they are, in order and one less than the tops."""
+        param = self.param.slice_param
+        if param.HasField("axis") and param.HasField("slice_dim"):
+            raise self.error("slice_param has both axis and slice_dim, it takes one of them")
+        points, tops = list(param.slice_point), len(self.param.top)
+        if points and len(points) != tops - 1:
+            raise self.error(f"needs {tops - 1} slice_point for its {tops} tops, or none, not {len(points)}")
+        if any(point <= before for before, point in zip([0, *points], points, strict=False)):
+            raise self.error(f"each slice_point must be larger than the one before, the first than 0: {points}")
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """The tops' sizes along the axis add up to the bottom's; the geometry is the axis and these sizes."""
+        param, shape, tops = self.param.slice_param, bottoms[0], len(self.param.top)
+        axis = self.axis(param.slice_dim if param.HasField("slice_dim") else param.axis, shape)
+        size, points = shape[axis], list(param.slice_point)
+        if points and (tops > size or points[-1] > size):
+            raise self.error(f"cannot cut axis {axis} of a bottom of shape {describe(shape)} at {points}")
+        if not points and size % tops:
+            raise self.error(f"cannot cut axis {axis} of a bottom of shape {describe(shape)} into {tops} equal parts")
+        ends = [*points, size]
+        sizes = (
+            [end - begin for begin, end in zip([0, *points], ends, strict=True)] if points else [size // tops] * tops
+        )
+        self.geometry = axis, sizes
+        return [(*shape[:axis], part, *shape[axis + 1 :]) for part in sizes]
+
+    def keeps(self) -> Kept:
+        """Nothing."""
+        return Kept()
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y_0, y_1, ... = the parts of x, one after the other."""
+        axis, sizes = self.geometry
+        return list(torch.split(bottoms[0], sizes, axis))
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = [dy_0, dy_1, ...]."""
+        return [torch.cat(top_diffs, self.geometry[0]) if len(top_diffs) > 1 else top_diffs[0]]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Split."""
+        axis, sizes = self.geometry
+        if len(tops) == 1:
+            graph.node("Identity", bottoms, tops)
+            return
+        parts = graph.constant(f"{self.name}/split", torch.tensor(sizes))
+        graph.node("Split", [*bottoms, parts], tops, axis=axis)

@@ -1,0 +1,74 @@
+"""ArgMax."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from layer_cases import Case, Draw, first_top, normal
+from torch import Tensor
+
+from imae.layers.gradient_check import build_layer
+
+
+def ties(*shape: int) -> Callable[[Draw], Tensor]:
+    """Few different values, so that most are equal to others."""
+    return lambda draw: draw.integers(-1, 2, *shape).double()
+
+
+def in_caffes_order(x: Tensor, axis: int, top_k: int) -> tuple[Tensor, Tensor]:
+    """Values and indices, by sorting pairs of both."""
+    rows = x.detach().movedim(axis, -1)
+    pairs = [
+        sorted(((value, i) for i, value in enumerate(row)), reverse=True)[:top_k]
+        for row in rows.reshape(-1, rows.shape[-1]).tolist()
+    ]
+    both = torch.tensor(pairs, dtype=x.dtype).view(*rows.shape[:-1], top_k, 2).movedim(-2, axis)
+    return both[..., 0], both[..., 1]
+
+
+def arg_max(settings: str, bottom: Callable[[Draw], Tensor], axis: int | None, top_k: int = 1) -> Case:
+    def reference(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
+        x = xs[0]
+        if axis is not None:
+            values, index = in_caffes_order(x, axis, top_k)
+            return [values if "out_max_val" in settings else index]
+        values, index = in_caffes_order(x.reshape(len(x), -1), 1, top_k)
+        parts = torch.stack([index, values] if "out_max_val" in settings else [index], 1)
+        return [parts.view(*parts.shape, *[1] * (x.dim() - 3))]
+
+    return Case(f'type: "ArgMax" argmax_param {{ {settings} }}', [bottom], reference)
+
+
+CASES = [
+    arg_max("", normal(3, 4), None),
+    arg_max("", ties(5), None),
+    arg_max("top_k: 3", ties(2, 3, 2, 2), None, 3),
+    arg_max("top_k: 2 out_max_val: true", ties(3, 5), None, 2),
+    arg_max("top_k: 2 out_max_val: true", ties(2, 2, 2, 1, 2), None, 2),
+    arg_max("axis: 1", ties(2, 4, 3, 2), 1),
+    arg_max("axis: -1 top_k: 2", ties(2, 3, 4), 2, 2),
+    arg_max("axis: 0 top_k: 3 out_max_val: true", normal(4, 3), 0, 3),
+    arg_max("axis: 1 out_max_val: true", normal(2, 4, 3, 2), 1),
+]
+
+MISTAKES = [
+    ('type: "ArgMax" argmax_param { top_k: 0 }', [(2, 3)], "top_k must be 1 to 3 for a bottom of shape 2x3, not 0"),
+    ('type: "ArgMax" argmax_param { top_k: 7 }', [(2, 3, 2)], "top_k must be 1 to 6 for a bottom of shape 2x3x2"),
+    ('type: "ArgMax" argmax_param { top_k: 4 axis: 1 }', [(2, 3, 2)], "top_k must be 1 to 3"),
+    ('type: "ArgMax" argmax_param { axis: 2 }', [(2, 3)], "axis 2 is out of range for a bottom of shape 2x3"),
+    ('type: "ArgMax"', [()], "its bottom is a scalar"),
+]
+
+
+@pytest.mark.parametrize(("settings", "tops"), [("", {0}), ("axis: 1", {0}), ("axis: 1 out_max_val: true", set())])
+def test_indices_are_declared_as_such_and_values_are_not(settings: str, tops: set[int]) -> None:
+    assert build_layer(f'type: "ArgMax" argmax_param {{ {settings} }}', [(2, 3)]).index_tops == tops
+
+
+def test_indices_of_many_values_stay_exact_in_lower_precision() -> None:
+    x = torch.zeros(1, 3001, dtype=torch.bfloat16)
+    x[0, 2999] = 1
+    top = first_top('type: "ArgMax"', x)
+    assert top.dtype == torch.float32 and top.item() == 2999
+    np.testing.assert_array_equal(first_top('type: "ArgMax" argmax_param { top_k: 2 }', x).flatten(), [2999, 3000])
