@@ -1,1 +1,1 @@
-"""Elementwise functions: rectifiers, scales."""
+"""Functions of single elements, and scales and biases along axes."""

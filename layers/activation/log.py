@@ -1,10 +1,9 @@
 """Log: a logarithm, to any base."""
 
 import torch
-from torch import Tensor
 
 from imae.layers.activation.exp import log_of_base
-from imae.layers.activation.neuron import Neuron
+from imae.layers.activation.neuron import Neuron, linear
 from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
 from imae.layers.onnx_graph import OnnxGraph
 from imae.layers.registry import register
@@ -30,12 +29,12 @@ class Log(Neuron):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = outer log(shift + scale x), where outer is 1 / log(base)."""
-        y = self._argument(bottoms[0]).log()
+        y = linear(bottoms[0], self.scale, self.shift).log()
         return [y if self.outer == 1 else y.mul_(self.outer)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = outer scale dy / (shift + scale x)."""
-        dx, factor = top_diffs[0] / self._argument(bottoms[0]), self.outer * self.scale
+        dx, factor = top_diffs[0] / linear(bottoms[0], self.scale, self.shift), self.outer * self.scale
         return [dx if factor == 1 else dx.mul_(factor)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
@@ -46,8 +45,3 @@ class Log(Neuron):
         )
         argument = graph.add("Add", [graph.add("Mul", [bottoms[0], scale]), shift])
         graph.node("Mul", [graph.add("Log", [argument]), outer], tops)
-
-    def _argument(self, x: Tensor) -> Tensor:
-        """shift + scale x."""
-        x = x if self.scale == 1 else x * self.scale
-        return x if self.shift == 0 else x + self.shift

@@ -1,9 +1,8 @@
 """Power: a power of a linear function."""
 
 import torch
-from torch import Tensor
 
-from imae.layers.activation.neuron import Neuron
+from imae.layers.activation.neuron import Neuron, linear
 from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
 from imae.layers.onnx_graph import OnnxGraph
 from imae.layers.registry import register
@@ -32,7 +31,7 @@ class Power(Neuron):
         x = bottoms[0]
         if self.constant is not None:
             return [torch.full_like(x, self.constant)]
-        base = self._base(x)
+        base = linear(x, self.scale, self.shift)
         return [base if self.power == 1 else base.pow(self.power)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
@@ -42,7 +41,7 @@ class Power(Neuron):
             return [torch.zeros_like(dy)]
         if self.power == 1:
             return [dy if factor == 1 else dy * factor]
-        base = self._base(bottoms[0])
+        base = linear(bottoms[0], self.scale, self.shift)
         dx = dy * (base if self.power == 2 else base.pow(self.power - 1))
         return [dx if factor == 1 else dx.mul_(factor)]
 
@@ -59,8 +58,3 @@ class Power(Neuron):
             graph.node("Add", linear, tops)
         else:
             graph.node("Pow", [graph.add("Add", linear), power], tops)
-
-    def _base(self, x: Tensor) -> Tensor:
-        """shift + scale x."""
-        x = x if self.scale == 1 else x * self.scale
-        return x if self.shift == 0 else x + self.shift

@@ -1,6 +1,7 @@
 """ReLU, leaky by option."""
 
 import torch
+import torch.nn.functional as F
 
 from imae.layers.activation.neuron import Neuron
 from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
@@ -27,14 +28,14 @@ class ReLU(Neuron):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(x, 0) + slope min(x, 0)."""
         x = bottoms[0]
-        return [torch.where(x > 0, x, self.slope * x) if self.slope else x.clamp_min(0)]
+        return [F.leaky_relu(x, self.slope) if self.slope else x.clamp_min(0)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy where x > 0, slope dy elsewhere."""
         dy = top_diffs[0]
         if self.slope:
-            x = bottoms[0] if self.slope < 0 else tops[0]
-            return [torch.where(x > 0, dy, self.slope * dy)]
+            by_top = self.slope > 0
+            return [aten.leaky_relu_backward(dy, tops[0] if by_top else bottoms[0], self.slope, by_top)]
         return [aten.threshold_backward(dy, tops[0], 0)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
