@@ -169,7 +169,8 @@ class Adam(Update):
         mean, square = histories
         mean.mul_(self.param.momentum).add_(diff, alpha=1 - self.param.momentum)
         _average(square, diff, self.param.momentum2)
-        _subtract(data, torch.div(mean, square.sqrt().add_(self.param.delta), out=diff), rate * self._correction)
+        scale = torch.sqrt(square, out=diff).add_(self.param.delta)
+        _subtract(data, torch.div(mean, scale, out=diff), rate * self._correction)
 
 
 def _add(target: Tensor, value: Tensor, factor: float | Tensor) -> None:
