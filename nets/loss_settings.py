@@ -29,7 +29,8 @@ def loss_settings(net: Net) -> list[str]:
 def _settings(param: LayerParameter) -> Iterator[tuple[str, str]]:
     """What is set or has a default in the message named after the layer's type, then what is set in general ones."""
     names = [field.name for field in param.DESCRIPTOR.fields]
-    own = [name for name in names if name not in _GENERAL and _stem(name) in param.type.lower()]
+    kind = param.type.removeprefix("SoftmaxWith").lower()
+    own = [name for name in names if name not in _GENERAL and _stem(name) in (kind, kind.removesuffix("loss"))]
     for name in (*own, *_GENERAL):
         message: Message = getattr(param, name)
         for field in message.DESCRIPTOR.fields:

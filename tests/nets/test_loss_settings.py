@@ -30,3 +30,11 @@ def test_a_loss_is_named_with_its_settings_in_use(layer: str, line: str) -> None
     net = Net(parse_net(f'{INPUTS} layer {{ name: "l" {layer} bottom: "x" bottom: "y" top: "l" }}'), TRAIN)
     (found,) = loss_settings(net)
     assert found.startswith(f'Loss "l": {line}')
+
+
+@pytest.mark.parametrize("type", ["MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "HingeLoss"])
+def test_settings_of_layers_named_within_a_losss_name_are_not_its_own(type: str) -> None:
+    """Log, Sigmoid: not MultinomialLogisticLoss, nor SigmoidCrossEntropyLoss."""
+    inputs = INPUTS.replace("dim: 2 }", "dim: 2 dim: 3 }") if type.startswith("Sigmoid") else INPUTS
+    net = Net(parse_net(f'{inputs} layer {{ name: "l" type: "{type}" bottom: "x" bottom: "y" top: "l" }}'), TRAIN)
+    assert loss_settings(net) == [f'Loss "l": {type}' + (", norm = L1" if type == "HingeLoss" else "")]
