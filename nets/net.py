@@ -104,6 +104,8 @@ class Net:
         for blob, owner in self._views:
             blob.data, blob.diff = owner.data.view(blob.shape), owner.diff.view(blob.shape)
             blob.lr_mult, blob.decay_mult = owner.lr_mult, owner.decay_mult
+        self._no_derivative: tuple[Layer, int] | None = None
+        """A loss that is asked for the derivative by a bottom such as labels, and that bottom's place."""
         if backward:
             self._plan_backward()
         self._hold_indices = {
@@ -236,8 +238,15 @@ class Net:
 
         The gradient starts at the weighted losses, and at `top_diffs` of named blobs where they are given. With `start`
         only the layers from there down to `end` run, from what stands in `diffs` under the tops of `start`. Raises
-        InputError for a diff that is of no blob's name, or not of its shape.
+        InputError for a diff that is of no blob's name, or not of its shape, and for a loss that is asked for the
+        derivative by its labels.
         """
+        if self._no_derivative:
+            layer, i = self._no_derivative
+            raise layer.error(
+                f'has no derivative by its bottom "{layer.param.bottom[i]}", but is asked for one: it depends on what '
+                "is learned, or propagate_down is true in its place; false there takes it as given"
+            )
         steps = self._between(end, start)
         diffs: list[Tensor | None] = [None] * len(self.names)
         values = list(self._values) if self.keep_blobs else self._values
@@ -529,9 +538,12 @@ class Net:
     def _plan_backward(self) -> None:
         """Decide which layers run backward and which bottoms get a gradient, as Caffe's Net::Init does."""
         differentiable: set[int] = set()  # values that depend on something learned
+        asked: list[tuple[Step, int]] = []  # bottoms of losses, such as labels, by which there is no derivative
         for step in self.steps:
             propagate = list(step.layer.param.propagate_down) or [bottom in differentiable for bottom in step.bottoms]
             step.needs = [need and i not in step.layer.no_gradient_to for i, need in enumerate(propagate)]
+            if step.layer.is_loss:
+                asked += [(step, i) for i, need in enumerate(propagate) if need and i in step.layer.no_gradient_to]
             learns = any(blob.lr_mult for blob in step.layer.blobs)
             step.backward = learns or any(bottom in differentiable for bottom in step.bottoms) or any(step.needs)
             if step.backward:
@@ -542,6 +554,7 @@ class Net:
                 step.backward = False
                 step.needs = [False] * len(step.needs)
             arriving.update(bottom for bottom, need in zip(step.bottoms, step.needs, strict=True) if need)
+        self._no_derivative = next(((step.layer, i) for step, i in asked if step.backward), None)
         if self.param.force_backward:
             for step in self.steps:
                 step.backward = True

@@ -385,6 +385,19 @@ def test_propagate_down_false_everywhere_stops_backward() -> None:
     assert backward_layers(net) == ["b", "loss"]
 
 
+@pytest.mark.parametrize("asked", ["learned", "propagate_down: true propagate_down: true"])
+def test_a_gradient_by_labels_is_refused_once_it_is_asked_for(asked: str) -> None:
+    """As in Caffe: forward alone is fine, and so is backward where propagate_down takes the labels as given."""
+    last = """layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "a" bottom: "t" top: "loss" MORE }"""
+    layers = [ip("a", "x", "a"), ip("t", "x", "t") if asked == "learned" else relu("x", "t"), last]
+    net = build(*(text.replace("MORE", "" if asked == "learned" else asked) for text in layers))
+    net.forward(x=X, y=Y)
+    with pytest.raises(InputError, match=r'^layer "loss" .*: has no derivative by its bottom "t", but'):
+        net.backward()
+    cut = build(*(text.replace("MORE", "propagate_down: true propagate_down: false") for text in layers))
+    assert run(cut)["a"][0].any()
+
+
 def test_propagate_down_true_asks_for_the_gradient_of_an_input() -> None:
     net = build(ip("a", "x", "a", "propagate_down: true"), loss("a"))
     run(net)
