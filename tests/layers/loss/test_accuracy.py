@@ -97,6 +97,13 @@ def test_accuracy_of_each_class_over_several_passes_counts_all_labels_alike() ->
     assert not training.state
 
 
+def test_loss_param_has_no_effect_on_accuracy() -> None:
+    """What is ignored stands in accuracy_param."""
+    value, other = (accuracy(text, [1, 0, 2, 0])[0] for text in ("", "loss_param { ignore_label: 1 }"))
+    assert torch.equal(value, other)
+    assert not torch.equal(value, accuracy("accuracy_param { ignore_label: 1 }", [1, 0, 2, 0])[0])
+
+
 def test_accuracy_of_spatial_predictions() -> None:
     z = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
     y = torch.randint(5, (2, 3, 4), generator=torch.Generator().manual_seed(1))
