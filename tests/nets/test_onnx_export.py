@@ -182,6 +182,17 @@ def test_every_layer_with_an_onnx_form_is_compared_above() -> None:
     assert exported - {"Silence"} == compared, "Silence is left out of what is exported"
 
 
+@pytest.mark.parametrize("kind", ["Scale", "Bias"])
+def test_a_second_bottom_may_be_a_scalar(kind: str, tmp_path: Path) -> None:
+    net = Net(parse_net(f"""
+        layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
+        layer {{ name: "s" type: "Parameter" top: "s" parameter_param {{ shape {{ }} }} }}
+        layer {{ name: "layer" type: "{kind}" bottom: "x" bottom: "s" top: "y" }}
+    """), backward=False)  # fmt: skip
+    export_onnx(with_random_blobs(net), None, tmp_path / "net.onnx")
+    assert compare_with_onnxruntime(tmp_path / "net.onnx", net, torch.randn(5, 3)) <= 1e-6
+
+
 @pytest.fixture
 def digits() -> Net:
     return with_random_blobs(Net(digits_net("imae", noise_rate=0.5), backward=False))
