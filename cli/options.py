@@ -33,6 +33,13 @@ Level = Annotated[
 Stage = Annotated[
     str, typer.Option(metavar="A,B,...", help="The stages, by which include and exclude rules choose layers.")
 ]
+AllowPython = Annotated[
+    bool,
+    typer.Option("--allow-python", help="Run the code of the net's Python layers: only of files that you trust."),
+]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out images of ImageData layers that cannot be read.")
+]
 Iterations = Annotated[int, typer.Option(metavar="N", min=1, max=LARGEST, help="How many batches.")]
 
 

@@ -5,6 +5,7 @@ import typer
 from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
 from imae.cli.options import (
+    AllowPython,
     Cpu,
     Gpu,
     Iterations,
@@ -14,6 +15,7 @@ from imae.cli.options import (
     PlanOption,
     Precision,
     PrecisionOption,
+    SkipBroken,
     Stage,
     Threads,
     Weights,
@@ -37,6 +39,8 @@ def test(
     plan: PlanOption = Plan.fused,
     level: Level = 0,
     stage: Stage = "",
+    allow_python: AllowPython = False,
+    skip_broken: SkipBroken = False,
 ) -> None:
     """Score a net, in phase TEST, on the batches that its data layers give.
 
@@ -66,6 +70,8 @@ def test(
         tf32=precision is Precision.tf32,
         backward=False,
         plan=plan.value,
+        allow_python=allow_python,
+        skip_broken=skip_broken,
     )
     net.keep_blobs = False
     report = net.copy_weights(weights)

@@ -10,6 +10,7 @@ import typer
 from imae.cli.caffe_flags import Glog
 from imae.cli.check_gradients import Phase
 from imae.cli.options import (
+    AllowPython,
     Cpu,
     Gpu,
     Iterations,
@@ -48,6 +49,7 @@ def time(
     plan: PlanOption = Plan.fused,
     level: Level = 0,
     stage: Stage = "",
+    allow_python: AllowPython = False,
 ) -> None:
     """Measure how long each layer takes, forward and backward.
 
@@ -73,6 +75,7 @@ def time(
         dtype=precision.dtype,
         tf32=precision is Precision.tf32,
         plan=plan.value,
+        allow_python=allow_python,
     )
     net.keep_blobs = False
     if weights:

@@ -20,6 +20,7 @@ from imae.cli.messages import warn
 from imae.cli.options import (
     LARGEST,
     LARGEST_SEED,
+    AllowPython,
     Cpu,
     Gpu,
     Level,
@@ -27,6 +28,7 @@ from imae.cli.options import (
     PlanOption,
     Precision,
     PrecisionOption,
+    SkipBroken,
     Stage,
     Threads,
     choose_device,
@@ -147,6 +149,8 @@ def train(
     ] = False,
     level: Level = 0,
     stage: Stage = "",
+    allow_python: AllowPython = False,
+    skip_broken: SkipBroken = False,
     sigint_effect: Annotated[
         Effect, typer.Option(case_sensitive=False, help="What Ctrl-C does; stopping takes a snapshot.")
     ] = Effect.stop,
@@ -203,6 +207,8 @@ def train(
             dtype=precision.dtype,
             tf32=precision is Precision.tf32,
             plan=plan.value,
+            allow_python=allow_python,
+            skip_broken=skip_broken,
             capture=not no_capture,
             level=level,
             stages=stages(stage),

@@ -16,6 +16,7 @@ JOBS = {
     "cli": "the imae command",
     "experiments": "the paper's tables and figures",
     "examples": "nets and solvers",
+    "pycaffe": "Caffe's Python interface",
     "solvers": "the training loop",
     "reports": "pictures and pages",
     "nets": "the graph and its plan",

@@ -64,6 +64,8 @@ class Net:
         backward: bool = True,
         plan: str = "plain",
         tf32: bool | None = False,
+        allow_python: bool = False,
+        skip_broken: bool = False,
     ) -> None:
         """Build the net that a prototxt (read, or its path) describes in `phase`, at `level` and `stages`.
 
@@ -71,7 +73,9 @@ class Net:
         `seed` determines the initial weights and everything random in the passes. Without `backward` nothing is kept
         for one. The plan "fused" runs chains of layers as one (`imae.nets.rules`), whose inner values `blobs` then
         lacks. `tf32` lets a GPU round the factors of float32 products, from then on in the whole process; with None
-        that stays as it is. Raises InputError for what is wrong in the prototxt, naming the layer.
+        that stays as it is. With `allow_python` Python layers run the code that they name; with `skip_broken` ImageData
+        layers leave out images that cannot be read. Raises InputError for what is wrong in the prototxt, naming the
+        layer.
         """
         if not isinstance(param, NetParameter):
             folder = folder or Path(param).parent
@@ -90,6 +94,8 @@ class Net:
             folders=(Path(), folder) if folder else (Path(),),
             generator=torch.Generator().manual_seed(seed),
             passes=PassCounter(seed, device=torch.device(device)),
+            allow_python=allow_python,
+            skip_broken=skip_broken,
         )
         if self.context.device.type == "cuda" and tf32 is not None:
             set_gpu_arithmetic(tf32=tf32)

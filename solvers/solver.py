@@ -94,6 +94,8 @@ class Solver:
         lock: RunLock | None = None,
         on_divergence: OnDivergence = "stop",
         keep_best: bool = False,
+        allow_python: bool = False,
+        skip_broken: bool = False,
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
 
@@ -102,7 +104,8 @@ class Solver:
         `log_folder` of its own. `show` gets the log's lines. While it solves it holds `lock`, by default one on the
         prefix. With `on_divergence` "warn" it goes on with losses that are not finite, but writes no snapshot of such
         weights. With `keep_best` the weights of the best test accuracy are kept beside the snapshots. On a GPU an
-        iteration is captured once and replayed, which `capture` can switch off; `tf32` is as for `Net`.
+        iteration is captured once and replayed, which `capture` can switch off; `tf32`, `allow_python` and
+        `skip_broken` are as for `Net`.
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
         if not isinstance(param, SolverParameter):
@@ -112,7 +115,15 @@ class Solver:
         _check(param)
         self.device = torch.device(device)
         self.seed = param.random_seed if param.random_seed >= 0 else secrets.randbits(31)
-        options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": self.seed, "plan": plan, "tf32": tf32}
+        options: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "seed": self.seed,
+            "plan": plan,
+            "tf32": tf32,
+            "allow_python": allow_python,
+            "skip_broken": skip_broken,
+        }
         (train_param, train_folder), *test_params = net_params(param, self.folder, level, stages)
         self.net = Net(train_param, TRAIN, folder=train_folder, **options)
         self.net.keep_blobs = False

@@ -35,7 +35,7 @@ class HDF5Data(DataLayer):
         """Read the list, check each file, and corrupt the labels."""
         self._own: Any = self.param.hdf5_data_param
         self._names = list(self.param.top)
-        self.index_tops = frozenset(range(len(self._names)))  # type: ignore[misc]  # may be labels, each of them
+        self.index_tops = frozenset(range(len(self._names)))  # may be labels, each of them
         if self.param.HasField("transform_param"):
             raise self.error("does not transform data: it takes no transform_param")
         if not self._own.source:
