@@ -84,10 +84,15 @@ class ArgMax(Layer):
             graph.reshape(graph.cast(index, "FLOAT"), [0, *top[1:]], tops[0])
 
     def _largest(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-        """The top_k largest values along the axis, and their indices: those of x backwards, where the first count."""
-        last = x.shape[axis] - 1
+        """The top_k largest values along the axis, and their indices; of equal values the last one comes first."""
+        size = x.shape[axis]
         if self.top_k == 1:
-            values, index = x.flip(axis).max(axis, keepdim=True)
-            return values, last - index
+            values, index = x.flip(axis).max(axis, keepdim=True)  # which takes the first one
+            return values, size - 1 - index
+        if self.context.passes.on_device is None and x.device.type == "cpu":
+            values, index = x.topk(min(self.top_k + 1, size), axis)  # many times as fast as sorting all
+            before, after = (values.narrow(axis, i, values.shape[axis] - 1) for i in (0, 1))
+            if (before != after).all():
+                return values.narrow(axis, 0, self.top_k), index.narrow(axis, 0, self.top_k)
         values, index = x.flip(axis).sort(dim=axis, descending=True, stable=True)
-        return values.narrow(axis, 0, self.top_k), last - index.narrow(axis, 0, self.top_k)
+        return values.narrow(axis, 0, self.top_k), size - 1 - index.narrow(axis, 0, self.top_k)

@@ -1,10 +1,13 @@
 """ArgMax."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from layer_cases import Case, Draw, first_top, normal
 from torch import Tensor
 
@@ -31,7 +34,7 @@ def arg_max(settings: str, bottom: Callable[[Draw], Tensor], axis: int | None, t
     def reference(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
         x = xs[0]
         if axis is not None:
-            values, index = in_caffes_order(x, axis, top_k)
+            values, index = in_caffes_order(x, axis % x.dim(), top_k)
             return [values if "out_max_val" in settings else index]
         values, index = in_caffes_order(x.reshape(len(x), -1), 1, top_k)
         parts = torch.stack([index, values] if "out_max_val" in settings else [index], 1)
@@ -72,3 +75,17 @@ def test_indices_of_many_values_stay_exact_in_lower_precision() -> None:
     top = first_top('type: "ArgMax"', x)
     assert top.dtype == torch.float32 and top.item() == 2999
     np.testing.assert_array_equal(first_top('type: "ArgMax" argmax_param { top_k: 2 }', x).flatten(), [2999, 3000])
+
+
+@given(st.data())
+def test_ties_and_corners_are_as_caffe_sorts_them(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    top_k = data.draw(st.integers(1, shape[axis]))
+    few = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 0.5, 2.0, math.inf])
+    numbers = data.draw(st.lists(few, min_size=math.prod(shape), max_size=math.prod(shape)))
+    x = torch.tensor(numbers).view(shape)
+    values, index = in_caffes_order(x, axis % len(shape), top_k)
+    text = f"top_k: {top_k} axis: {axis}"
+    assert torch.equal(first_top(f'type: "ArgMax" argmax_param {{ {text} }}', x), index)
+    assert torch.equal(first_top(f'type: "ArgMax" argmax_param {{ {text} out_max_val: true }}', x), values)

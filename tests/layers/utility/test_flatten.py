@@ -1,7 +1,11 @@
 """Flatten."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from layer_cases import Case, first_top, normal
 
 SETTINGS = [
@@ -34,3 +38,14 @@ MISTAKES = [
 def test_nothing_is_copied_of_what_lies_in_order(text: str) -> None:
     x = torch.randn(2, 3, 4)
     assert first_top(text, x).data_ptr() == x.data_ptr()
+
+
+@given(st.data())
+def test_the_axes_of_any_range_become_one(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=6))
+    first = data.draw(st.integers(0, len(shape) - 1))
+    last = data.draw(st.integers(max(0, first - 1), len(shape) - 1))
+    axis, end_axis = (at - data.draw(st.sampled_from([0, len(shape)])) for at in (first, last))
+    x = torch.arange(float(math.prod(shape))).view(shape)
+    expected = x.reshape(*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+    assert torch.equal(first_top(f'type: "Flatten" flatten_param {{ axis: {axis} end_axis: {end_axis} }}', x), expected)

@@ -3,6 +3,8 @@
 import math
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from layer_cases import Case, first_top, normal
 from torch import Tensor
 
@@ -41,3 +43,14 @@ MISTAKES = [
 def test_the_mean_of_nothing_is_no_number() -> None:
     assert first_top('type: "Reduction" reduction_param { operation: MEAN axis: 1 }', torch.ones(2, 0)).isnan().all()
     assert first_top('type: "Reduction" reduction_param { axis: 1 }', torch.ones(2, 0)).tolist() == [0, 0]
+
+
+@given(st.data())
+def test_all_axes_from_any_one_on_are_reduced(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    operation, coeff = data.draw(st.sampled_from([*OPERATIONS])), data.draw(st.sampled_from([1.0, -0.5, 0.0, 3.0]))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kept = shape[: axis % len(shape)]
+    text = f'type: "Reduction" reduction_param {{ operation: {operation} axis: {axis} coeff: {coeff} }}'
+    torch.testing.assert_close(first_top(text, x), coeff * OPERATIONS[operation](x.reshape(*kept, -1)))

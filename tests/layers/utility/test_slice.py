@@ -1,7 +1,13 @@
 """Slice."""
 
+import math
+
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from layer_cases import Case, normal
+
+from imae.layers.gradient_check import build_layer
 
 
 def cut(settings: str, axis: int, sizes: list[int], *shape: int) -> Case:
@@ -40,3 +46,17 @@ MISTAKES = [
     (f"{TWO} slice_param {{ slice_dim: 4294967295 }}", [(2, 4)], "axis 4294967295 is out of range"),
     (f"{TWO} slice_param {{ axis: 2 }}", [(2, 4)], "axis 2 is out of range for a bottom of shape 2x4"),
 ]
+
+
+@given(st.data())
+def test_the_parts_at_any_points_put_together_are_the_bottom(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    points = sorted(data.draw(st.sets(st.integers(1, shape[axis] - 1)))) if shape[axis] > 1 else []
+    said = " ".join(f"slice_point: {point}" for point in points)
+    tops = " ".join(f'top: "y{i}"' for i in range(len(points) + 1))
+    layer = build_layer(f'type: "Slice" {tops} slice_param {{ axis: {axis} {said} }}', [tuple(shape)])
+    x = torch.arange(float(math.prod(shape))).view(shape)
+    parts = layer.forward([x], {})
+    assert all(torch.equal(part, x) for part, x in zip(parts, torch.tensor_split(x, points, axis), strict=True))
+    assert torch.equal(layer.backward([x], parts, parts, {}, [True])[0], x)
