@@ -111,7 +111,7 @@ class Net:
             blob.data, blob.diff = owner.data.view(blob.shape), owner.diff.view(blob.shape)
             blob.lr_mult, blob.decay_mult = owner.lr_mult, owner.decay_mult
         self._no_derivative: tuple[Layer, int] | None = None
-        """A loss that is asked for the derivative by a bottom such as labels, and that bottom's place."""
+        """A layer that is asked for the derivative by a bottom such as labels, and that bottom's place."""
         if backward:
             self._plan_backward()
         self._hold_indices = {
@@ -244,8 +244,8 @@ class Net:
 
         The gradient starts at the weighted losses, and at `top_diffs` of named blobs where they are given. With `start`
         only the layers from there down to `end` run, from what stands in `diffs` under the tops of `start`. Raises
-        InputError for a diff that is of no blob's name, or not of its shape, and for a loss that is asked for the
-        derivative by its labels.
+        InputError for a diff that is of no blob's name, or not of its shape, and for a layer that is asked for the
+        derivative by labels or other indices.
         """
         if self._no_derivative:
             layer, i = self._no_derivative
@@ -544,12 +544,11 @@ class Net:
     def _plan_backward(self) -> None:
         """Decide which layers run backward and which bottoms get a gradient, as Caffe's Net::Init does."""
         differentiable: set[int] = set()  # values that depend on something learned
-        asked: list[tuple[Step, int]] = []  # bottoms of losses, such as labels, by which there is no derivative
+        asked: list[tuple[Step, int]] = []  # bottoms, such as labels, by which there is no derivative
         for step in self.steps:
             propagate = list(step.layer.param.propagate_down) or [bottom in differentiable for bottom in step.bottoms]
             step.needs = [need and i not in step.layer.no_gradient_to for i, need in enumerate(propagate)]
-            if step.layer.is_loss:
-                asked += [(step, i) for i, need in enumerate(propagate) if need and i in step.layer.no_gradient_to]
+            asked += [(step, i) for i, need in enumerate(propagate) if need and i in step.layer.no_gradient_to]
             learns = any(blob.lr_mult for blob in step.layer.blobs)
             step.backward = learns or any(bottom in differentiable for bottom in step.bottoms) or any(step.needs)
             if step.backward:

@@ -12,6 +12,10 @@ from layer_cases import Case, Draw, first_top, normal
 from torch import Tensor
 
 from imae.layers.gradient_check import build_layer
+from imae.nets.net import Net
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import TRAIN
+from imae.prototxt_like.text import parse_net
 
 
 def ties(*shape: int) -> Callable[[Draw], Tensor]:
@@ -89,3 +93,35 @@ def test_ties_and_corners_are_as_caffe_sorts_them(data: st.DataObject) -> None:
     text = f"top_k: {top_k} axis: {axis}"
     assert torch.equal(first_top(f'type: "ArgMax" argmax_param {{ {text} }}', x), index)
     assert torch.equal(first_top(f'type: "ArgMax" argmax_param {{ {text} out_max_val: true }}', x), values)
+
+
+INDICES = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 4 } }
+    layer { name: "best" type: "ArgMax" bottom: "ip" top: "best" argmax_param { axis: 1 } }
+"""
+EMBEDDED = """
+    layer { name: "word" type: "Embed" bottom: "best" top: "word" embed_param { num_output: 2 input_dim: 4 } GIVEN }
+    layer { name: "loss" type: "Reduction" bottom: "word" top: "loss" loss_weight: 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("readers", "name"),
+    [
+        ('layer { name: "loss" type: "Reduction" bottom: "best" top: "loss" loss_weight: 1 }', "best"),
+        (EMBEDDED.replace("GIVEN", ""), "word"),
+    ],
+)
+def test_a_gradient_by_what_has_none_is_refused_in_a_line(readers: str, name: str) -> None:
+    net = Net(parse_net(INDICES + readers), TRAIN)
+    net.forward(x=torch.ones(2, 3))
+    with pytest.raises(InputError, match=f'^layer "{name}" .*: has no derivative by its bottom'):
+        net.backward()
+
+
+def test_indices_of_what_is_learned_are_taken_as_given_with_propagate_down_false() -> None:
+    net = Net(parse_net(INDICES + EMBEDDED.replace("GIVEN", "propagate_down: false")), TRAIN)
+    net.forward(x=torch.ones(2, 3))
+    net.backward()
+    assert net.params["word"][0].diff.any() and not net.params["ip"][0].diff.any()
