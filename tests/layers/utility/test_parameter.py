@@ -3,6 +3,7 @@
 import torch
 from layer_cases import Case
 
+from imae.layers.gradient_check import build_layer
 from imae.nets.net import Net
 from imae.prototxt_like.schema import TRAIN
 from imae.prototxt_like.text import parse_net
@@ -40,3 +41,10 @@ def test_a_parameter_is_learned_as_a_bottom_of_another_layer() -> None:
         torch.testing.assert_close(blob.diff, -2 * (x - 2 * blob.data))
         blob.data -= 0.25 * blob.diff
     assert net.forward(x=x)["loss"] < 1e-6
+
+
+def test_the_gradients_of_several_passes_add_up() -> None:
+    layer = build_layer('type: "Parameter" parameter_param { shape { dim: 2 } }', [])
+    for dy in ([1.0, 2.0], [3.0, 4.0]):
+        layer.backward([], layer.forward([], {}), [torch.tensor(dy, dtype=torch.float64)], {}, [])
+    assert layer.blobs[0].diff.tolist() == [4, 6]
