@@ -209,8 +209,9 @@ class _Surface:
         self.layer, self.step, self.threshold, self.generator = layer, step, threshold, generator
         self.bottoms = [bottom.clone(memory_format=torch.contiguous_format) for bottom in bottoms]
         self.blobs = [blob.data for blob in layer.blobs]
+        self.state = [tensor.clone() for tensor in layer.state]
         self.saved: Saved = {}
-        self._restore_blobs()
+        self._restore()
         tops = layer.forward([bottom.clone() for bottom in self.bottoms], self.saved)
         # Positive weights keep a monotone kink's slopes on the two sides of the gradient there.
         self.weights = [
@@ -251,7 +252,7 @@ class _Surface:
     def _gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Run `backward` once; yield each bottom and learned blob with its name and its flat gradient."""
         saved: Saved = {}
-        self._restore_blobs()
+        self._restore()
         bottoms = [bottom.clone() for bottom in self.bottoms]
         tops = self.layer.forward(bottoms, saved)
         differentiable = _differentiable(self.layer, self.bottoms)
@@ -310,16 +311,18 @@ class _Surface:
 
     def _tops(self) -> list[Tensor]:
         """The tops that have a derivative, here."""
-        self._restore_blobs()
+        self._restore()
         return self._kept(self.layer.surrogate(list(self.bottoms), self.saved))
 
     def _kept(self, tops: Sequence[Tensor]) -> list[Tensor]:
         return [top for i, top in enumerate(tops) if i not in self.layer.no_gradient_from]
 
-    def _restore_blobs(self) -> None:
-        """Set the layer's blobs to this point's, which forward may move."""
+    def _restore(self) -> None:
+        """Set the layer's blobs and state to this point's, which forward may move."""
         for blob, data in zip(self.layer.blobs, self.blobs, strict=True):
             blob.data = data.clone()
+        for tensor, value in zip(self.layer.state, self.state, strict=True):
+            tensor.copy_(value)
 
 
 def _differentiable(layer: Layer, bottoms: Sequence[Tensor]) -> list[int]:
@@ -341,14 +344,16 @@ def _reshaped(layer: Layer, bottoms: Sequence[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _float64_blobs(layer: Layer) -> Iterator[None]:
-    """Give the layer copies of its blobs in float64, with no gradient yet; its own again at the end."""
+    """Give the layer copies of its blobs and state in float64, with no gradient yet; its own again at the end."""
     own = [(blob, blob.data, blob.diff) for blob in layer.blobs]
+    state, layer.state = layer.state, [tensor.to(torch.float64, copy=True) for tensor in layer.state]
     for blob, data, _ in own:
         blob.data = data.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
         blob.diff = torch.zeros_like(blob.data)
     try:
         yield
     finally:
+        layer.state = state
         for blob, data, diff in own:
             blob.data, blob.diff = data, diff
 
