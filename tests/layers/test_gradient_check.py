@@ -249,3 +249,16 @@ def test_what_a_filter_leaves_is_checked_and_what_is_silenced_has_nothing_to_che
     reports = check_net(net, {"keep": np.array([0, 1, 1, 0])})
     assert [(report.name, report.passed) for report in reports] == [("filter", True), ("ip", True)]
     assert net.forward(x=torch.ones(4, 3), keep=torch.ones(4)) == {} and net.shape("ip") == (4, 2)
+
+
+def test_a_layer_with_a_state_is_checked_from_it_and_keeps_it() -> None:
+    """Each of the checker's passes begins where the first did."""
+    text = 'type: "LSTM" recurrent_param { num_output: 3 weight_filler { type: "xavier" } }'
+    layer = build_layer(text, [(3, 2, 2), (3, 2)])
+    x, cont = torch.linspace(-1, 1, 12).double().view(3, 2, 2), torch.ones(3, 2).double()
+    layer.forward([x, cont], {})
+    before = [value.clone() for value in layer.state]
+    assert before[0].any()
+    report = check_at(layer, [x, cont])
+    assert report.passed, report
+    assert all(torch.equal(value, old) for value, old in zip(layer.state, before, strict=True))

@@ -719,3 +719,39 @@ def test_what_outlives_a_pass_in_a_layer_is_resumed_with_it(tmp_path: Path) -> N
             resumed.restore(tmp_path / "other.solverstate")
     finally:
         del registry["TestRecalling"]
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_a_recurrent_layer_goes_on_after_a_kill_with_the_hidden_values_that_it_had(tmp_path: Path, kind: str) -> None:
+    """Two sequences, of one number a digit, with cont 1 at each step of all passes."""
+    net = parse_net(f"""
+        layer {{ name: "data" type: "DigitsData" top: "data" top: "label" digits_data_param {{ batch_size: 4 }} }}
+        layer {{ name: "images" type: "Convolution" bottom: "data" top: "images"
+          convolution_param {{ num_output: 2 kernel_size: 8 weight_filler {{ type: "xavier" }} }} }}
+        layer {{ name: "ones" type: "InnerProduct" bottom: "images" top: "cont" propagate_down: false
+          param {{ lr_mult: 0 }} param {{ lr_mult: 0 }}
+          inner_product_param {{ num_output: 2 bias_filler {{ value: 1 }} }} }}
+        layer {{ name: "recurrent" type: "{kind}" bottom: "images" bottom: "cont" top: "h"
+          recurrent_param {{ num_output: 5 weight_filler {{ type: "xavier" }} }} }}
+        layer {{ name: "ip" type: "InnerProduct" bottom: "h" top: "ip"
+          inner_product_param {{ num_output: 10 weight_filler {{ type: "xavier" }} }} }}
+        layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+    """)
+    settings = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 6 snapshot: 3 random_seed: 2 snapshot_prefix: "%s"'
+
+    def solver(name: str) -> Solver:
+        param = parse_solver(settings % (tmp_path / name))
+        param.net_param.CopyFrom(net)
+        return Solver(param)
+
+    whole, resumed, forgetful = solver("whole"), solver("resumed"), solver("forgetful")
+    whole.solve()
+    resumed.solve(tmp_path / "whole_iter_3.solverstate")
+    assert torch.equal(resumed.net.storage.data, whole.net.storage.data)
+    states = [next(step.layer for step in each.net.steps if step.layer.state).state for each in (whole, resumed)]
+    assert all(torch.equal(a, b) and a.any() for a, b in zip(*states, strict=True))
+    state = read_solverstate(tmp_path / "whole_iter_3.solverstate")
+    del state.imae_state.layer_state[:]
+    write_solverstate(state, tmp_path / "stripped.solverstate")
+    forgetful.solve(tmp_path / "stripped.solverstate")
+    assert not torch.equal(forgetful.net.storage.data, whole.net.storage.data)

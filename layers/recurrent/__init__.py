@@ -1,0 +1,1 @@
+"""Layers over sequences, unrolled in time: LSTM and RNN."""

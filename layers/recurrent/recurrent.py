@@ -1,0 +1,162 @@
+"""What LSTM and RNN share: a layer that steps through time, and goes on in the next pass where it ended in this."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from imae.layers.layer import Context, Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
+from imae.prototxt_like.schema import LayerParameter
+
+
+class Recurrent(Layer):
+    """T steps of N independent sequences: at each, gates from the input, the hidden values of the step before, and b.
+
+    Bottoms: x (T x N x ...), cont (T x N), by option x_static (N x ...), the same input at each step, and with
+    `expose_hidden` the hidden values before the first step (each 1 x N x num_output). Tops: one value a step
+    (T x N x num_output) and, with `expose_hidden`, the hidden values after the last. The hidden values of the step
+    before are multiplied by cont: 0 where a sequence begins, else 1.
+
+    Without `expose_hidden` the values before the first step are those after the last one of the pass before: zero at
+    first, and again when the number of sequences changes. No gradient goes from pass to pass, by either way.
+
+    Blobs: input weight (gates num_output x inputs), bias (gates num_output), with x_static its weight (gates
+    num_output x static inputs), hidden weight (gates num_output x num_output); then what a subclass adds.
+    """
+
+    hidden: ClassVar[tuple[str, ...]]
+    """The values that go from step to step."""
+    gates: ClassVar[int]
+    """How many there are of each output."""
+    index_bottoms = frozenset({1})
+    no_gradient_from = frozenset({1, 2})
+    capturable = True
+    geometry: tuple[int, int]
+    """T and N."""
+
+    def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
+        super().__init__(param, context)
+        exposed = len(self.hidden) if param.recurrent_param.expose_hidden else 0
+        self.exposed, self.static = exposed, len(param.bottom) > 2 + exposed
+        self.bottoms = (2 + exposed, 3 + exposed)  # type: ignore[misc]  # of this one layer, as what follows
+        self.tops = (1 + exposed, 1 + exposed)  # type: ignore[misc]
+        first = 2 + self.static
+        self.no_gradient_to = frozenset({1, *range(first, first + exposed)})  # type: ignore[misc]
+        self._states: dict[int, list[Tensor]] = {}
+        """By the number of sequences: a recorded pass finds its own where it was."""
+
+    def setup(self, bottoms: Shapes) -> None:
+        """Create the weights."""
+        param = self.param.recurrent_param
+        self.num_output = param.num_output
+        if not self.num_output:
+            raise self.error("num_output is missing or 0")
+        rows = self.gates * self.num_output
+        self.add_blob((rows, self._inputs("x", bottoms[0], 2)), param.weight_filler)
+        self.add_blob((rows,), param.bias_filler)
+        if self.static:
+            self.add_blob((rows, self._inputs("x_static", bottoms[2], 1)), param.weight_filler)
+        self.hidden_weight = len(self.blobs)
+        self.add_blob((rows, self.num_output), param.weight_filler)
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """Check the bottoms against each other and the weights; other numbers of sequences begin anew."""
+        x, cont, *others = bottoms
+        inputs = self._inputs("x", x, 2)
+        if inputs != self.blobs[0].shape[1]:
+            raise self.error(f"its weight has {self.blobs[0].shape[1]} inputs, x of {describe(x)} has {inputs}")
+        steps, sequences = x[:2]
+        if not steps:
+            raise self.error(f"needs at least 1 step, x is {describe(x)}")
+        if cont != (steps, sequences):
+            raise self.error(f"cont must be {steps}x{sequences}, as x is {describe(x)}, found {describe(cont)}")
+        if self.static:
+            static = others.pop(0)
+            inputs = self._inputs("x_static", static, 1)
+            if static[0] != sequences or inputs != self.blobs[2].shape[1]:
+                wanted = f"{sequences} sequences of {self.blobs[2].shape[1]} inputs"
+                raise self.error(f"x_static must have {wanted}, is {describe(static)}")
+        start = (1, sequences, self.num_output)
+        for name, shape in zip(self.hidden, others, strict=False):
+            if shape != start:
+                raise self.error(f"{name}_0 must be {describe(start)}, found {describe(shape)}")
+        self.check_size("gates", (steps, sequences, self.gates * self.num_output))
+        self.geometry = steps, sequences
+        if not self.exposed and (not self.state or self.state[0].shape != start):
+            if sequences not in self._states:
+                dtype = torch.float64 if self.context.dtype == torch.float64 else torch.float32
+                self._states[sequences] = [
+                    torch.zeros(start, dtype=dtype, device=self.context.device) for _ in self.hidden
+                ]
+            self.state = self._states[sequences]
+            self.reset()
+        return [(steps, sequences, self.num_output), *[start] * self.exposed]
+
+    def keeps(self) -> Kept:
+        """The inputs."""
+        return Kept(bottoms=(0, 2) if self.static else (0,))
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """One matrix product for the inputs of all steps, then step after step."""
+        x, cont = bottoms[:2]
+        weight, bias = (blob.data.to(x.dtype) for blob in self.blobs[:2])
+        gates = torch.addmm(bias, self._rows(x), weight.t()).view(*self.geometry, len(bias))
+        if self.static:
+            gates += bottoms[2].flatten(1) @ self.blobs[2].data.to(x.dtype).t()
+        saved["cont"] = cont = cont.to(x.dtype)[:, :, None]
+        before = bottoms[2 + self.static :] if self.exposed else self.state
+        top, after = self.unroll(gates, cont, [value[0].to(x.dtype) for value in before], saved)
+        if self.exposed:
+            return [top, *(value[None].clone() for value in after)]
+        for tensor, value in zip(self.state, after, strict=True):
+            tensor[0].copy_(value)
+        return [top]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """Back through time to the gates' inputs, then one product for each weight and bottom."""
+        x = bottoms[0]
+        diff = self.unroll_backward(top_diffs[0], saved)
+        rows, (weight, bias) = diff.flatten(0, 1), self.blobs[:2]
+        diffs: Diffs = [None] * len(bottoms)
+        if weight.lr_mult:
+            weight.diff += rows.t() @ self._rows(x)
+        if bias.lr_mult:
+            bias.diff += rows.sum(0)
+        if needs[0]:
+            diffs[0] = (rows @ weight.data.to(x.dtype)).view(x.shape)
+        if self.static:
+            static, weight, total = bottoms[2], self.blobs[2], diff.sum(0)
+            if weight.lr_mult:
+                weight.diff += total.t() @ static.flatten(1)
+            if needs[2]:
+                diffs[2] = (total @ weight.data.to(x.dtype)).view(static.shape)
+        if self.blobs[self.hidden_weight].lr_mult:
+            self.blobs[self.hidden_weight].diff += rows.t() @ saved["before"].flatten(0, 1)
+        return diffs
+
+    def unroll(self, gates: Tensor, cont: Tensor, before: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
+        """Step through time; return the top and the hidden values after the last step.
+
+        `gates` (T x N x gates num_output) is the inputs' part of them, and may be changed; cont is T x N x 1, the
+        hidden values `before` the first step N x num_output. Puts in `saved`, beside its own, `before`: the h that each
+        step has multiplied by the hidden weight, T x N x num_output.
+        """
+        raise NotImplementedError
+
+    def unroll_backward(self, dy: Tensor, saved: Saved) -> Tensor:
+        """Return the derivative by the gates before their activation, T x N x gates num_output."""
+        raise NotImplementedError
+
+    def _inputs(self, name: str, shape: Shape, first: int) -> int:
+        """The number of inputs of a step: all from axis `first` on."""
+        if len(shape) <= first or not math.prod(shape[first:]):
+            raise self.error(f"needs at least 1 input from axis {first} on, {name} is {describe(shape)}")
+        return math.prod(shape[first:])
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """x with a row for each step of each sequence."""
+        return x.reshape(math.prod(self.geometry), self.blobs[0].shape[1])
+
+    def _hidden_weight(self, like: Tensor) -> Tensor:
+        return self.blobs[self.hidden_weight].data.to(like.dtype)
