@@ -62,12 +62,11 @@ class ContrastiveLoss(Loss):
         else:
             distance = square.sqrt()
             factor = -(self.margin - distance).clamp_min(0) / (distance + _EPSILON)
-        factor = torch.where(saved["similar"], 1.0, factor) * (top_diffs[0] / max(1, self.geometry[0]))
-        da = saved["difference"] * factor
+        scale = torch.where(saved["similar"], 1.0, factor) * (top_diffs[0] / max(1, self.geometry[0]))
         return [
             *(
-                (sign * da).reshape(shape).to(dtype) if need else None
-                for sign, (shape, dtype), need in zip((1, -1), saved["like"], needs, strict=False)
+                (saved["difference"] * factor).reshape(shape).to(dtype) if need else None
+                for factor, (shape, dtype), need in zip((scale, -scale), saved["like"], needs, strict=False)
             ),
             None,
         ]

@@ -21,12 +21,13 @@ class EuclideanLoss(Loss):
         a, b = bottoms
         difference = at_least_float32(a) - at_least_float32(b).reshape(a.shape)
         saved.update(difference=difference, like=[(x.shape, x.dtype) for x in bottoms])
-        return [difference.square().sum() / (2 * max(1, self.geometry))]
+        flat = difference.reshape(-1)
+        return [flat.dot(flat) / (2 * max(1, self.geometry))]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """da = (a - b) dy / N, db = -da."""
-        da = saved["difference"] * (top_diffs[0] / max(1, self.geometry))
+        scale = top_diffs[0] / max(1, self.geometry)
         return [
-            (sign * da).reshape(shape).to(dtype) if need else None
-            for sign, (shape, dtype), need in zip((1, -1), saved["like"], needs, strict=True)
+            (saved["difference"] * factor).reshape(shape).to(dtype) if need else None
+            for factor, (shape, dtype), need in zip((scale, -scale), saved["like"], needs, strict=True)
         ]

@@ -1,35 +1,43 @@
 """Cross entropy with a matrix of gains: which confusions cost how much."""
 
-import torch
-from torch import Tensor
+import math
 
-from imae.layers.layer import Saved, Shapes, Tensors, describe
-from imae.layers.loss.sample_loss import OnLogits
+import torch
+
+from imae.layers.layer import Diffs, Saved, Shapes, Tensors, describe
+from imae.layers.loss.labels import Labels
+from imae.layers.loss.loss_layer import Loss, at_least_float32
+from imae.layers.loss.normaliser import Normaliser
 from imae.layers.registry import register
 from imae.prototxt_like.binary import read_binaryproto
 from imae.prototxt_like.errors import InputError
 
+aten = torch.ops.aten
+_LOG_SMALLEST = math.log(1e-20)
+"""Of the smallest probability whose logarithm Caffe takes."""
+
 
 @register
-class InfogainLoss(OnLogits):
+class InfogainLoss(Loss):
     """-sum over l of H[y, l] log p_l, p = softmax of the logits along `axis`; with the identity as H, cross entropy.
 
-    H (C x C, in any shape) is a third bottom, or the `source`, a binaryproto. Gradient by the logits:
-    p_l sum_k H[y, k] - H[y, l].
+    Bottoms: logits (N x C x ...), labels (N x ...), and H (C x C, in any shape) unless it is in the `source`, a
+    binaryproto. Tops: the mean of the samples, as `loss_param` says; by option p.
     """
 
     type = "InfogainLoss"
     bottoms = (2, 3)
+    tops = (1, 2)
     no_gradient_to = frozenset({1, 2})
+    no_gradient_from = frozenset({1})
     index_bottoms = frozenset({1, 2})  # H is as exact as the labels that it is for
-    smallest = 1e-20
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read the matrix, unless it is a bottom."""
-        super().setup(bottoms)
+        """Read how the labels count and, unless it is a bottom, the matrix."""
+        param = self.param.infogain_loss_param
+        self.labels = Labels(self, Normaliser(self.param.loss_param))
         if self.param.loss_param.HasField("normalize"):
             raise self.error("takes no loss_param { normalize }, only normalization: VALID or BATCH_SIZE")
-        param = self.param.infogain_loss_param
         if len(bottoms) == 3:
             return
         if not param.HasField("source"):
@@ -41,45 +49,35 @@ class InfogainLoss(OnLogits):
         dtype = torch.float64 if self.context.dtype == torch.float64 else torch.float32
         self.matrix = torch.from_numpy(matrix).to(self.context.device, dtype)
 
-    def classes_axis(self) -> int:
-        """That of `infogain_loss_param`."""
-        axis: int = self.param.infogain_loss_param.axis
-        return axis
-
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """As of all losses; checks the matrix's size."""
-        tops = super().reshape(bottoms)
-        shape = bottoms[2] if len(bottoms) == 3 else tuple(self.matrix.shape)
-        classes = bottoms[0][self.geometry]
-        if torch.Size(shape).numel() != classes**2:
+        """A scalar; a second top has the first bottom's shape. The geometry is the axis of the classes."""
+        self.geometry = self.axis(self.param.infogain_loss_param.axis, bottoms[0])
+        self.labels.reshape(bottoms, self.geometry)
+        shape, classes = bottoms[2] if len(bottoms) == 3 else tuple(self.matrix.shape), bottoms[0][self.geometry]
+        if math.prod(shape) != classes**2:
             raise self.error(f"{classes} classes need a matrix of {classes}x{classes}, found {describe(shape)}")
-        return tops
+        return [(), bottoms[0]][: len(self.param.top)]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """The sum of the values of the samples that count, over the normaliser."""
-        saved["matrix"] = bottoms[2] if len(bottoms) == 3 else self.matrix
-        return super().forward(bottoms, saved)
+        """-sum of H[y, l] log p_l over the samples that count, p_l being at least 1e-20, over the normaliser."""
+        axis, x = self.geometry, at_least_float32(bottoms[0])
+        log_p = torch.log_softmax(x, axis)
+        index, valid = self.labels.indices(bottoms[1], x)
+        matrix = (bottoms[2] if len(bottoms) == 3 else self.matrix).to(x.dtype).reshape(x.shape[axis], x.shape[axis])
+        gains = matrix[index.squeeze(axis)].movedim(-1, axis)
+        normaliser = self.labels.normaliser(valid)
+        saved.update(log_p=log_p, gains=gains, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
+        values = log_p.clamp_min(_LOG_SMALLEST).mul_(gains).sum(axis, keepdim=True)
+        loss = -(values * valid).sum() / normaliser
+        return [loss] if len(self.param.top) == 1 else [loss, log_p.exp()]
 
-    def gains(self, saved: Saved) -> Tensor:
-        """H[y], along the classes of each sample (as p)."""
-        p, index = saved["p"], saved["index"]
-        classes = p.shape[self.geometry]
-        matrix = saved["matrix"].to(p.dtype).reshape(classes, classes)
-        gains: Tensor = matrix[index.squeeze(self.geometry)].movedim(-1, self.geometry)
-        return gains
-
-    def value(self, saved: Saved) -> Tensor:
-        """-sum of H[y, l] log p_l, p_l being bounded by 1e-20 as in Caffe."""
-        log_p: Tensor = saved["p"].clamp_min(self.smallest).log()
-        return -(self.gains(saved) * log_p).sum(self.geometry, keepdim=True)
-
-    def gradient(self, saved: Saved) -> Tensor:
-        """p_l sum_k H[y, k] - H[y, l]."""
-        gains = self.gains(saved)
-        gradient: Tensor = saved["p"] * gains.sum(self.geometry, keepdim=True) - gains
-        return gradient
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx_l = (p_l sum_k H[y, k] - H[y, l]) dy over the normaliser; 0 if ignored."""
+        by_log_p = saved["gains"] * (saved["valid"] * (-top_diffs[0] / saved["normaliser"]))
+        dx = aten._log_softmax_backward_data(by_log_p, saved["log_p"], self.geometry, by_log_p.dtype)
+        return [dx.to(saved["dtype"]), *[None] * (len(bottoms) - 1)]
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """The loss without the bound, which the gradient does not have either."""
-        log_p = torch.log_softmax(bottoms[0], self.geometry)
-        return [self.mean(-(self.gains(saved) * log_p).sum(self.geometry, keepdim=True), saved)]
+        values = torch.log_softmax(bottoms[0], self.geometry) * saved["gains"] * saved["valid"]
+        return [-values.sum() / saved["normaliser"]]

@@ -20,8 +20,8 @@ class Normaliser:
             self.mode = "VALID" if param.normalize else "BATCH_SIZE"
 
     def __call__(self, valid: Tensor, batch: int) -> Tensor | float:
-        """Return the number of samples that count, as `valid` says (VALID), of all (FULL), of the batch (BATCH_SIZE),
-        or 1 (NONE); at least 1.
+        """Return the number of samples that count, as `valid` says where a label is ignored (VALID), of all (FULL), of
+        the batch (BATCH_SIZE), or 1 (NONE); at least 1.
         """
         if self.mode == "VALID" and self.ignore_label is not None:
             return valid.sum().clamp_min(1)

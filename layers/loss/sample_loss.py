@@ -34,14 +34,9 @@ class SampleLoss(Loss):
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The loss is a scalar; a second top has the first bottom's shape. The geometry is the axis of the classes."""
-        self.geometry = self.axis(self.classes_axis(), bottoms[0])
+        self.geometry = self.axis(self.param.softmax_param.axis, bottoms[0])
         self.labels.reshape(bottoms, self.geometry)
         return [(), bottoms[0]][: len(self.param.top)]
-
-    def classes_axis(self) -> int:
-        """Return the axis of the classes, as the prototxt has it."""
-        axis: int = self.param.softmax_param.axis
-        return axis
 
     def value(self, saved: Saved) -> Tensor:
         """Return the value of each sample."""
@@ -72,7 +67,7 @@ class SampleLoss(Loss):
         """dx = the gradient of each sample's value, times the loss weight over the divisor; 0 if ignored."""
         dx = self.gradient(saved)
         dx.mul_(saved["valid"] * (top_diffs[0] / self.divisor(saved)))
-        return [dx.to(saved["dtype"]), *[None] * (len(bottoms) - 1)]
+        return [dx.to(saved["dtype"]), None]
 
     def mean(self, values: Tensor, saved: Saved) -> Tensor:
         """Return the sum of the samples that count, over the normaliser."""

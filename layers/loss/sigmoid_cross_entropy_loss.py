@@ -1,7 +1,6 @@
 """Cross entropy of independent probabilities."""
 
 import torch
-from torch.nn import functional
 
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
 from imae.layers.loss.loss_layer import Loss, at_least_float32
@@ -33,15 +32,18 @@ class SigmoidCrossEntropyLoss(Loss):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Sum of max(x, 0) - x t + log(1 + exp(-|x|)) over the normaliser: nothing overflows."""
         x, t = at_least_float32(bottoms[0]), at_least_float32(bottoms[1]).reshape(bottoms[0].shape)
-        valid = torch.ones_like(t, dtype=torch.bool)
+        value = x.abs().neg_().exp_().log1p_().add_(x.clamp_min(0)).addcmul_(x, t, value=-1)
+        valid = None
         if self.normaliser.ignore_label is not None:
             valid = t.long() != self.normaliser.ignore_label
-        normaliser = self.normaliser(valid, self.geometry)
+            value = torch.where(valid, value, 0.0)
+        normaliser = self.normaliser(t if valid is None else valid, self.geometry)
         saved.update(x=x, t=t, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
-        value = x.clamp_min(0) - x * t + functional.softplus(-x.abs())
-        return [torch.where(valid, value, 0.0).sum() / normaliser]
+        return [value.sum() / normaliser]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = (p - t) dy over the normaliser; 0 if ignored."""
-        dx = torch.where(saved["valid"], saved["x"].sigmoid() - saved["t"], 0.0)
+        dx = saved["x"].sigmoid().sub_(saved["t"])
+        if saved["valid"] is not None:
+            dx = torch.where(saved["valid"], dx, 0.0)
         return [dx.mul_(top_diffs[0] / saved["normaliser"]).to(saved["dtype"]), None]
