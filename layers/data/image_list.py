@@ -71,7 +71,8 @@ def read_image(path: Path, color: bool, size: tuple[int, int] | None = None) -> 
         raise InputError(f"{path}: {error}") from None
     if size is None or image.shape[1:] == size:
         return image
-    # Channels last: the fastest way, and the only one by which PyTorch resizes bytes to a single pixel.
-    pixels = torch.from_numpy(image)[None].contiguous(memory_format=torch.channels_last)
+    pixels = torch.from_numpy(image)[None]
+    if size == (1, 1):  # to which PyTorch resizes bytes in this memory format alone
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
     resized: NDArray[np.uint8] = F.interpolate(pixels, size, mode="bilinear")[0].numpy()
     return resized

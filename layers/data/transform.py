@@ -87,20 +87,17 @@ class Transform:
 
     def __call__(self, images: Tensor, position: Tensor) -> Tensor:
         """Return the batch (B x C x H' x W', in the net's dtype) of `images` (B x C x H x W) at `position` (B)."""
-        x = images.to(self._dtype)
+        # What is done to each pixel alike is done to those of the window alone.
+        window_first = not self._pad and (self._mean is None or self._mean.shape[1:] == (1, 1))
+        x = (self._cut(images, position) if window_first else images).to(self._dtype)
         if self._mean is not None:
             x = x - self._mean
         if self._scale != 1:
             x = x * self._scale
         if self._pad:
             x = zero_pad(x, (self._pad,) * 4)
-        height, width = x.shape[2:]
-        size = (self._crop or height, self._crop or width)
-        if self._mirror or (self._crop and self._random_crop):
-            x = self._window(x, size, position)
-        elif self._crop:
-            top, left = (height - size[0]) // 2, (width - size[1]) // 2
-            x = x[:, :, top : top + size[0], left : left + size[1]]
+        if not window_first:
+            x = self._cut(x, position)
         return x.to(self._layer.context.dtype).contiguous()
 
     def together(
@@ -131,8 +128,18 @@ class Transform:
         alone = (torch.from_numpy(np.stack([image])).to(device) for image in images)
         return torch.cat([self(x, at[None].to(device)) for x, at in zip(alone, position, strict=True)])
 
-    def _window(self, x: Tensor, size: tuple[int, int], position: Tensor) -> Tensor:
-        """Return a window of each image, at random or in the centre, mirrored or not: one gather of its pixels."""
+    def _cut(self, x: Tensor, position: Tensor) -> Tensor:
+        """Return a window of each image, at random or in the centre, mirrored or not."""
+        height, width = x.shape[2:]
+        size = (self._crop or height, self._crop or width)
+        if self._mirror or (self._crop and self._random_crop):
+            passes = self._layer.context.passes
+            return (self._gather if x.is_cuda or passes.on_device is not None else self._slices)(x, size, position)
+        top, left = (height - size[0]) // 2, (width - size[1]) // 2
+        return x[:, :, top : top + size[0], left : left + size[1]]
+
+    def _gather(self, x: Tensor, size: tuple[int, int], position: Tensor) -> Tensor:
+        """Cut by one gather of pixels, which reads no number on the host."""
         rows, columns = (
             self._offset(whole - part, axis, position) + torch.arange(part, device=x.device)
             for axis, whole, part in zip("yx", x.shape[2:], size, strict=True)
@@ -142,6 +149,19 @@ class Transform:
             columns = torch.where(flipped, columns.flip(1), columns)
         pixels = (rows[:, :, None] * x.shape[3] + columns[:, None, :]).flatten(1)
         return x.flatten(2).gather(2, pixels[:, None].expand(-1, x.shape[1], -1)).view(*x.shape[:2], *size)
+
+    def _slices(self, x: Tensor, size: tuple[int, int], position: Tensor) -> Tensor:
+        """Cut image by image, which on a CPU is several times as fast."""
+        tops, lefts = (
+            self._offset(whole - part, axis, position).flatten().tolist()
+            for axis, whole, part in zip("yx", x.shape[2:], size, strict=True)
+        )
+        flipped = self._draw(2, "mirror", position).flatten().tolist() if self._mirror else [0] * len(x)
+        windows = x.new_empty((*x.shape[:2], *size))
+        for image, window, top, left, flip in zip(x, windows, tops, lefts, flipped, strict=True):
+            part = image[:, top : top + size[0], left : left + size[1]]
+            window.copy_(part.flip(2) if flip else part)
+        return windows
 
     def _offset(self, slack: int, axis: str, position: Tensor) -> Tensor:
         """Return where the window begins along an axis that is `slack` longer, B x 1."""
