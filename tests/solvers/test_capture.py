@@ -14,9 +14,10 @@ from tape import Tapes, Watch, pretend_on_gpu
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors
+from imae.layers.layer import Blob, Diffs, Layer, Saved, Shapes, Tensors
 from imae.layers.registry import register, registry
 from imae.nets.resnet_cifar import resnet_cifar
+from imae.nets.storage import Storage
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import SolverParameter
 from imae.prototxt_like.text import parse_net, parse_solver, read_net, read_solver
@@ -24,6 +25,7 @@ from imae.solvers.capture import PACE, WARM_UP, CudaGraphs, Eager
 from imae.solvers.class_accuracy import counting_layers
 from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
+from imae.solvers.update import UPDATES, create_update
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -283,6 +285,22 @@ def test_on_a_gpu_nothing_passes_between_host_and_device(tmp_path: Path, which: 
             solver.net.forward()
             solver.net.backward()
     assert captured > 400 and watch.operations - captured > 400
+
+
+@pytest.mark.parametrize("rule", UPDATES)
+def test_an_update_by_any_rule_stays_on_the_gpu(rule: str) -> None:
+    momentum = "momentum: 0.9" if UPDATES[rule].takes_momentum else ""
+    rest = 'lr_policy: "fixed" weight_decay: 0.01 regularization_type: "L1" clip_gradients: 1 iter_size: 2'
+    param = parse_solver(f'type: "{rule}" base_lr: 0.1 {momentum} {rest}')
+    storage = Storage([Blob(torch.ones(3, 4)), Blob(torch.ones(3), lr_mult=0)])
+    update, rate = create_update(param, storage), torch.zeros((), dtype=torch.float64)
+    with FakeTensorMode():
+        pretend_on_gpu(update, {})
+        rate = pretend_on_gpu(rate, {})
+        update.at(3)
+        with Watch() as watch:
+            update.apply(rate)
+    assert watch.operations > 5
 
 
 def test_a_number_that_the_host_counts_up_shows_as_a_difference(tmp_path: Path) -> None:
