@@ -138,6 +138,13 @@ class Layer:
         """Return which bottoms and tops `backward` reads: all, unless a layer says less."""
         return Kept(tuple(range(len(self.param.bottom))), tuple(range(len(self.param.top))))
 
+    def moved_from(self, top: int) -> Sequence[int]:
+        """Return the places of the bottoms whose numbers are in top `top` as they are, elsewhere; none by default.
+
+        Where that top is read as indices, they are kept in these bottoms, too.
+        """
+        return ()
+
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return the tops; put in `saved` what else `backward` needs. Never changes a bottom.
 

@@ -114,17 +114,7 @@ class Net:
         """A layer that is asked for the derivative by a bottom such as labels, and that bottom's place."""
         if backward:
             self._plan_backward()
-        self._hold_indices = {
-            index
-            for step in self.steps
-            for numbers, indices in (
-                (step.tops, step.layer.index_tops),
-                (step.bottoms, step.layer.index_bottoms),
-            )
-            for i, index in enumerate(numbers)
-            if i in indices
-        }
-        """The values that layers declare as indices."""
+        self._hold_indices = _indices(self.steps)
         self._fused = plan == "fused"
         self.plan = fused_plan(self.steps) if self._fused else self.steps
         read = {bottom for step in self.steps for bottom in step.bottoms}
@@ -625,6 +615,18 @@ class Net:
 
 _ABSENT = torch.empty(0)
 """Stands for a value that backward does not read."""
+
+
+def _indices(steps: Sequence[Step]) -> set[int]:
+    """The values that layers declare as indices, and those that their numbers come from unchanged."""
+    found: set[int] = set()
+    for step in reversed(steps):
+        found.update(step.tops[i] for i in step.layer.index_tops if i < len(step.tops))
+        found.update(step.bottoms[i] for i in step.layer.index_bottoms if i < len(step.bottoms))
+        for i, top in enumerate(step.tops):
+            if top in found:
+                found.update(step.bottoms[k] for k in step.layer.moved_from(i))
+    return found
 
 
 def _copy(message: Any) -> Any:

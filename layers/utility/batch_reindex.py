@@ -1,5 +1,7 @@
 """BatchReindex: items of a batch, chosen by their indices."""
 
+from collections.abc import Sequence
+
 from imae.layers.indices import IndexCheck
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
@@ -39,6 +41,10 @@ class BatchReindex(Layer):
     def keeps(self) -> Kept:
         """Nothing but the indices."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """The items."""
+        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y_n = x_m, m = index_n."""

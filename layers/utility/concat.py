@@ -1,5 +1,7 @@
 """Concat: blobs side by side along one axis."""
 
+from collections.abc import Sequence
+
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
@@ -39,6 +41,10 @@ class Concat(Layer):
     def keeps(self) -> Kept:
         """Nothing."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """All bottoms."""
+        return range(len(self.param.bottom))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = [x_0, x_1, ...]."""

@@ -1,5 +1,7 @@
 """Filter: the items of a batch that a selector chooses."""
 
+from collections.abc import Sequence
+
 from imae.layers.layer import Context, Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
 from imae.layers.registry import register
@@ -44,6 +46,10 @@ class Filter(Layer):
     def keeps(self) -> Kept:
         """Nothing but the indices."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """x_i."""
+        return (top,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y_i = the chosen items of x_i."""

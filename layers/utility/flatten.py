@@ -1,6 +1,7 @@
 """Flatten: a range of axes made one."""
 
 import math
+from collections.abc import Sequence
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.onnx_graph import OnnxGraph
@@ -34,6 +35,10 @@ class Flatten(Layer):
     def keeps(self) -> Kept:
         """Nothing."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """x."""
+        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x in the top's shape."""

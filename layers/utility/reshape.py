@@ -1,6 +1,7 @@
 """Reshape: the same numbers under other axes."""
 
 import math
+from collections.abc import Sequence
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.onnx_graph import OnnxGraph
@@ -52,6 +53,10 @@ class Reshape(Layer):
     def keeps(self) -> Kept:
         """Nothing."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """x."""
+        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x in the top's shape."""

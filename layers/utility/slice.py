@@ -1,5 +1,7 @@
 """Slice: a blob cut along one axis."""
 
+from collections.abc import Sequence
+
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
@@ -48,6 +50,10 @@ class Slice(Layer):
     def keeps(self) -> Kept:
         """Nothing."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """x."""
+        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y_0, y_1, ... = the parts of x, one after the other."""

@@ -1,5 +1,6 @@
 """Split: one blob under several names."""
 
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -32,6 +33,10 @@ class Split(Layer):
     def keeps(self) -> Kept:
         """Nothing."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """x."""
+        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y_i = x."""

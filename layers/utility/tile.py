@@ -1,5 +1,7 @@
 """Tile: copies of a blob along one axis."""
 
+from collections.abc import Sequence
+
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
@@ -29,6 +31,10 @@ class Tile(Layer):
     def keeps(self) -> Kept:
         """Nothing."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """x."""
+        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = [x, x, ...]."""

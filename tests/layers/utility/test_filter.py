@@ -63,7 +63,7 @@ def test_a_net_takes_what_is_left_as_its_batch(plan: str) -> None:
     net, other = (Net(parse_net(NET), TRAIN, plan=plan, seed=1) for _ in range(2))
     assert net.shape("kept") == (4, 3) and net.shape("ip") == (4, 2)  # before a pass tells, all
     x, label = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1, 0])
-    for keep in ([0, 1, 0, 1], [1, 1, 1, 0], [0, 0, 1, 0]):
+    for keep in ([0, 1, 0, 1], [1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 1, 0]):
         chosen = torch.tensor(keep) > 0
         net.forward(x=x, label=label, keep=torch.tensor(keep)[:, None])
         net.backward()
