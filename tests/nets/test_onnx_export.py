@@ -371,3 +371,16 @@ def test_the_real_resnet20_gives_the_same_in_onnx_runtime(tmp_path: Path) -> Non
             assert (
                 compare_with_onnxruntime(tmp_path / "net.onnx", source, images.repeat(8, 1, 1, 1)[:batch]) < tolerance
             )
+
+
+def test_a_split_in_a_file_is_no_split_of_onnx(tmp_path: Path) -> None:
+    net = Net(parse_net("""
+        name: "split" input: "data" input_shape { dim: 1 dim: 2 dim: 3 dim: 3 }
+        layer { name: "data_split" type: "Split" bottom: "data" top: "a" top: "b" }
+        layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" }
+    """))  # fmt: skip
+    export_onnx(net, None, tmp_path / "net.onnx")
+    assert "Split" not in {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
+    data = np.random.default_rng(0).standard_normal((1, 2, 3, 3), dtype=np.float32)
+    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(["sum"], {"data": data})[0], 2 * data)
