@@ -1,5 +1,7 @@
 """Crop: a part of the bottom, of another's size."""
 
+from collections.abc import Sequence
+
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
@@ -41,6 +43,10 @@ class Crop(Layer):
     def keeps(self) -> Kept:
         """Nothing."""
         return Kept()
+
+    def moved_from(self, top: int) -> Sequence[int]:
+        """The first bottom."""
+        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = that part of x."""

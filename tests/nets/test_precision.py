@@ -48,6 +48,7 @@ def test_a_run_on_a_gpu_can_be_repeated() -> None:
         'type: "Flatten" bottom: "labels" top: "label" flatten_param { axis: 0 }',
         'type: "Tile" bottom: "labels" top: "label" tile_param { axis: 0 tiles: 1 }',
         'type: "Concat" bottom: "labels" top: "label" concat_param { axis: 0 }',
+        'type: "Crop" bottom: "labels" bottom: "selector" top: "label" crop_param { axis: 0 offset: 0 }',
         'type: "BatchReindex" bottom: "labels" bottom: "selector" top: "label"',
         'type: "Filter" bottom: "x" bottom: "labels" bottom: "selector" top: "other" top: "label"',
     ],
