@@ -61,17 +61,24 @@ def read_image_list(path: Path) -> ImageList:
 def read_image(path: Path, color: bool, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Read an image file as C x H x W: blue, green, red, or gray alone without `color`; of `size` (H, W) if given.
 
-    Resizing is OpenCV's INTER_LINEAR, to within one level: pixels have their centres at half a pixel, and none but the
-    nearest four count, however much smaller the image becomes. Raises InputError, naming the file.
+    Raises InputError, naming the file.
     """
     data = read_bytes(path)
     try:
         image = decode_image(data, color)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    if size is None or image.shape[1:] == size:
+    return image if size is None else resize(image, size)
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return `image` (C x H x W) as C x `size`, by OpenCV's INTER_LINEAR to within one level.
+
+    Pixels have their centres at half a pixel, and none but the nearest four count, however much smaller it becomes.
+    """
+    if image.shape[1:] == size:
         return image
-    pixels = torch.from_numpy(image)[None]
+    pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
     if size == (1, 1):  # to which PyTorch resizes bytes in this memory format alone
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     resized: NDArray[np.uint8] = F.interpolate(pixels, size, mode="bilinear")[0].numpy()

@@ -40,7 +40,8 @@ class Transform:
         mean = self._read_mean()
         if mean is None:
             mean = default_mean
-        self._mean = None if mean is None else mean.to(layer.context.device, self._dtype)
+        self.mean = None if mean is None else mean.to(layer.context.device, self._dtype)
+        """What is subtracted: C x H x W, or values C x 1 x 1; None: nothing."""
 
     def _read_mean(self) -> Tensor | None:
         """Return `mean_file` as C x H x W, or the `mean_value`s as C x 1 x 1 (C may be 1); None without either."""
@@ -68,7 +69,7 @@ class Transform:
         """
         where = f"{source}: " if source else ""
         channels, height, width = image
-        mean = self._mean
+        mean = self.mean
         if mean is not None and mean.shape[1:] == (1, 1):
             if len(mean) not in (1, channels):
                 raise self._layer.error(
@@ -88,10 +89,10 @@ class Transform:
     def __call__(self, images: Tensor, position: Tensor) -> Tensor:
         """Return the batch (B x C x H' x W', in the net's dtype) of `images` (B x C x H x W) at `position` (B)."""
         # What is done to each pixel alike is done to those of the window alone.
-        window_first = not self._pad and (self._mean is None or self._mean.shape[1:] == (1, 1))
+        window_first = not self._pad and (self.mean is None or self.mean.shape[1:] == (1, 1))
         x = (self._cut(images, position) if window_first else images).to(self._dtype)
-        if self._mean is not None:
-            x = x - self._mean
+        if self.mean is not None:
+            x = x - self.mean
         if self._scale != 1:
             x = x * self._scale
         if self._pad:
@@ -174,7 +175,7 @@ class Transform:
 
     def to_onnx(self, graph: OnnxGraph, images: str, window: Shape) -> str:
         """Add scale (image - mean) for images that are the centre `window` (C, H, W) already; return its name."""
-        value, mean = images, self._mean
+        value, mean = images, self.mean
         if mean is not None:
             if mean.shape[1:] != (1, 1):
                 top, left = ((whole - part) // 2 for whole, part in zip(mean.shape[1:], window[1:], strict=True))
