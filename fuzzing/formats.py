@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import lmdb
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from PIL import Image
 from fuzzing.mutations import Mutate, damage_bytes, damage_message, damage_words, inside_deflated, inside_zip, within
 from imae.experiments.mars_info import write_miniature
 from imae.layers.data import cifar10_data
+from imae.layers.data.hdf5_file import Hdf5File
 from imae.layers.data.image_decode import decode_image
+from imae.layers.data.image_list import read_image_list
 from imae.layers.data.label_noise import load_labels, load_matrix
 from imae.layers.data.number_file import map_numbers
 from imae.layers.layer import TEST
@@ -71,6 +74,8 @@ def all_formats(folder: Path) -> dict[str, Format]:
         "LMDB": Format([_lmdb(folder)], [damage_bytes], _read_lmdb, "data.mdb"),
         "Datum records": _datums(folder),
         "image": Format(_images(), [damage_bytes], lambda path: decode_image(path.read_bytes()), memory=1024 * MIB),
+        "image list": Format([b"a b.jpg 0\nc.jpg 12\n"], [damage_words, damage_bytes], read_image_list),
+        "HDF5": Format(_hdf5s(folder), [damage_bytes], _read_hdf5),
         "labels .npz": Format(
             [_written(lambda file: np.savez(file, labels=_LABEL_ROW)), _written(_compressed)],
             [inside_zip(), damage_bytes],
@@ -179,6 +184,15 @@ def _lmdb(folder: Path, datums: Sequence[bytes] = ()) -> bytes:
     return (folder / f"lmdb{len(datums)}" / "data.mdb").read_bytes()
 
 
+def _hdf5s(folder: Path) -> list[bytes]:
+    """Data as it is, and compressed in pieces."""
+    for name, options in (("plain", {}), ("pieces", {"chunks": (2, 3), "compression": "gzip"})):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file.create_dataset("data", data=np.arange(24.0).reshape(8, 3), **options)
+            file["label"] = np.arange(8)
+    return [(folder / f"{name}.h5").read_bytes() for name in ("plain", "pieces")]
+
+
 def _datums(folder: Path) -> Format:
     """Records whose bytes are damaged in place, so that the database around them stays whole."""
     image = _images()[0]
@@ -253,3 +267,11 @@ def _read_cifar10(path: Path) -> None:
     known = "data_batch_1.bin" if path.suffix else "data_batch_1"
     (path.parent / known).touch()  # by which the folder is known
     cifar10_data.load_cifar10(path.parent, train=False)
+
+
+def _read_hdf5(path: Path) -> object:
+    file = Hdf5File(path, ["data", "label"])
+    try:
+        return [file.read("data"), file.read("label", np.array([0, len(file) - 1]))]
+    finally:
+        file.close()

@@ -51,7 +51,7 @@ class Hdf5File:
                 part: NDArray[Any] = dataset[int(rows[0]) : int(rows[-1]) + 1]
                 return part
             return np.stack([dataset[int(row)] for row in rows])
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
             raise InputError(f'{self.path}: data set "{name}" cannot be read: {_line(error)}') from error
 
     def close(self) -> None:
