@@ -6,6 +6,8 @@ from torch import Tensor
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
 from imae.layers.registry import register
 
+aten = torch.ops.aten
+
 
 @register
 class LSTMUnit(Layer):
@@ -44,16 +46,16 @@ class LSTMUnit(Layer):
         saved["gates"] = gates = activate(gates.clone())
         saved["cont"] = cont = cont.to(gates.dtype)[:, :, None]
         i, f, o, g = gates.chunk(4, -1)
-        c = cont * f * c_prev + i * g
+        c = f * (cont * c_prev) + i * g
         saved["tanh"] = c.tanh()
         return [c, o * saved["tanh"]]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """dc_prev = cont f dc, with dc what h passes on included; the gates' by their slopes."""
-        (dc, dh), gates, cont = top_diffs, saved["gates"], saved["cont"]
-        slopes, from_h = unit_slopes(gates, bottoms[0], saved["tanh"], cont)
-        dc = dc + dh * from_h
-        return [cont * gates.chunk(4, -1)[1] * dc, slopes * torch.cat([dc, dc, dh, dc], -1), None]
+        """See `unit_backward`."""
+        gates, cont = saved["gates"], saved["cont"]
+        dgates = torch.empty_like(gates)
+        dc = unit_backward(gates, cont * bottoms[0], saved["tanh"], top_diffs[0], top_diffs[1], dgates)
+        return [dc * cont, dgates, None]
 
 
 def activate(gates: Tensor) -> Tensor:
@@ -64,16 +66,20 @@ def activate(gates: Tensor) -> Tensor:
     return gates
 
 
-def unit_slopes(gates: Tensor, c_prev: Tensor, tanh: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the derivatives by the gates' input, of c for i, f, g and of h for o (... x 4 D), and of h by c (... x D).
+def unit_backward(gates: Tensor, c_before: Tensor, tanh: Tensor, dc: Tensor, dh: Tensor, dgates: Tensor) -> Tensor:
+    """Put the derivative by the input of the gates into `dgates` (... x 4 D), and return that by `c_before` (... x D).
 
-    `gates` are activated, `tanh` is that of c, and `cont` is ... x 1.
+    `gates` are activated, `c_before` is cont c_prev, and `tanh` that of c.
     """
-    size = gates.shape[-1] // 4
-    i, _, o, g = gates.chunk(4, -1)
-    slopes = gates * gates
-    torch.sub(gates, slopes, out=slopes)
-    slopes[..., 3 * size :] = 1 - g * g
-    for part, factor in zip(slopes.chunk(4, -1), (g, cont * c_prev, tanh, i), strict=True):
-        part *= factor
-    return slopes, o * (1 - tanh * tanh)
+    size = tanh.shape[-1]
+    i, f, o, g = gates.split_with_sizes([size] * 4, -1)
+    di, df, do, dg = dgates.split_with_sizes([size] * 4, -1)
+    dc = dc + aten.tanh_backward(dh * o, tanh)
+    torch.mul(dc, g, out=di)
+    torch.mul(dc, c_before, out=df)
+    torch.mul(dh, tanh, out=do)
+    torch.mul(dc, i, out=dg)
+    sigmoids = dgates.narrow(-1, 0, 3 * size)
+    aten.sigmoid_backward(sigmoids, gates.narrow(-1, 0, 3 * size), grad_input=sigmoids)
+    aten.tanh_backward(dg, g, grad_input=dg)
+    return dc.mul_(f)

@@ -104,7 +104,8 @@ class Recurrent(Layer):
         gates = torch.addmm(bias, self._rows(x), weight.t()).view(*self.geometry, len(bias))
         if self.static:
             gates += bottoms[2].flatten(1) @ self.blobs[2].data.to(x.dtype).t()
-        saved["cont"] = cont = cont.to(x.dtype)[:, :, None]
+        # As wide as the hidden values: a product with a column is slower than one of equals.
+        saved["cont"] = cont = cont.to(x.dtype)[:, :, None].repeat(1, 1, self.num_output)
         before = bottoms[2 + self.static :] if self.exposed else self.state
         top, after = self.unroll(gates, cont, [value[0].to(x.dtype) for value in before], saved)
         if self.exposed:
@@ -138,9 +139,9 @@ class Recurrent(Layer):
     def unroll(self, gates: Tensor, cont: Tensor, before: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
         """Step through time; return the top and the hidden values after the last step.
 
-        `gates` (T x N x gates num_output) is the inputs' part of them, and may be changed; cont is T x N x 1, the
-        hidden values `before` the first step N x num_output. Puts in `saved`, beside its own, `before`: the h that each
-        step has multiplied by the hidden weight, T x N x num_output.
+        `gates` (T x N x gates num_output) is the inputs' part of them, and may be changed; cont is T x N x num_output,
+        and the hidden values `before` the first step are N x num_output. Puts in `saved`, beside its own, `before`: the
+        h that each step has multiplied by the hidden weight, T x N x num_output.
         """
         raise NotImplementedError
 

@@ -28,7 +28,7 @@ class RNN(Recurrent):
 
     def unroll(self, gates: Tensor, cont: Tensor, before: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
         """h_t step by step, then o of all steps in one product."""
-        weight, (h,) = self._hidden_weight(gates).t(), before
+        weight, (h,) = self._hidden_weight(gates).t().contiguous(), before
         saved.update(h=gates, before=torch.empty_like(gates))
         for h_t, going_on, h_before in zip(gates.unbind(), cont.unbind(), saved["before"].unbind(), strict=True):
             torch.mul(h, going_on, out=h_before)
