@@ -728,10 +728,11 @@ def test_a_recurrent_layer_goes_on_after_a_kill_with_the_hidden_values_that_it_h
         layer {{ name: "data" type: "DigitsData" top: "data" top: "label" digits_data_param {{ batch_size: 4 }} }}
         layer {{ name: "images" type: "Convolution" bottom: "data" top: "images"
           convolution_param {{ num_output: 2 kernel_size: 8 weight_filler {{ type: "xavier" }} }} }}
-        layer {{ name: "ones" type: "InnerProduct" bottom: "images" top: "cont" propagate_down: false
+        layer {{ name: "ones" type: "InnerProduct" bottom: "images" top: "cont"
           param {{ lr_mult: 0 }} param {{ lr_mult: 0 }}
           inner_product_param {{ num_output: 2 bias_filler {{ value: 1 }} }} }}
         layer {{ name: "recurrent" type: "{kind}" bottom: "images" bottom: "cont" top: "h"
+          propagate_down: true propagate_down: false
           recurrent_param {{ num_output: 5 weight_filler {{ type: "xavier" }} }} }}
         layer {{ name: "ip" type: "InnerProduct" bottom: "h" top: "ip"
           inner_product_param {{ num_output: 10 weight_filler {{ type: "xavier" }} }} }}
