@@ -78,7 +78,7 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     """
     if image.shape[1:] == size:
         return image
-    pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))[None]
     if size == (1, 1):  # to which PyTorch resizes bytes in this memory format alone
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     resized: NDArray[np.uint8] = F.interpolate(pixels, size, mode="bilinear")[0].numpy()

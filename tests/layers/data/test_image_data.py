@@ -124,6 +124,13 @@ def test_resizing_is_opencvs_bilinear_to_within_one_level(tmp_path: Path, size: 
     assert resized.dtype == np.uint8 and np.abs(resized - expected).max() <= 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_gray_image_is_resized_as_each_plane_of_a_coloured_one(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS[0, :, :, 0]).save(tmp_path / "a.png")
+    gray, colour = (read_image(tmp_path / "a.png", color, (9, 5)) for color in (False, True))
+    assert gray.shape == (1, 9, 5) and all(np.abs(plane - gray[0].astype(int)).max() <= 1 for plane in colour)
+
+
 def test_resize_comes_before_mean_crop_and_mirror(make: Make, tmp_path: Path) -> None:
     write(tmp_path)
     own, transform = "batch_size: 10 new_height: 9 new_width: 11", "crop_size: 5 mean_value: 3 scale: 0.5"
