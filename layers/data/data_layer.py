@@ -1,5 +1,6 @@
 """What all data layers share: batches by number, prepared in the background while the net computes."""
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from imae.layers.layer import Context, Diffs, Layer, Saved, Tensors
 from imae.layers.random_streams import random_below
+from imae.layers.waiting import quota_of_cores
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter
 
@@ -101,6 +103,12 @@ def workers(count: int, name: str) -> ThreadPoolExecutor:
         started.result()
     torch.set_num_threads(threads)
     return pool
+
+
+def readers(name: str) -> ThreadPoolExecutor:
+    """Return `workers` that keep busy as many cores as this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers(max(2, min(cores, quota_of_cores() or cores)), name)
 
 
 def _use_one_thread(all_started: Barrier) -> int:

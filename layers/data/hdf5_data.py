@@ -1,5 +1,6 @@
 """HDF5Data: rows of the data sets of HDF5 files, which need be no images."""
 
+import math
 from itertools import groupby
 from typing import Any
 
@@ -110,11 +111,14 @@ class HDF5Data(DataLayer):
         self._label = "label" if "label" in self._names else self._names[1]
         parts = []
         for file in self._files:
-            part = file.read(self._label).reshape(len(file), -1)
+            part = file.read(self._label)
+            part = part.reshape(len(part), math.prod(part.shape[1:]))
             file.close()
-            if part.shape[1] != 1 or not np.array_equal(part, part.astype(np.int64)):
+            with np.errstate(invalid="ignore"):
+                labels = part.astype(np.int64)
+            if part.shape[1:] != (1,) or not np.array_equal(part, labels):
                 raise InputError(f'{file.path}: "{self._label}" has to be an integer a row for label noise')
-            parts.append(part[:, 0].astype(np.int64))
+            parts.append(labels[:, 0])
         intact = np.concatenate(parts)
         self._labels = corrupt_by(self._own, intact, int(intact.max()) + 1, self.context.find)
         self.label_noise = describe_noise(self._own, self._labels, intact)

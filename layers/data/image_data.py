@@ -1,7 +1,6 @@
 """ImageData: image files that a list names, with their labels."""
 
 import math
-import os
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.data.data_layer import DataLayer, workers
+from imae.layers.data.data_layer import DataLayer, readers
 from imae.layers.data.image_decode import MOST_PIXELS
 from imae.layers.data.image_list import read_image, read_image_list
 from imae.layers.data.label_noise import corrupt_by, describe_noise, noise_wanted
@@ -55,7 +54,7 @@ class ImageData(DataLayer):
             )
         self._size = size if any(size) else None
         self._transform = Transform(self, random_crop=self.training, mirror=self.param.transform_param.mirror)
-        self._readers = workers(max(2, len(os.sched_getaffinity(0))), f"read {self.name}")
+        self._readers = readers(f"read {self.name}")
         self._reading: dict[tuple[int, int], Images] = {}
         try:
             self._list = read_image_list(self.context.find(self._own.source))

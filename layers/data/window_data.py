@@ -1,7 +1,6 @@
 """WindowData: windows of images, objects and background, as R-CNN trains on them."""
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.data.data_layer import DataLayer, workers
+from imae.layers.data.data_layer import DataLayer, readers
 from imae.layers.data.image_list import read_image, resize
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
@@ -67,7 +66,7 @@ class WindowData(DataLayer):
             raise self.error(f"fg_fraction lies between 0 and 1, not at {self._own.fg_fraction:g}")
         self._scale = self._own.scale if self._own.HasField("scale") else transform.scale
         self._mean = self._centre(Transform(self, random_crop=False, mirror=False).mean)
-        self._readers = workers(max(2, len(os.sched_getaffinity(0))), f"read {self.name}")
+        self._readers = readers(f"read {self.name}")
         self._cache: dict[str, NDArray[np.uint8]] = {}
         self._cached = 0
         try:
