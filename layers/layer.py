@@ -76,6 +76,8 @@ class Layer:
     """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
     no_gradient_to: frozenset[int] = frozenset()
     """Bottoms by which the layer has no derivative, such as labels."""
+    held_fixed: frozenset[int] = frozenset()
+    """Those of them that it takes as given without objection, such as the blob of which Crop needs the size."""
     no_gradient_from: frozenset[int] = frozenset()
     """Tops whose gradient `backward` leaves out, such as the indices of maxima."""
     index_bottoms: frozenset[int] = frozenset()

@@ -538,7 +538,8 @@ class Net:
         for step in self.steps:
             propagate = list(step.layer.param.propagate_down) or [bottom in differentiable for bottom in step.bottoms]
             step.needs = [need and i not in step.layer.no_gradient_to for i, need in enumerate(propagate)]
-            asked += [(step, i) for i, need in enumerate(propagate) if need and i in step.layer.no_gradient_to]
+            refused = step.layer.no_gradient_to - step.layer.held_fixed
+            asked += [(step, i) for i, need in enumerate(propagate) if need and i in refused]
             learns = any(blob.lr_mult for blob in step.layer.blobs)
             step.backward = learns or any(bottom in differentiable for bottom in step.bottoms) or any(step.needs)
             if step.backward:

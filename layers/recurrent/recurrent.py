@@ -42,7 +42,8 @@ class Recurrent(Layer):
         self.bottoms = (2 + exposed, 3 + exposed)  # type: ignore[misc]  # of this one layer, as what follows
         self.tops = (1 + exposed, 1 + exposed)  # type: ignore[misc]
         first = 2 + self.static
-        self.no_gradient_to = frozenset({1, *range(first, first + exposed)})
+        self.held_fixed = frozenset(range(first, first + exposed))
+        self.no_gradient_to = self.held_fixed | {1}
         self._states: dict[int, list[Tensor]] = {}
         """By the number of sequences: a recorded pass finds its own where it was."""
 

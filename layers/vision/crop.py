@@ -18,7 +18,7 @@ class Crop(Layer):
 
     type = "Crop"
     bottoms = (2, 2)
-    no_gradient_to = frozenset({1})
+    no_gradient_to = held_fixed = frozenset({1})
     capturable = True
 
     def reshape(self, bottoms: Shapes) -> Shapes:

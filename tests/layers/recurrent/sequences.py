@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from layer_cases import Case, Draw, Maker, normal
+from layer_cases import TRAIN, Case, Draw, Maker, normal
 from torch import Tensor
 
 from imae.layers.gradient_check import build_layer
 from imae.layers.layer import Layer, Saved
+from imae.nets.net import Net
+from imae.prototxt_like.text import parse_net
 
 Step = Callable[[Tensor, list[Tensor], list[Tensor]], tuple[Tensor, list[Tensor]]]
 """Output and hidden values, from the gates' input, the hidden values before, and the blobs after the inputs' own."""
@@ -111,3 +113,44 @@ def assert_other_numbers_of_sequences_begin_anew(type: str) -> None:
     several.reshape([(2, 3, 2), (2, 3)])
     assert [value.data_ptr() for value in several.state] == places
     assert torch.equal(several.forward([x, cont], {})[0], first)
+
+
+def assert_an_encoders_hidden_values_begin_a_decoder(type: str, hidden: tuple[str, ...]) -> None:
+    """By `expose_hidden`, whose tops and bottoms pass no gradient, as in Caffe; two are one of twice the length."""
+    filler = 'weight_filler { type: "uniform" min: -0.7 max: 0.7 }'
+    names = [f'name: "{name}"' for name in ("wx", "b", "wh", "wo", "bo")]
+    params = " ".join(f"param {{ {name} }}" for name in names[: 3 if type == "LSTM" else 5])
+
+    def exposed(name: str, bottoms: list[str], tops: list[str]) -> str:
+        places = " ".join([*(f'bottom: "{bottom}"' for bottom in bottoms), *(f'top: "{top}"' for top in tops)])
+        return (
+            f'layer {{ name: "{name}" type: "{type}" bottom: "{name}_x" bottom: "{name}_cont" {places} {params} '
+            f"recurrent_param {{ num_output: 3 expose_hidden: true {filler} }} }}"
+        )
+
+    starts = [f"{value}_0" for value in hidden]
+    middles, ends = ([f"{value}_{when}" for value in hidden] for when in ("middle", "end"))
+    sizes = {"first_x": (3, 2, 2), "first_cont": (3, 2), "second_x": (3, 2, 2), "second_cont": (3, 2)}
+    sizes |= dict.fromkeys(starts, (1, 2, 3))
+    inputs = "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+        f"{' '.join(f'dim: {size}' for size in shape)} }} }} }}"
+        for name, shape in sizes.items()
+    )
+    layers = exposed("first", starts, ["y", *middles]) + exposed("second", middles, ["z", *ends])
+    net = Net(parse_net("force_backward: true " + inputs + layers), TRAIN)
+    fed = {name: torch.zeros(shape) for name, shape in sizes.items()}
+    x, cont = Draw(1).normal(6, 2, 2).float(), torch.ones(6, 2)
+    fed |= {"first_x": x[:3], "second_x": x[3:], "first_cont": cont[:3], "second_cont": cont[3:]}
+    net.forward(**fed)
+    whole = layer(type, (6, 2, 2), (6, 2))
+    for blob, given in zip(whole.blobs, net.learnable, strict=True):
+        blob.data.copy_(given.data)
+    (y,) = whole.forward([x.double(), cont.double()], {})
+    torch.testing.assert_close(torch.cat([net.blobs["y"], net.blobs["z"]]), y.float())
+    net.backward({"z": torch.ones(3, 2, 3)})
+    gradient = [blob.diff.clone() for blob in net.learnable]
+    assert all(diff.any() for diff in gradient)
+    net.clear_diffs()
+    net.backward({"z": torch.ones(3, 2, 3), **{end: torch.ones(1, 2, 3) for end in ends}})
+    torch.testing.assert_close([blob.diff for blob in net.learnable], gradient)

@@ -1,6 +1,7 @@
 """RNN."""
 
 from recurrent.sequences import (
+    assert_an_encoders_hidden_values_begin_a_decoder,
     assert_no_gradient_goes_from_pass_to_pass,
     assert_other_numbers_of_sequences_begin_anew,
     assert_two_passes_are_one_of_twice_the_length,
@@ -53,3 +54,7 @@ def test_no_gradient_goes_from_pass_to_pass() -> None:
 
 def test_other_numbers_of_sequences_begin_anew() -> None:
     assert_other_numbers_of_sequences_begin_anew("RNN")
+
+
+def test_an_encoders_hidden_values_begin_a_decoder() -> None:
+    assert_an_encoders_hidden_values_begin_a_decoder("RNN", ("h",))

@@ -1,6 +1,10 @@
 """Crop."""
 
-from layer_cases import Case, normal
+import torch
+from layer_cases import TRAIN, Case, Draw, normal
+
+from imae.nets.net import Net
+from imae.prototxt_like.text import parse_net
 
 
 def crop(settings: str, shape: tuple[int, ...], like: tuple[int, ...], *slices: slice) -> Case:
@@ -35,3 +39,22 @@ MISTAKES = [
     ),
     ('type: "Crop"', [(1, 2, 5, 5), (3, 3)], "needs the size of 4 axes, bottom 1 is 3x3"),
 ]
+
+
+def test_the_blob_whose_size_is_taken_may_be_learned() -> None:
+    """As in FCN-8s, where it is what the cropped blob is added to: no gradient goes there through the Crop."""
+    net = Net(
+        parse_net("""
+            layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
+            layer { name: "a" type: "Convolution" bottom: "x" top: "a"
+              convolution_param { num_output: 2 kernel_size: 1 weight_filler { type: "xavier" } } }
+            layer { name: "b" type: "Convolution" bottom: "x" top: "b"
+              convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } } }
+            layer { name: "crop" type: "Crop" bottom: "a" bottom: "b" top: "crop" crop_param { offset: 1 } }
+            layer { name: "sum" type: "Eltwise" bottom: "crop" bottom: "b" top: "sum" loss_weight: 1 }
+        """),
+        TRAIN,
+    )
+    net.forward(x=Draw(1).normal(2, 3, 6, 6).float())
+    net.backward()
+    torch.testing.assert_close([blob.diff for blob in net.learnable[1::2]], [torch.full((2,), 32.0)] * 2)
