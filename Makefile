@@ -9,8 +9,9 @@ PACKAGES := cli examples experiments layers nets prototxt_like pycaffe reports s
 demo: install
 	$(BIN)/imae demo
 
+# Two processes of one thread each, which take whole files of tests.
 test: install check
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST_FLAGS)
 
 # What takes longer than `make test` may: minutes of real training.
 test-slow: install
