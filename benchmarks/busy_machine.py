@@ -16,7 +16,7 @@ from functools import partial
 
 from benchmarks.measuring import Benchmark, Row, Side, positive, ratio, take_turns
 
-WAYS = {"ours": "passively, in short slices", "spinning": "spinning, as OpenMP does", "one": "one thread"}
+WAYS = {"ours": "spinning briefly, in short slices", "spinning": "spinning, as OpenMP does", "one": "one thread"}
 SPINS = "300000"
 """GNU OpenMP's own count of spins where nothing is said (libgomp's env.c)."""
 SETTLING = 0.3

@@ -3,6 +3,6 @@
 `imae.layers.registry` finds a layer by its type; the file is named after it.
 """
 
-from imae.layers.waiting import wait_passively
+from imae.layers.waiting import spin_briefly
 
-wait_passively()  # before anything below loads torch
+spin_briefly()  # before anything below loads torch

@@ -1,8 +1,9 @@
 """How the CPU's threads wait for each other and how many there are: chosen before torch loads its OpenMP.
 
-By default OpenMP's threads spin while they wait for the slowest of them. On a machine with other work, that takes
-processor time from the very threads that are waited for. Passive waiting sleeps instead; no result changes.
-`python -m benchmarks.busy_machine` measures both.
+By default OpenMP's threads spin for long while they wait for the slowest of them. On a machine with other work, that
+takes processor time from the very threads that are waited for; to sleep at once costs an idle machine a fifth of its
+speed. Spinning briefly, then sleeping, is as fast where it is idle and little slower beside other work; no result
+changes. `python -m benchmarks.busy_machine` measures it.
 """
 
 import contextlib
@@ -16,21 +17,23 @@ from pathlib import Path
 
 OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """The variables that say how OpenMP's threads wait; where one is set, it stays."""
+SPINS = "50000"
+"""GNU OpenMP's count of spins before a thread sleeps; its own is 300,000."""
 SLICE = 100_000
 """Nanoseconds of a time slice: with short ones a thread's share of a core is the same, but its turn comes sooner."""
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 """The system call's number, by machine (Linux's asm/unistd_64.h and asm-generic/unistd.h)."""
 
 
-def wait_passively(environment: MutableMapping[str, str] = os.environ, *, loaded: bool | None = None) -> None:
-    """Have OpenMP's threads sleep while they wait, and be no more than the cores that this process may use.
+def spin_briefly(environment: MutableMapping[str, str] = os.environ, *, loaded: bool | None = None) -> None:
+    """Have OpenMP's threads soon sleep where they wait, and be no more than the cores that this process may use.
 
     Only before torch is `loaded`, and only where the environment does not say otherwise.
     """
     if "torch" in sys.modules if loaded is None else loaded:
         return
     if not any(name in environment for name in OF_THE_USER):
-        environment["OMP_WAIT_POLICY"] = "passive"
+        environment["GOMP_SPINCOUNT"] = SPINS
     quota = quota_of_cores()
     if quota is not None and "OMP_NUM_THREADS" not in environment and quota < (os.cpu_count() or 1):
         environment["OMP_NUM_THREADS"] = str(quota)
@@ -64,6 +67,6 @@ def quota_of_cores(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 def describe_waiting(environment: MutableMapping[str, str] = os.environ) -> str:
     """Return in a few words how threads wait."""
     given = [f"{name}={environment[name]}" for name in OF_THE_USER if name in environment]
-    if given == ["OMP_WAIT_POLICY=passive"]:
-        return "waiting passively"
+    if given == [f"GOMP_SPINCOUNT={SPINS}"]:
+        return "waiting after brief spins"
     return f"waiting as {', '.join(given)} says" if given else "waiting as OpenMP does"

@@ -88,7 +88,7 @@ def test_a_busy_machine_is_measured_beside_an_idle_one(tmp_path: Path, monkeypat
     finally:
         torch.set_num_threads(threads)
     assert [row["waiting"] for row in record["rows"]] == [
-        "passively, in short slices",
+        "spinning briefly, in short slices",
         "spinning, as OpenMP does",
         "one thread",
     ]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from imae.layers.waiting import describe_waiting, quota_of_cores, wait_passively
+from imae.layers.waiting import describe_waiting, quota_of_cores, spin_briefly
 
 
 def environment_after(code: str, **given: str) -> str:
-    """Run code in a new process with no other settings than those `given`; return OMP_WAIT_POLICY after it."""
+    """Run code in a new process with no other settings than those `given`; return GOMP_SPINCOUNT after it."""
     unset = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     environment = {name: value for name, value in os.environ.items() if name not in unset} | given
-    code += "; import os, sys; print('torch' in sys.modules, os.environ.get('OMP_WAIT_POLICY'))"
+    code += "; import os, sys; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return run.stdout.strip()
 
@@ -27,8 +27,8 @@ def environment_after(code: str, **given: str) -> str:
         "from imae.cli.options import load_torch; load_torch()",
     ],
 )
-def test_threads_wait_passively_however_torch_is_loaded(code: str) -> None:
-    assert environment_after(code) == "True passive"
+def test_threads_spin_briefly_however_torch_is_loaded(code: str) -> None:
+    assert environment_after(code) == "True 50000"
 
 
 def test_nothing_is_chosen_when_torch_is_loaded_already() -> None:
@@ -38,7 +38,7 @@ def test_nothing_is_chosen_when_torch_is_loaded_already() -> None:
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
 def test_what_the_user_sets_stays(name: str) -> None:
     environment = {name: "5"}
-    wait_passively(environment, loaded=False)
+    spin_briefly(environment, loaded=False)
     assert {key: value for key, value in environment.items() if key != "OMP_NUM_THREADS"} == {name: "5"}
     assert describe_waiting(environment) == f"waiting as {name}=5 says"
 
@@ -46,8 +46,8 @@ def test_what_the_user_sets_stays(name: str) -> None:
 def test_what_was_chosen_is_said_in_words() -> None:
     environment: dict[str, str] = {}
     assert describe_waiting(environment) == "waiting as OpenMP does"
-    wait_passively(environment, loaded=False)
-    assert describe_waiting(environment) == "waiting passively"
+    spin_briefly(environment, loaded=False)
+    assert describe_waiting(environment) == "waiting after brief spins"
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_no_more_threads_are_started_than_the_quota_gives(monkeypatch: pytest.Mo
     monkeypatch.setattr("imae.layers.waiting.quota_of_cores", lambda: 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     environment: dict[str, str] = {}
-    wait_passively(environment, loaded=False)
+    spin_briefly(environment, loaded=False)
     assert environment["OMP_NUM_THREADS"] == "2"
     environment = {"OMP_NUM_THREADS": "7"}
-    wait_passively(environment, loaded=False)
+    spin_briefly(environment, loaded=False)
     assert environment["OMP_NUM_THREADS"] == "7"
