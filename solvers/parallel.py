@@ -166,12 +166,9 @@ class ParallelSolver(Solver):
     def snapshot_requested(self, value: bool) -> None:
         self._asked[1] = value
 
-    def _begin_agreement(self) -> tuple[Tensor, Any]:
+    def _agree(self) -> None:
         requests = torch.tensor(self._asked, dtype=torch.int32)
-        return requests, self.processes.begin_sum(requests)
-
-    def _agree(self, requests: Tensor, work: Any) -> None:
-        self.processes.finish(work)
+        self.processes.finish(self.processes.begin_sum(requests))
         self._agreed = requests.bool().tolist()
 
     def synchronise(self) -> None:
@@ -262,7 +259,7 @@ class ParallelSolver(Solver):
         context.passes.number, context.passes.stride = first, 1
         counts = [layer.state[0] for layer in counting_layers(net).values()]
         self.processes.finish(*(self.processes.begin_sum(total) for total in (*sums.values(), losses, *counts)))
-        self._agree(*self._begin_agreement())
+        self._agree()
         context.passes.number = first + batches
         return sums, losses
 
