@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from imae.cli.messages import warn
-from imae.cli.options import LARGEST, LARGEST_SEED, Level, Stage, Threads, load_torch, stages
+from imae.cli.options import (
+    LARGEST,
+    LARGEST_SEED,
+    AllowPython,
+    Level,
+    SkipBroken,
+    Stage,
+    Threads,
+    load_torch,
+    stages,
+)
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError
 
@@ -34,6 +44,8 @@ def check_gradients(
     level: Level = 0,
     stage: Stage = "",
     threads: Threads = None,
+    allow_python: AllowPython = False,
+    skip_broken: SkipBroken = False,
 ) -> None:
     """Check the gradients of a net's layers against finite differences, in double precision.
 
@@ -56,6 +68,8 @@ def check_gradients(
         stages=stages(stage),
         dtype=torch.float64,
         seed=seed,
+        allow_python=allow_python,
+        skip_broken=skip_broken,
     )
     if weights:
         copied = built.copy_weights(weights)

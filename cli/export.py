@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imae.cli.options import LARGEST, Model, Weights, load_torch
+from imae.cli.options import LARGEST, AllowPython, Model, SkipBroken, Weights, load_torch
 from imae.prototxt_like.errors import counted
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def export(
     check: Annotated[
         bool, typer.Option(help="Compare the model in ONNX Runtime with the net, on random images.")
     ] = True,
+    allow_python: AllowPython = False,
+    skip_broken: SkipBroken = False,
 ) -> None:
     """Write the net that predicts, in phase TEST without data and losses, as an ONNX model.
 
@@ -49,7 +51,15 @@ def export(
     from imae.nets.onnx_export import export_onnx
 
     report = export_onnx(
-        model, weights, output, shape=sizes, outputs=blobs, include_transform=include_transform, opset=opset
+        model,
+        weights,
+        output,
+        shape=sizes,
+        outputs=blobs,
+        include_transform=include_transform,
+        opset=opset,
+        allow_python=allow_python,
+        skip_broken=skip_broken,
     )
     typer.echo(
         f"Wrote {report.path}: {counted(report.nodes, 'node')}, {counted(report.constants, 'constant')}, "
@@ -61,7 +71,7 @@ def export(
     if check and include_transform:
         typer.echo("Not compared with the net, which takes no pixels; without --include-transform it is.")
     elif check:
-        difference = _difference(model, weights, report, sizes, blobs)
+        difference = _difference(model, weights, report, sizes, blobs, skip_broken)
         typer.echo(f"Largest difference from the net on {_IMAGES} random images, in ONNX Runtime: {difference:.1e}")
 
 
@@ -75,14 +85,16 @@ def _sizes(shape: str) -> list[int]:
     return sizes
 
 
-def _difference(model: Path, weights: Path, report: "OnnxReport", shape: list[int], outputs: list[str]) -> float:
+def _difference(
+    model: Path, weights: Path, report: "OnnxReport", shape: list[int], outputs: list[str], skip_broken: bool
+) -> float:
     import torch
 
     from imae.nets.deploy import deploy
     from imae.nets.net import Net
     from imae.nets.onnx_export import compare_with_onnxruntime
 
-    net = Net(deploy(model, shape=shape, outputs=outputs), backward=False)
+    net = Net(deploy(model, shape=shape, outputs=outputs, skip_broken=skip_broken), backward=False)
     net.copy_weights(weights)
     generator = torch.Generator().manual_seed(0)
     sizes = {name: [_IMAGES if size == "N" else int(size) for size in given] for name, given in report.inputs.items()}

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.options import (
+    AllowPython,
     Cpu,
     Gpu,
     Model,
@@ -14,6 +15,7 @@ from imae.cli.options import (
     PlanOption,
     Precision,
     PrecisionOption,
+    SkipBroken,
     Threads,
     Weights,
     choose_device,
@@ -41,6 +43,8 @@ def features(
     threads: Threads = None,
     precision: PrecisionOption = Precision.fp32,
     plan: PlanOption = Plan.fused,
+    allow_python: AllowPython = False,
+    skip_broken: SkipBroken = False,
 ) -> None:
     """Write a blob of a net, in phase TEST, for each image of its data: a row of float32 numbers each.
 
@@ -66,6 +70,9 @@ def features(
             dtype=precision.dtype,
             tf32=precision is Precision.tf32,
             plan=plan.value,
+            allow_python=allow_python,
+            skip_broken=skip_broken,
+            show=display.show,
             on_progress=lambda done, total: display.advance("images", done, total),
         )
     seconds, images = time.perf_counter() - since, report.rows - report.found

@@ -20,6 +20,7 @@ from imae.cli.options import (
     PlanOption,
     Precision,
     PrecisionOption,
+    SkipBroken,
     Stage,
     Threads,
     choose_device,
@@ -50,6 +51,7 @@ def time(
     level: Level = 0,
     stage: Stage = "",
     allow_python: AllowPython = False,
+    skip_broken: SkipBroken = False,
 ) -> None:
     """Measure how long each layer takes, forward and backward.
 
@@ -76,6 +78,7 @@ def time(
         tf32=precision is Precision.tf32,
         plan=plan.value,
         allow_python=allow_python,
+        skip_broken=skip_broken,
     )
     net.keep_blobs = False
     if weights:

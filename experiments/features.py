@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imae.layers.data.data_layer import DataLayer
+from imae.layers.data.data_layer import DataLayer, data_lines
 from imae.layers.layer import Shape, describe
 from imae.nets.net import Net
 from imae.nets.state import filter_layers, left_out
@@ -42,6 +42,9 @@ def extract_features(
     dtype: torch.dtype = torch.float32,
     tf32: bool = False,
     plan: str = "fused",
+    allow_python: bool = False,
+    skip_broken: bool = False,
+    show: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureReport:
     """Write `blob` of every image of the net's data, in phase TEST, to `output`: .npy, float32 (images, features).
@@ -49,7 +52,8 @@ def extract_features(
     A blob of one number an image, without further axes, as labels are, gives (images,), which `noise_file` reads.
 
     The images come once each, in the data layer's order, which is read from the folder or database `data` in place of
-    the prototxt's where it is given. `on_progress` is called after each batch: how many images are done, of how many.
+    the prototxt's where it is given. `allow_python` and `skip_broken` are as for `Net`; `show` gets what there is to
+    say of the data, `on_progress` is called after each batch: how many images are done, of how many.
     Until the table is whole it grows under `output`'s name with an ending of its own; the same call, made again after
     an interruption, goes on from there.
 
@@ -65,7 +69,11 @@ def extract_features(
         tf32=tf32,
         backward=False,
         plan=plan,
+        allow_python=allow_python,
+        skip_broken=skip_broken,
     )
+    for line in data_lines(step.layer for step in net.steps):
+        show(line)
     net.keep_blobs = False
     if kept := net.copy_weights(weights).kept:
         raise InputError(f"{weights}: lacks weights of the layers {', '.join(kept)} of {model}")

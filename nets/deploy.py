@@ -23,11 +23,13 @@ def deploy(
     shape: Sequence[int] = (),
     outputs: Sequence[str] = (),
     folder: Path | None = None,
+    skip_broken: bool = False,
 ) -> NetParameter:
     """Return the TEST phase of `net` (or of a prototxt, read or its path) without data, losses and accuracies.
 
     - A data layer becomes an Input of images of `shape` (C, H, W), by default of the data's own shape; the data must
-      then be there (in the working directory, in `folder`, or beside the prototxt). In a net without data layers the
+      then be there (in the working directory, in `folder`, or beside the prototxt), but for what `skip_broken` leaves
+      out as `Net` does. In a net without data layers the
       images of its one Input get `shape`, in a batch of the same size.
     - A loss on logits becomes the Softmax inside it, with the top `prob` (LOSS_prob where there are several), unless
       the net has that Softmax already.
@@ -39,7 +41,7 @@ def deploy(
     if isinstance(net, Net):
         param, shapes_of = _of_net(net, shape)
     else:
-        param, shapes_of = _of_prototxt(net, shape, folder)
+        param, shapes_of = _of_prototxt(net, shape, folder, skip_broken)
     layers = _predicting(param.layer)
     wanted = set(outputs) or _outputs(layers, param.layer)
     produced = {top for layer in layers for top in layer.top}
@@ -83,9 +85,10 @@ def _of_net(net: Net, shape: Sequence[int]) -> tuple[NetParameter, Callable[[Lay
 
 
 def _of_prototxt(
-    source: NetParameter | str | Path, shape: Sequence[int], folder: Path | None
+    source: NetParameter | str | Path, shape: Sequence[int], folder: Path | None, skip_broken: bool
 ) -> tuple[NetParameter, Callable[[LayerParameter], Shapes]]:
     param, context = _read(source, folder)
+    context.skip_broken = skip_broken
 
     def shapes_of(layer: LayerParameter) -> Shapes:
         try:

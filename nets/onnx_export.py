@@ -49,18 +49,21 @@ def export_onnx(
     folder: Path | None = None,
     include_transform: bool = False,
     opset: int = 17,
+    allow_python: bool = False,
+    skip_broken: bool = False,
 ) -> OnnxReport:
     """Write the net that predicts (`imae.nets.deploy`, which `shape`, `outputs` and `folder` are for) to `path`.
 
     `weights` are a caffemodel's, or those in a given Net if None. The batch size stays open, as "N". The graph takes
     images as the net does: with the mean removed, and scaled; with `include_transform` it takes pixels, 0 to 255, of
     the window that the net sees, and does that itself as the data layer's `transform_param` says.
+    `allow_python` and `skip_broken` are as for `Net`.
 
     Raises InputError, naming it, for a layer without ONNX form or without weights, and as `deploy` does.
     """
     if not 17 <= opset <= onnx.defs.onnx_opset_version():
         raise InputError(f"opset must be 17 to {onnx.defs.onnx_opset_version()}, not {opset}")
-    predictor = _predictor(net, weights, shape, outputs, folder)
+    predictor = _predictor(net, weights, shape, outputs, folder, allow_python, skip_broken)
     graph = OnnxGraph(predictor.names)
     inputs = dict(zip(predictor.inputs, _input_values(predictor), strict=True))
     values = _value_names(predictor, graph)
@@ -117,16 +120,19 @@ def _predictor(
     shape: Sequence[int],
     outputs: Sequence[str],
     folder: Path | None,
+    allow_python: bool = False,
+    skip_broken: bool = False,
 ) -> Net:
     """The deployed net with its weights."""
-    param = deploy(source, shape=shape, outputs=outputs, folder=folder)
+    param = deploy(source, shape=shape, outputs=outputs, folder=folder, skip_broken=skip_broken)
     with _naming(shape):
         if isinstance(source, Net):
             context = source.context
             predictor = Net(param, TEST, device=context.device, dtype=context.dtype, backward=False, tf32=None)
             predictor.share_weights(source)
         else:
-            predictor = Net(param, TEST, backward=False)
+            beside = folder or (None if isinstance(source, NetParameter) else Path(source).parent)
+            predictor = Net(param, TEST, backward=False, folder=beside, allow_python=allow_python)
         kept = predictor.copy_weights(weights).kept if weights is not None else []
     if kept:
         raise InputError(f'net "{predictor.name}": the weights lack the layers {", ".join(kept)}')

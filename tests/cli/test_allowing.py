@@ -62,9 +62,37 @@ def test_code_and_gaps_are_refused_unless_they_are_allowed(imae: Callable[..., A
     assert imae("test", *weights, "--skip-broken").status == 1
 
 
-def test_time_runs_code_that_is_allowed(imae: Callable[..., Any], net: Path) -> None:
-    Path("list.txt").write_text("0.png 0\n1.png 1\n")
-    timing = ["time", "--model", "net.prototxt", "--cpu", "--iterations", "1"]
-    assert imae(*timing).status == 1
-    timed = imae(*timing, "--allow-python")
-    assert timed.status == 0 and "Python" in timed.out, timed
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["time", "--model", "net.prototxt", "--iterations", "1", "--cpu"], "Python"),
+        (["check-gradients", "net.prototxt", "--samples", "1"], "3 of 3 layers have right gradients"),
+        (["features", "--model", "net.prototxt", "--weights", "w", "--blob", "ip2", "-o", "f.npy", "--cpu"], "3 rows"),
+        (
+            ["export", "--model", "net.prototxt", "--weights", "w", "-o", "f.onnx", "--outputs", "ip"],
+            "input data: Nx3x4x4",
+        ),
+    ],
+)
+def test_every_command_that_builds_a_net_takes_both(
+    imae: Callable[..., Any], net: Path, command: list[str], said: str
+) -> None:
+    Path("list.txt").write_text("missing.png 1\n0.png 0\n1.png 1\n2.png 1\n")
+    trained = ["train", "--solver", "solver.prototxt", "--cpu", "--allow-python", "--skip-broken", "--iterations", "1"]
+    assert imae(*trained, "--prefix", "out").status == 0
+    Path("out_iter_1.caffemodel").rename("w")
+    broken, both = imae(*command, "--allow-python"), imae(*command, "--allow-python", "--skip-broken")
+    assert broken.status == 1 and "list.txt: line 1: missing.png" in broken.err
+    assert both.status == 0 and said in both.out, both
+    if command[0] != "export":  # of whose net the Python layer is no part
+        assert "--allow-python" in imae(*command, "--skip-broken").err
+
+
+def test_a_python_layer_that_is_allowed_has_no_onnx_form(imae: Callable[..., Any], net: Path) -> None:
+    export = ["export", "--model", "net.prototxt", "--weights", "w", "--output", "f.onnx", "--shape", "3x4x4"]
+    train = ["train", "--solver", "solver.prototxt", "--cpu", "--allow-python", "--skip-broken", "--iterations", "1"]
+    assert imae(*train, "--prefix", "out").status == 0
+    Path("out_iter_1.caffemodel").rename("w")
+    assert "--allow-python" in imae(*export).err
+    refused = imae(*export, "--allow-python")
+    assert refused.status == 1 and 'layer "twice" (Python): has no ONNX form' in refused.err
