@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,11 @@ from imae.layers.autograd_refusal import refusing_autograd
 from imae.layers.blob import LARGEST_COUNT, Blob, Shape
 from imae.layers.deferred_checks import DeferredChecks
 from imae.layers.fillers import fill
+from imae.layers.onnx_graph import OnnxGraph
 from imae.layers.pass_counter import PassCounter
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.limits import BLOB_AXES
 from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter, LayerParameter
-
-if TYPE_CHECKING:
-    from imae.layers.onnx_graph import OnnxGraph
 
 Shapes = list[Shape]
 Saved = dict[str, Any]
@@ -182,7 +180,7 @@ class Layer:
         """
         return self.forward(bottoms, {})
 
-    def to_onnx(self, graph: "OnnxGraph", bottoms: list[str], tops: list[str]) -> None:
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Add the nodes of its TEST phase to `graph`, from the values named `bottoms` to those named `tops`."""
         raise self.error("has no ONNX form")
 
@@ -280,6 +278,7 @@ __all__ = [
     "Diffs",
     "Kept",
     "Layer",
+    "OnnxGraph",
     "Saved",
     "Shape",
     "Shapes",

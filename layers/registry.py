@@ -27,7 +27,7 @@ L = TypeVar("L", bound=Layer)
 
 
 class Registry(Mapping[str, type[Layer]]):
-    """All layer types: those of this package, by the names of their files, and those that `register` added."""
+    """All layer types: those of this package, from files of their names, and those that `register` added."""
 
     def __init__(self) -> None:
         folder = Path(__file__).parent
@@ -40,7 +40,7 @@ class Registry(Mapping[str, type[Layer]]):
 
     def add(self, cls: type[Layer]) -> None:
         """Add the layer of type `cls.type`; raises InputError if that is taken."""
-        taken = self._layers.get(cls.type)
+        taken = self.get(cls.type)
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise InputError(f'the layer type "{cls.type}" is taken by {taken.__module__}.{taken.__qualname__}')
         self._layers[cls.type] = cls
@@ -50,7 +50,7 @@ class Registry(Mapping[str, type[Layer]]):
         if type not in self._layers:
             file = self._files.get(BESIDE.get(str(type), str(type)).lower())
             if file:
-                importlib.import_module(file)
+                self._load(file)
         return type in self._layers
 
     def __getitem__(self, type: str) -> type[Layer]:
@@ -62,7 +62,7 @@ class Registry(Mapping[str, type[Layer]]):
     def __iter__(self) -> Iterator[str]:
         """All types, whose files are loaded for that."""
         for file in self._files.values():
-            importlib.import_module(file)
+            self._load(file)
         return iter(sorted(self._layers))
 
     def __len__(self) -> int:
@@ -73,12 +73,18 @@ class Registry(Mapping[str, type[Layer]]):
         """Forget a type that `register` added."""
         del self._layers[type]
 
+    def _load(self, file: str) -> None:
+        """Add the layers of a file of this package: its classes that say what type they are."""
+        for cls in vars(importlib.import_module(file)).values():
+            if isinstance(cls, type) and issubclass(cls, Layer) and cls.__module__ == file and "type" in vars(cls):
+                self._layers[cls.type] = cls
+
 
 registry = Registry()
 
 
 def register(cls: type[L]) -> type[L]:
-    """Class decorator: make `cls` the layer of prototxt type `cls.type`; raises InputError if that is taken."""
+    """Class decorator, for layers elsewhere: make `cls` that of its `type`; raises InputError if that is taken."""
     registry.add(cls)
     return cls
 

@@ -1,12 +1,9 @@
 """AbsVal: the absolute value."""
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Saved, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
 
 
-@register
 class AbsVal(Neuron):
     """y = |x|."""
 

@@ -1,12 +1,9 @@
 """Bias: add a learned blob or a second bottom along some axes."""
 
 from imae.layers.activation.spread import Spread, span, spread
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Bias(Layer):
     """y = x + b, where b spans the axes `axis` to `axis` + `num_axes` of x and repeats over the others.
 

@@ -4,16 +4,13 @@ import torch
 import torch.nn.functional as F
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Saved, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
 
 aten = torch.ops.aten
 LINEAR_FROM = 50
 """Where log(1 + exp(x)) is x in every precision: Caffe's kBNLL_THRESHOLD."""
 
 
-@register
 class BNLL(Neuron):
     """y = log(1 + exp(x))."""
 

@@ -3,12 +3,9 @@
 import torch
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Clip(Neuron):
     """y = max(`min`, min(x, `max`)); `min` everywhere if it is the larger one."""
 

@@ -3,14 +3,11 @@
 import torch
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 
 aten = torch.ops.aten
 
 
-@register
 class ELU(Neuron):
     """y = x where x > 0, `alpha` (exp(x) - 1) elsewhere (Clevert et al. 2016)."""
 

@@ -5,9 +5,7 @@ import math
 import torch
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
 def log_of_base(layer: Layer, base: float) -> float:
@@ -19,7 +17,6 @@ def log_of_base(layer: Layer, base: float) -> float:
     return math.log(base)
 
 
-@register
 class Exp(Neuron):
     """y = `base` ^ (`shift` + `scale` x); base e if it is -1."""
 

@@ -4,12 +4,9 @@ import torch
 
 from imae.layers.activation.exp import log_of_base
 from imae.layers.activation.neuron import Neuron, linear
-from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Log(Neuron):
     """y = log(`shift` + `scale` x) / log(`base`); base e if it is -1."""
 

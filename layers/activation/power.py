@@ -3,12 +3,9 @@
 import torch
 
 from imae.layers.activation.neuron import Neuron, linear
-from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Power(Neuron):
     """y = (`shift` + `scale` x) ^ `power`; a number where scale or power is 0, which is 1 for a power of 0."""
 

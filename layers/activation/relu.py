@@ -4,14 +4,11 @@ import torch
 import torch.nn.functional as F
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 
 aten = torch.ops.aten
 
 
-@register
 class ReLU(Neuron):
     """y = max(x, 0) + negative_slope min(x, 0)."""
 

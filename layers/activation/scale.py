@@ -1,13 +1,10 @@
 """Scale: multiply along some axes by a learned blob or a second bottom, and add a learned bias."""
 
 from imae.layers.activation.spread import Spread, span, spread
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 from imae.prototxt_like.schema import FillerParameter
 
 
-@register
 class Scale(Layer):
     """y = a x + b, where a (and b) spans the axes `axis` to `axis` + `num_axes` of x and repeats over the others.
 

@@ -3,14 +3,11 @@
 import torch
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Saved, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
 
 aten = torch.ops.aten
 
 
-@register
 class Sigmoid(Neuron):
     """y = 1 / (1 + exp(-x))."""
 

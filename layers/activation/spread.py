@@ -5,8 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from imae.layers.layer import Layer, Shape, describe
-from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.layer import Layer, OnnxGraph, Shape, describe
 
 
 class Axes(Protocol):

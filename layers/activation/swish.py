@@ -5,14 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 
 aten = torch.ops.aten
 
 
-@register
 class Swish(Neuron):
     """y = x sigmoid(`beta` x) (Ramachandran et al. 2017)."""
 

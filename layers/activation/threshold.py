@@ -3,12 +3,9 @@
 import torch
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, Saved, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
 
 
-@register
 class Threshold(Neuron):
     """y = 1 where x > `threshold`, 0 elsewhere; it has no derivative."""
 

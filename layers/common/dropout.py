@@ -1,12 +1,9 @@
 """Dropout, scaled at training time."""
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 from imae.layers.random_streams import random_uniform
-from imae.layers.registry import register
 
 
-@register
 class Dropout(Layer):
     """TRAIN: y = x mask / (1 - ratio), each mask element 0 with probability `dropout_ratio`, else 1; TEST: y = x.
 

@@ -1,12 +1,9 @@
 """Embed: a learned vector for each index."""
 
 from imae.layers.indices import IndexCheck
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Embed(Layer):
     """y = W_x + b for each index x of the bottom: W: input_dim x num_output, y: the bottom's shape x num_output.
 

@@ -4,12 +4,9 @@ import math
 
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
-@register
 class InnerProduct(Layer):
     """y = x W' + b, x flattened from `axis` on: M x K, W: num_output x K (K x num_output where `transpose`)."""
 

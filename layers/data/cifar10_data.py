@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from imae.layers.data.image_set import ImageSetData
-from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import check_regular, read_bytes
 
@@ -19,7 +18,6 @@ _FOLDERS = {"cifar-10-batches-py": "data_batch_1", "cifar-10-batches-bin": "data
 _RECORD = 1 + 3 * 32 * 32
 
 
-@register
 class Cifar10Data(ImageSetData):
     """Images of 3 x 32 x 32 with values 0 to 255, and labels 0 to 9: 50,000 for training and 10,000 for testing.
 

@@ -14,7 +14,6 @@ from imae.layers.data.image_decode import decode_image
 from imae.layers.data.lmdb_file import DATA_FILE, LmdbFile
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
-from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import Datum
 
@@ -24,7 +23,6 @@ _ADVICE = (
 )
 
 
-@register
 class Data(DataLayer):
     """Tops: images (B x C x H x W, of the net's dtype) and, if there is a second top, labels (B, int64).
 

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from imae.layers.data.image_set import ImageSetData
 from imae.layers.random_streams import permutation
-from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 
 TEST_IMAGES = 500
 DIGITS = 10
 
 
-@register
 class DigitsData(ImageSetData):
     """Images of 1 x 8 x 8 with values 0 to 16, and labels 0 to 9: 1,297 for training and 500 for testing.
 

@@ -9,14 +9,12 @@ from imae.layers.data.data_layer import DataLayer
 from imae.layers.fillers import fill
 from imae.layers.layer import Shape, Shapes, describe
 from imae.layers.random_streams import random_bits
-from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.schema import FillerParameter
 
 _SIZES = ("num", "channels", "height", "width")
 
 
-@register
 class DummyData(DataLayer):
     """Tops: as many blobs as are asked for, each of its `shape` (or the old four sizes), filled by its `data_filler`.
 

@@ -14,12 +14,10 @@ from imae.layers.data.hdf5_file import Hdf5File
 from imae.layers.data.label_noise import corrupt_by, describe_noise, noise_wanted
 from imae.layers.data.order import order_of
 from imae.layers.layer import Shapes, describe
-from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
 
-@register
 class HDF5Data(DataLayer):
     """Tops: the data sets of their names (B x a row's shape, floats as the net's), of files that `source` lists.
 

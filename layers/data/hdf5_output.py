@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
-from imae.layers.registry import register
 
 _DATASETS = ("data", "label")
 
 
-@register
 class HDF5Output(Layer):
     """Writes its bottoms to the data sets `data` and `label` of `file_name`, with four axes each, as Caffe does.
 

@@ -16,14 +16,12 @@ from imae.layers.data.label_noise import corrupt_by, describe_noise, noise_wante
 from imae.layers.data.order import in_epochs
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes
-from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError, counted
 
 Images = list[Future[NDArray[np.uint8]]]
 _ADVICE = "images of different sizes need new_height and new_width, crop_size or a batch_size of 1"
 
 
-@register
 class ImageData(DataLayer):
     """Tops: images (B x C x H x W, of the net's dtype: blue, green, red, 0 to 255) and labels (B, int64).
 

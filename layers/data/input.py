@@ -1,11 +1,9 @@
 """Input: blobs that the caller feeds."""
 
 from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.registry import register
 from imae.prototxt_like.errors import counted
 
 
-@register
 class Input(Layer):
     """Tops of given shapes, with values from the caller of `Net.forward`."""
 

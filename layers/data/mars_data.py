@@ -17,7 +17,6 @@ from imae.layers.data.label_noise import Labels, corrupt_by, describe_noise
 from imae.layers.data.order import in_epochs
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
-from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.mars_info import Part, Tracks, frame_path, read_names, read_tracks
@@ -26,7 +25,6 @@ READERS = 8
 """Threads that read and decode frames."""
 
 
-@register
 class MarsData(DataLayer):
     """Tops: frames (B x 3 x H x W: blue, green, red, 0 to 255) and, of the training part, labels (B, int64).
 

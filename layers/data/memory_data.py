@@ -8,12 +8,10 @@ from torch import Tensor
 
 from imae.layers.data.data_layer import DataError, DataLayer
 from imae.layers.layer import Shapes, describe
-from imae.layers.registry import register
 from imae.layers.values import as_tensor
 from imae.prototxt_like.errors import InputError
 
 
-@register
 class MemoryData(DataLayer):
     """Tops: B rows of the arrays given to `set_input_arrays`, from their first on, over and over; and their labels.
 

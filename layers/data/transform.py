@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad as zero_pad
 
-from imae.layers.layer import Layer, Shape, describe
-from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.layer import Layer, OnnxGraph, Shape, describe
 from imae.layers.random_streams import random_below
 from imae.prototxt_like.binary import read_binaryproto
 from imae.prototxt_like.errors import InputError

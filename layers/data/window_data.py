@@ -15,7 +15,6 @@ from imae.layers.data.image_list import read_image, resize
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
 from imae.layers.random_streams import random_below
-from imae.layers.registry import register
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
@@ -34,7 +33,6 @@ class Window:
     line: int
 
 
-@register
 class WindowData(DataLayer):
     """Tops: windows (B x 3 x crop_size x crop_size: blue, green, red) and labels (B, int64; 0: background).
 

@@ -6,11 +6,9 @@ from torch import Tensor
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
 from imae.layers.loss.normaliser import Normaliser
-from imae.layers.registry import register
 from imae.prototxt_like.schema import LossParameter
 
 
-@register
 class Accuracy(Layer):
     """The fraction of labels whose score is beaten or tied by fewer than `top_k` others.
 

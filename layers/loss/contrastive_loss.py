@@ -7,13 +7,11 @@ from torch import Tensor
 
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors, describe
 from imae.layers.loss.loss_layer import Loss, at_least_float32
-from imae.layers.registry import register
 
 _EPSILON = 1e-4
 """Added by Caffe to the distance that the gradient is divided by."""
 
 
-@register
 class ContrastiveLoss(Loss):
     """The mean of d^2 / 2 over similar pairs and of max(margin - d, 0)^2 / 2 over the others, d = |a - b|.
 

@@ -2,10 +2,8 @@
 
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
 from imae.layers.loss.loss_layer import Loss, at_least_float32
-from imae.layers.registry import register
 
 
-@register
 class EuclideanLoss(Loss):
     """Sum of (a - b)^2 over 2 N, of a and b (N x ..., as many values each); both have a gradient."""
 

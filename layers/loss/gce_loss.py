@@ -5,7 +5,6 @@ from torch import Tensor
 
 from imae.layers.layer import Saved, Shapes, Tensors
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
-from imae.layers.registry import register
 
 
 class GeneralisedCrossEntropy(SampleLoss):
@@ -52,14 +51,12 @@ class GeneralisedCrossEntropy(SampleLoss):
         return pruned & saved["truncates"] if isinstance(saved["truncates"], Tensor) else pruned
 
 
-@register
 class SoftmaxWithGCELoss(GeneralisedCrossEntropy, OnLogits):
     """Generalised cross entropy of logits."""
 
     type = "SoftmaxWithGCELoss"
 
 
-@register
 class GCELoss(GeneralisedCrossEntropy, OnProbabilities):
     """Generalised cross entropy of probabilities; `imae.GCELoss`, for PyTorch, takes logits."""
 

@@ -8,11 +8,9 @@ from imae.layers.layer import Diffs, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 from imae.layers.loss.normaliser import Normaliser
-from imae.layers.registry import register
 from imae.prototxt_like.schema import LossParameter
 
 
-@register
 class HingeLoss(Loss):
     """The sum of h over N, or by `norm: L2` of h^2, where h = max(0, 1 + x), but max(0, 1 - x) for the labelled class.
 

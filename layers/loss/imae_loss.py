@@ -6,7 +6,6 @@ from torch import Tensor
 from imae.layers.layer import Saved, Shapes, Tensors
 from imae.layers.loss.mae_loss import MeanAbsoluteError
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
-from imae.layers.registry import register
 
 
 class ImprovedMeanAbsoluteError(MeanAbsoluteError):
@@ -51,7 +50,6 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
         return self.context.mean_over_processes(total).clamp_min(1)
 
 
-@register
 class SoftmaxWithIMAELoss(ImprovedMeanAbsoluteError, OnLogits):
     """Improved mean absolute error of logits."""
 
@@ -72,7 +70,6 @@ class SoftmaxWithIMAELoss(ImprovedMeanAbsoluteError, OnLogits):
         return [self.mean(self.halves(saved)[0] * log_odds, saved) * saved["normaliser"] / self.divisor(saved)]
 
 
-@register
 class IMAELoss(ImprovedMeanAbsoluteError, OnProbabilities):
     """Improved mean absolute error of probabilities; `imae.IMAELoss`, for PyTorch, takes logits."""
 

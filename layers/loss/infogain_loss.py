@@ -8,7 +8,6 @@ from imae.layers.layer import Diffs, Saved, Shapes, Tensors, describe
 from imae.layers.loss.labels import Labels
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 from imae.layers.loss.normaliser import Normaliser
-from imae.layers.registry import register
 from imae.prototxt_like.binary import read_binaryproto
 from imae.prototxt_like.errors import InputError
 
@@ -17,7 +16,6 @@ _LOG_SMALLEST = math.log(1e-20)
 """Of the smallest probability whose logarithm Caffe takes."""
 
 
-@register
 class InfogainLoss(Loss):
     """-sum over l of H[y, l] log p_l, p = softmax of the logits along `axis`; with the identity as H, cross entropy.
 

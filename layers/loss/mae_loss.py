@@ -4,7 +4,6 @@ from torch import Tensor
 
 from imae.layers.layer import Saved
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
-from imae.layers.registry import register
 
 
 class MeanAbsoluteError(SampleLoss):
@@ -21,14 +20,12 @@ class MeanAbsoluteError(SampleLoss):
         return 2 * p_y
 
 
-@register
 class SoftmaxWithMAELoss(MeanAbsoluteError, OnLogits):
     """Mean absolute error of logits."""
 
     type = "SoftmaxWithMAELoss"
 
 
-@register
 class MAELoss(MeanAbsoluteError, OnProbabilities):
     """Mean absolute error of probabilities; `imae.MAELoss`, for PyTorch, takes logits."""
 

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from imae.layers.layer import Saved
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
-from imae.layers.registry import register
 
 
 class CrossEntropy(SampleLoss):
@@ -21,7 +20,6 @@ class CrossEntropy(SampleLoss):
         return torch.ones_like(saved["p_y"])
 
 
-@register
 class SoftmaxWithLoss(CrossEntropy, OnLogits):
     """Cross entropy of logits."""
 
@@ -32,7 +30,6 @@ class SoftmaxWithLoss(CrossEntropy, OnLogits):
         return [self.mean(-self.log_p_y({**saved, "x": bottoms[0]}), saved)]
 
 
-@register
 class MultinomialLogisticLoss(CrossEntropy, OnProbabilities):
     """Cross entropy of probabilities."""
 

@@ -5,10 +5,8 @@ import torch
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 from imae.layers.loss.normaliser import Normaliser
-from imae.layers.registry import register
 
 
-@register
 class SigmoidCrossEntropyLoss(Loss):
     """The sum of -t log p - (1 - t) log(1 - p), p = 1 / (1 + exp(-x)), over the batch size.
 

@@ -3,15 +3,12 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 from imae.prototxt_like.schema import FillerParameter
 
 aten = torch.ops.aten
 
 
-@register
 class BatchNorm(Layer):
     """y = (x - mean) / sqrt(var + eps), by channel (Ioffe and Szegedy 2015).
 

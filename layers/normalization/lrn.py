@@ -3,13 +3,10 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 from imae.layers.values import at_least_float32
 
 
-@register
 class LRN(Layer):
     """y = x s^-`beta`, s = k + `alpha` / n times the sum of x^2 over a window of n values (Krizhevsky et al. 2012).
 

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.values import at_least_float32
 
 
@@ -18,7 +16,6 @@ class MVNGeometry:
     top: Shape
 
 
-@register
 class MVN(Layer):
     """y = (x - mean) / (std + eps), over height and width, or with `across_channels` over each image as a whole.
 

@@ -6,10 +6,8 @@ from torch import Tensor
 from imae.layers.layer import Saved, Tensors
 from imae.layers.recurrent.lstm_unit import unit_backward
 from imae.layers.recurrent.recurrent import Recurrent
-from imae.layers.registry import register
 
 
-@register
 class LSTM(Recurrent):
     """h_t = o tanh c_t, c_t = cont f c_(t-1) + i g: Hochreiter and Schmidhuber 1997, with forget gates, no peepholes.
 

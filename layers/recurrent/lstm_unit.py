@@ -4,12 +4,10 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.registry import register
 
 aten = torch.ops.aten
 
 
-@register
 class LSTMUnit(Layer):
     """c = cont f c_prev + i g, h = o tanh c, with i, f, o = sigmoid and g = tanh of the four parts of the gates' input.
 

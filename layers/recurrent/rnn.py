@@ -5,10 +5,8 @@ from torch import Tensor
 
 from imae.layers.layer import Saved, Shapes, Tensors
 from imae.layers.recurrent.recurrent import Recurrent
-from imae.layers.registry import register
 
 
-@register
 class RNN(Recurrent):
     """o_t = tanh(W_o h_t + b_o), h_t = tanh(W_x x_t + b + W_static x_static + W_h (cont h_(t-1))).
 

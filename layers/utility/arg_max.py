@@ -5,13 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Context, Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Context, Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 from imae.prototxt_like.schema import LayerParameter
 
 
-@register
 class ArgMax(Layer):
     """The indices of the `top_k` largest values, in descending order; of equal values the last one comes first.
 

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 
 from imae.layers.indices import IndexCheck
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
-@register
 class BatchReindex(Layer):
     """y_n = x_m, m = index_n: items of the first bottom, in any order, any number of times; the second has the indices.
 

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
-@register
 class Concat(Layer):
     """y = the bottoms, one after the other along `axis` (or `concat_dim`, its older name; 1 by default)."""
 

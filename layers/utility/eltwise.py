@@ -5,12 +5,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
-@register
 class Eltwise(Layer):
     """SUM: y = sum of coeff_i x_i; PROD: y = product of x_i; MAX: y = max of x_i, elementwise.
 

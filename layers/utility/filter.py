@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-from imae.layers.layer import Context, Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Context, Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 from imae.prototxt_like.schema import LayerParameter
 
 
-@register
 class Filter(Layer):
     """y_i = the items of x_i whose value in the selector, the last bottom, is not 0.
 

@@ -3,12 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Flatten(Layer):
     """y = x with its axes from `axis` to `end_axis` as one: a view, where x lies in the order of its axes."""
 

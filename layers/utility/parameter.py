@@ -1,12 +1,9 @@
 """Parameter: a learnable blob as a top."""
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 from imae.prototxt_like.schema import FillerParameter
 
 
-@register
 class Parameter(Layer):
     """y = the layer's one blob, of the given `shape`; zeros at first, as its message has no filler."""
 

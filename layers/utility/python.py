@@ -9,11 +9,9 @@ from torch import Tensor
 
 from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors
 from imae.layers.python_layer import Blob, describe_error, load_layer, running_python
-from imae.layers.registry import register
 from imae.prototxt_like.schema import FillerParameter
 
 
-@register
 class Python(Layer):
     """Class `layer` of `module`, a subclass of `caffe.Layer`, which the working directory, the net's folder or
     PYTHONPATH has; it runs only where the caller allows code.

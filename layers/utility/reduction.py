@@ -5,12 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Reduction(Layer):
     """Over all axes from `axis` on (0 by default), times `coeff`.
 

@@ -3,12 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 
 
-@register
 class Reshape(Layer):
     """y = x with `num_axes` of its axes from `axis` on (all, by default) replaced by those of `shape`.
 

@@ -1,11 +1,8 @@
 """Silence: a reader that does nothing, so that a blob is no output of the net."""
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Silence(Layer):
     """Takes any number of bottoms, and makes nothing of them."""
 

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
-@register
 class Slice(Layer):
     """y_i = the part of x from `slice_point` i - 1 to i along `axis` (or `slice_dim`, its older name; 1 by default).
 

@@ -2,14 +2,11 @@
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 aten = torch.ops.aten
 
 
-@register
 class Softmax(Layer):
     """p_j = exp(z_j) / sum of exp(z_m) over m along `softmax_param.axis` (equation 1 of the paper)."""
 

@@ -5,12 +5,9 @@ from functools import reduce
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Split(Layer):
     """y_i = x for each top.
 

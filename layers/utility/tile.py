@@ -4,12 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
-@register
 class Tile(Layer):
     """y = `tiles` copies of x, one after the other along `axis`."""
 

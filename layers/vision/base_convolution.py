@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.vision.windows import read_windows
 
 aten = torch.ops.aten

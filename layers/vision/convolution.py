@@ -1,11 +1,9 @@
 """Convolution, in groups, with stride, padding and dilation, over up to three spatial axes."""
 
 from imae.layers.blob import Shape
-from imae.layers.registry import register
 from imae.layers.vision.base_convolution import BaseConvolution
 
 
-@register
 class Convolution(BaseConvolution):
     """y[n, o] = b[o] + sum over c in o's group of x[n, c] * w[o, c]: cross-correlation.
 

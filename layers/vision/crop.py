@@ -4,12 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
-@register
 class Crop(Layer):
     """y[i] = x[i + offset], along the axes from `axis` on, as large there as bottom 1, of which only the shape counts.
 

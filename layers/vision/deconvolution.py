@@ -1,11 +1,9 @@
 """Deconvolution: the adjoint of a Convolution, which enlarges."""
 
 from imae.layers.blob import Shape
-from imae.layers.registry import register
 from imae.layers.vision.base_convolution import BaseConvolution
 
 
-@register
 class Deconvolution(BaseConvolution):
     """y[n, o] = b[o] + sum over c in o's group of what a Convolution by w[c, o] gives back as gradient for x[n, c].
 

@@ -3,11 +3,9 @@
 import math
 
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
-from imae.layers.registry import register
 from imae.layers.vision.windows import check_fit, col2im, im2col, read_windows
 
 
-@register
 class Im2col(Layer):
     """y[n, c kernel + k, i] = x[n, c, stride i - pad + dilation k], 0 in the padding; indices over all spatial axes.
 

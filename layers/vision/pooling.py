@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imae.layers.blob import LARGEST_COUNT
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.random_streams import random_uniform
-from imae.layers.registry import register
 
 aten = torch.ops.aten
 
@@ -30,7 +28,6 @@ class PoolingGeometry:
     """How far the last windows reach past the far border."""
 
 
-@register
 class Pooling(Layer):
     """MAX: y = max of the window; AVE: y = sum of the window over its size, padding included; STOCHASTIC: see below.
 

@@ -2,12 +2,9 @@
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
-@register
 class Shortcut(Layer):
     """y[n, c, h, w] = x[n, c, stride h, stride w] for the channels of x, and 0 for those after them, to num_output.
 

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
-from imae.layers.onnx_graph import OnnxGraph
-from imae.layers.registry import register
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.vision.pooling import Pooling, PoolingGeometry
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter, PoolingParameter
@@ -43,7 +41,6 @@ class Level(Pooling):
         return self.pyramid.error(f"level {self.level} of its pyramid: {message}")
 
 
-@register
 class SPP(Layer):
     """y[n] = the poolings of x[n] into 1, 2 x 2, 4 x 4, ... bins, `pyramid_height` of them, one after the other.
 
