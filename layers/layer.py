@@ -176,7 +176,8 @@ class Layer:
         """Return tops whose derivative at a point is what `backward` gives there, for the gradient checker.
 
         They are `forward`'s, unless the layer's gradient is defined with something held fixed; that is in `saved`, from
-        `forward` at the point. Tops in `no_gradient_from` may be left out at the end.
+        `forward` at the point. Tops in `no_gradient_from` may be left out at the end; for a scalar the terms may
+        stand of which it is the sum.
         """
         return self.forward(bottoms, {})
 

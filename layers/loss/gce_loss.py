@@ -61,3 +61,13 @@ class GCELoss(GeneralisedCrossEntropy, OnProbabilities):
     """Generalised cross entropy of probabilities; `imae.GCELoss`, for PyTorch, takes logits."""
 
     type = "GCELoss"
+
+    def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """Each sample's part of the loss, less the constant 1 / q, in whose rounding a small p_y would vanish."""
+        p_y = bottoms[0].gather(self.geometry, saved["index"])
+        now = {**saved, "p_y": p_y}
+        value = self.factor(now) / -self.q
+        if (pruned := self._pruned(now)) is not None:
+            value = value.masked_fill(pruned, -((self.k or 0.0) ** self.q) / self.q)
+        value = torch.where(saved["p_y"] < self.smallest, -self._slope(saved) * p_y, value)
+        return [value * saved["valid"] / saved["normaliser"]]

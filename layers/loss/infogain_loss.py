@@ -49,6 +49,7 @@ class InfogainLoss(Loss):
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """A scalar; a second top has the first bottom's shape. The geometry is the axis of the classes."""
+        self.check_batch(bottoms)
         self.geometry = self.axis(self.param.infogain_loss_param.axis, bottoms[0])
         self.labels.reshape(bottoms, self.geometry)
         shape, classes = bottoms[2] if len(bottoms) == 3 else tuple(self.matrix.shape), bottoms[0][self.geometry]

@@ -1,9 +1,11 @@
 """Categorical cross entropy (CCE)."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Saved
+from imae.layers.layer import Saved, Shapes
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
 
 
@@ -31,7 +33,20 @@ class SoftmaxWithLoss(CrossEntropy, OnLogits):
 
 
 class MultinomialLogisticLoss(CrossEntropy, OnProbabilities):
-    """Cross entropy of probabilities."""
+    """Cross entropy of probabilities; where a sample has one label alone, further axes are classes as well."""
 
     type = "MultinomialLogisticLoss"
     smallest = 1e-20
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """A scalar; the geometry is the axis of the classes, or -1 where all axes after the first are classes."""
+        batch, classes = self.check_batch(bottoms), math.prod(bottoms[0][1:])
+        if math.prod(bottoms[1]) != batch or math.prod(bottoms[0][2:]) == 1:
+            return super().reshape(bottoms)
+        self.geometry = -1
+        self.labels.reshape([(batch, classes), bottoms[1]], 1)
+        return [()]
+
+    def probabilities(self, bottom: Tensor) -> Tensor:
+        """p, its classes in one axis."""
+        return bottom.flatten(1) if self.geometry == -1 else bottom

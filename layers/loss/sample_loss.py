@@ -34,6 +34,7 @@ class SampleLoss(Loss):
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The loss is a scalar; a second top has the first bottom's shape. The geometry is the axis of the classes."""
+        self.check_batch(bottoms)
         self.geometry = self.axis(self.param.softmax_param.axis, bottoms[0])
         self.labels.reshape(bottoms, self.geometry)
         return [(), bottoms[0]][: len(self.param.top)]
@@ -67,7 +68,7 @@ class SampleLoss(Loss):
         """dx = the gradient of each sample's value, times the loss weight over the divisor; 0 if ignored."""
         dx = self.gradient(saved)
         dx.mul_(saved["valid"] * (top_diffs[0] / self.divisor(saved)))
-        return [dx.to(saved["dtype"]), None]
+        return [dx.reshape(saved["x"].shape).to(saved["dtype"]), None]
 
     def mean(self, values: Tensor, saved: Saved) -> Tensor:
         """Return the sum of the samples that count, over the normaliser."""
@@ -126,7 +127,7 @@ class OnProbabilities(SampleLoss):
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """The loss, but linear in p_y where the gradient's p_y is bounded, with the slope that the gradient has."""
-        p_y = bottoms[0].gather(self.geometry, saved["index"])
+        p_y = self.probabilities(bottoms[0]).gather(self.geometry, saved["index"])
         linear = -self._slope(saved) * p_y
         bounded = saved["p_y"] < self.smallest
         return [self.mean(linear.where(bounded, self.value({**saved, "p_y": p_y})), saved)]

@@ -47,7 +47,8 @@ CASES = [
 MISTAKES = [
     (TYPE, [(3, 4), (3,)], "needs its matrix as a third bottom, or as infogain_loss_param { source }"),
     (TYPE, [(3, 4), (3,), (4, 3)], "4 classes need a matrix of 4x4, found 4x3"),
-    (TYPE, [(3, 4), (2,), (4, 4)], "need labels of 3, found 2"),
+    (TYPE, [(3, 4), (2,), (4, 4)], "needs bottoms of the same batch size, found 3x4 and 2"),
+    (TYPE, [(3, 4, 2), (3,), (4, 4)], "need labels of 3x2, found 3"),
     (f"{TYPE} loss_param {{ normalize: true }}", [(3, 4), (3,), (4, 4)], "takes no loss_param { normalize }"),
     (f"{TYPE} infogain_loss_param {{ source: 'gone' }}", [(3, 4), (3,)], "gone: "),
 ]

@@ -5,16 +5,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from layer_cases import labels, normal
-from loss_cases import BATCH_SIZE, FULL, NONE, loss, run, usual_losses
+from layer_cases import Case, labels, normal
+from loss_cases import BATCH_SIZE, FULL, NONE, loss, run, scores, usual_losses
 from torch import Tensor
+
+ON_PROBABILITIES = 'type: "MultinomialLogisticLoss"'
 
 
 def value(log_p: Tensor) -> Tensor:
     return -log_p
 
 
+def of_all_axes(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
+    p = xs[0].flatten(1)
+    return [-p.gather(1, xs[1].reshape(-1, 1)).log().mean()]
+
+
 CASES = [
+    Case(ON_PROBABILITIES, [scores("MultinomialLogisticLoss", 3, 2, 3, 2), labels(12, 3, 1, 1, 1)], of_all_axes),
     *usual_losses("SoftmaxWithLoss", value),
     *usual_losses("MultinomialLogisticLoss", value),
     loss("SoftmaxWithLoss", value, normal(2, 3, 4), labels(3, 2, 4), ignored=0, mode=FULL),
@@ -31,6 +39,9 @@ MISTAKES = [
         "axis 2 is out of range for a bottom of shape 3x4",
     ),
     ('type: "SoftmaxWithLoss"', [(3, 4, 2), (3,)], "3x4x2 with classes along axis 1 need labels of 3x2, found 3"),
+    ('type: "SoftmaxWithLoss"', [(3, 4, 2), (6,)], "needs bottoms of the same batch size, found 3x4x2 and 6"),
+    (ON_PROBABILITIES, [(3, 4, 2), (3, 4)], "3x4x2 with classes along axis 1 need labels of 3x2, found 3x4"),
+    (ON_PROBABILITIES, [(3, 4), ()], "needs bottoms of the same batch size, found 3x4 and scalar"),
 ]
 
 
