@@ -3,6 +3,7 @@
 python docs/house.py
 """
 
+import functools
 import runpy
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -32,6 +33,7 @@ Table = Mapping[str, AbstractSet[str]]
 Point = tuple[float, float]
 
 
+@functools.cache
 def table() -> dict[str, set[str]]:
     """Return each package with those that it may import."""
     found: dict[str, set[str]] = runpy.run_path(str(ROOT / "tests" / "test_import_graph.py"))["LAYERED"]

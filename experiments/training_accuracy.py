@@ -38,7 +38,7 @@ def training_accuracy(solver: Solver, *, held_out: int = 0) -> TrainingAccuracy:
     if data is None or loss is None or not solver.test_nets:
         raise InputError(f'net "{solver.net.name}": needs an image set, a loss and a test net')
     net = Net(
-        _evaluation_net(solver.test_nets[0].param, data, whole=held_out > 0),
+        _evaluation_net(solver.test_nets[0].param, data, held_out),
         TEST,
         device=solver.device,
         dtype=solver.net.context.dtype,
@@ -61,10 +61,10 @@ def training_accuracy(solver: Solver, *, held_out: int = 0) -> TrainingAccuracy:
     return TrainingAccuracy(*(correct / evaluated.num_images).tolist())
 
 
-def _evaluation_net(test_net: NetParameter, train_data: ImageSetData, *, whole: bool) -> NetParameter:
-    """The test net on the images trained on, or on the whole split, in order, with the intact labels as a top.
+def _evaluation_net(test_net: NetParameter, train_data: ImageSetData, held_out: int) -> NetParameter:
+    """The test net on the images trained on, or on the whole split where some are held out, in order.
 
-    Without loss and accuracy.
+    With the intact labels as a top; without loss and accuracy.
     """
     net = NetParameter()
     net.CopyFrom(test_net)
@@ -78,8 +78,9 @@ def _evaluation_net(test_net: NetParameter, train_data: ImageSetData, *, whole: 
             replaced.ClearField("include")
             replaced.top.append("intact")
             settings: Any = getattr(replaced, train_data.field)
-            settings.split, settings.batch_size, settings.intact_labels = settings.TRAIN, BATCH_SIZE, True
-            if whole:
+            settings.split, settings.intact_labels = settings.TRAIN, True
+            settings.batch_size = min(BATCH_SIZE, held_out or train_data.num_images)
+            if held_out:
                 settings.subset = 0
         elif not set(layer.bottom) & {train_data.param.top[1]}:
             net.layer.add().CopyFrom(layer)

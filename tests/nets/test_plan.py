@@ -205,4 +205,4 @@ def test_a_chain_eight_times_as_long_is_planned_in_time_that_is_proportional() -
         return time.process_time() - since
 
     seconds(100)
-    assert min(seconds(8000) for _ in range(2)) < 20 * min(seconds(1000) for _ in range(3))
+    assert min(seconds(4000) for _ in range(2)) < 20 * min(seconds(500) for _ in range(3))
