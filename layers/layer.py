@@ -82,6 +82,10 @@ class Layer:
     """Bottoms that it reads as integers, such as labels: they stay float32 where the net's precision is lower."""
     index_tops: frozenset[int] = frozenset()
     """Tops that are such indices."""
+    kept: ClassVar[Kept | None] = None
+    """What `backward` reads of the bottoms and tops; None: all. A layer where settings decide it writes `keeps`."""
+    moves: ClassVar[bool] = False
+    """Whether the numbers of the bottoms that have a derivative are in the tops as they are, elsewhere."""
     tops_vary: ClassVar[bool] = False
     """Whether `forward` may make smaller tops than `reshape` says, as their shapes follow from values."""
     recomputes: ClassVar[bool] = False
@@ -135,15 +139,15 @@ class Layer:
         raise NotImplementedError
 
     def keeps(self) -> Kept:
-        """Return which bottoms and tops `backward` reads: all, unless a layer says less."""
-        return Kept(tuple(range(len(self.param.bottom))), tuple(range(len(self.param.top))))
+        """Return which bottoms and tops `backward` reads."""
+        return self.kept or Kept(tuple(range(len(self.param.bottom))), tuple(range(len(self.param.top))))
 
     def moved_from(self, top: int) -> Sequence[int]:
-        """Return the places of the bottoms whose numbers are in top `top` as they are, elsewhere; none by default.
+        """Return the places of the bottoms whose numbers are in top `top` as they are, elsewhere.
 
         Where that top is read as indices, they are kept in these bottoms, too.
         """
-        return ()
+        return [i for i in range(len(self.param.bottom)) if self.moves and i not in self.no_gradient_to]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return the tops; put in `saved` what else `backward` needs. Never changes a bottom.
@@ -156,9 +160,12 @@ class Layer:
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """Return the derivative of the loss by each bottom that `needs` it, and add to each blob's `diff`.
 
-        Of `bottoms` and `tops` only those that `keeps` names may be read.
+        Of `bottoms` and `tops` only those that `keeps` names may be read. A layer without a derivative has no need to
+        write it.
         """
-        raise NotImplementedError
+        if any(needs) or self.blobs:
+            raise NotImplementedError
+        return [None] * len(needs)
 
     def recompute(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return the tops of the last `forward` once more; only of layers with `recomputes`.

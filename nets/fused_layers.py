@@ -155,13 +155,11 @@ class FoldedConvolution(FusedLayer):
 class SumReLU(FusedLayer):
     """Eltwise SUM, then ReLU on the sum in place."""
 
+    kept = Kept(tops=(0,))  # The sign of y
+
     def __init__(self, eltwise: Eltwise, relu: ReLU) -> None:
         super().__init__(eltwise, relu)
         self.eltwise = eltwise
-
-    def keeps(self) -> Kept:
-        """The sign of y."""
-        return Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(0, sum of coeff_i x_i)."""

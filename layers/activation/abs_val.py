@@ -8,10 +8,7 @@ class AbsVal(Neuron):
     """y = |x|."""
 
     type = "AbsVal"
-
-    def keeps(self) -> Kept:
-        """x, for its sign."""
-        return Kept(bottoms=(0,))
+    kept = Kept(bottoms=(0,))  # x, for its sign
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = |x|."""

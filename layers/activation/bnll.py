@@ -15,10 +15,7 @@ class BNLL(Neuron):
     """y = log(1 + exp(x))."""
 
     type = "BNLL"
-
-    def keeps(self) -> Kept:
-        """x."""
-        return Kept(bottoms=(0,))
+    kept = Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = log(1 + exp(x))."""

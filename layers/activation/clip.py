@@ -10,16 +10,13 @@ class Clip(Neuron):
     """y = max(`min`, min(x, `max`)); `min` everywhere if it is the larger one."""
 
     type = "Clip"
+    kept = Kept(bottoms=(0,))  # x: whether y is at a bound does not tell if x was
 
     def setup(self, bottoms: Shapes) -> None:
         """Read the bounds."""
         if not self.param.HasField("clip_param"):
             raise self.error("needs a clip_param with min and max")
         self.min, self.max = self.param.clip_param.min, self.param.clip_param.max
-
-    def keeps(self) -> Kept:
-        """x: whether y is at a bound does not tell if x was."""
-        return Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(min, min(x, max))."""

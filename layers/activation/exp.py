@@ -21,6 +21,7 @@ class Exp(Neuron):
     """y = `base` ^ (`shift` + `scale` x); base e if it is -1."""
 
     type = "Exp"
+    kept = Kept(tops=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
         """Write y as outer exp(inner x)."""
@@ -32,10 +33,6 @@ class Exp(Neuron):
             raise self.error(
                 f"base {param.base:g}, scale {param.scale:g} and shift {param.shift:g} are beyond what a float holds"
             )
-
-    def keeps(self) -> Kept:
-        """y."""
-        return Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = outer exp(inner x)."""

@@ -11,6 +11,7 @@ class Log(Neuron):
     """y = log(`shift` + `scale` x) / log(`base`); base e if it is -1."""
 
     type = "Log"
+    kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
         """Check the base."""
@@ -19,10 +20,6 @@ class Log(Neuron):
         if log_base == 0:
             raise self.error("there is no logarithm to base 1")
         self.outer, self.scale, self.shift = 1 / log_base, param.scale, param.shift
-
-    def keeps(self) -> Kept:
-        """x."""
-        return Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = outer log(shift + scale x), where outer is 1 / log(base)."""

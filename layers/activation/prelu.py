@@ -17,6 +17,7 @@ class PReLU(Layer):
 
     type = "PReLU"
     capturable = True
+    kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
         """Create the slopes."""
@@ -33,10 +34,6 @@ class PReLU(Layer):
         if len(shape) < 2 or slopes not in ((), (shape[1],)):
             raise self.error(f"its {describe(slopes)} slopes do not fit the channels of a bottom of {describe(shape)}")
         return bottoms
-
-    def keeps(self) -> Kept:
-        """x."""
-        return Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(x, 0) + a min(x, 0)."""

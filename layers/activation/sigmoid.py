@@ -12,10 +12,7 @@ class Sigmoid(Neuron):
     """y = 1 / (1 + exp(-x))."""
 
     type = "Sigmoid"
-
-    def keeps(self) -> Kept:
-        """y."""
-        return Kept(tops=(0,))
+    kept = Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = 1 / (1 + exp(-x))."""

@@ -14,14 +14,11 @@ class Swish(Neuron):
     """y = x sigmoid(`beta` x) (Ramachandran et al. 2017)."""
 
     type = "Swish"
+    kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
         """Read beta."""
         self.beta = self.param.swish_param.beta
-
-    def keeps(self) -> Kept:
-        """x."""
-        return Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x s, where s = sigmoid(beta x)."""

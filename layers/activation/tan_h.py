@@ -12,10 +12,7 @@ class TanH(Neuron):
     """y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
 
     type = "TanH"
-
-    def keeps(self) -> Kept:
-        """y."""
-        return Kept(tops=(0,))
+    kept = Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = tanh(x)."""

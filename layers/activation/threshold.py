@@ -3,7 +3,7 @@
 import torch
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
+from imae.layers.layer import Kept, OnnxGraph, Saved, Tensors
 
 
 class Threshold(Neuron):
@@ -11,19 +11,12 @@ class Threshold(Neuron):
 
     type = "Threshold"
     no_gradient_to = frozenset({0})
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
+    kept = Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = 1 where x > threshold."""
         x = bottoms[0]
         return [(x > self.param.threshold_param.threshold).to(x.dtype)]
-
-    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """None."""
-        return [None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Greater, as floating point."""

@@ -12,6 +12,7 @@ class Dropout(Layer):
 
     type = "Dropout"
     capturable = True
+    kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
         """Check the ratio."""
@@ -22,10 +23,6 @@ class Dropout(Layer):
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's."""
         return bottoms
-
-    def keeps(self) -> Kept:
-        """Nothing but the mask."""
-        return Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x mask / (1 - ratio)."""

@@ -14,6 +14,7 @@ class Embed(Layer):
     no_gradient_to = frozenset({0})
     index_bottoms = frozenset({0})
     capturable = True
+    kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
         """Create weight and bias."""
@@ -29,10 +30,6 @@ class Embed(Layer):
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The bottom's shape, and num_output."""
         return [(*bottoms[0], self.param.embed_param.num_output)]
-
-    def keeps(self) -> Kept:
-        """Nothing but the indices."""
-        return Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = W_x + b."""

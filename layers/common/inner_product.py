@@ -12,6 +12,7 @@ class InnerProduct(Layer):
 
     type = "InnerProduct"
     capturable = True
+    kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
         """Create weight and bias."""
@@ -39,10 +40,6 @@ class InnerProduct(Layer):
             )
         self.geometry = axis, shape
         return [(*shape[:axis], param.num_output)]
-
-    def keeps(self) -> Kept:
-        """x."""
-        return Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x W' + b."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Context, Diffs, Layer, Saved, Tensors
+from imae.layers.layer import Context, Layer, Saved, Tensors
 from imae.layers.random_streams import random_below
 from imae.layers.waiting import quota_of_cores
 from imae.prototxt_like.errors import InputError
@@ -82,10 +82,6 @@ class DataLayer(Layer):
     @cached_property
     def _stream(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self.context.device)  # type: ignore[no-untyped-call]
-
-    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """Data has no bottoms to give a gradient to."""
-        return []
 
 
 def data_lines(*nets: Iterable[Layer]) -> list[str]:

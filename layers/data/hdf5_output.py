@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.layer import Kept, Layer, Saved, Shape, Shapes, Tensors, describe
 
 _DATASETS = ("data", "label")
 
@@ -24,6 +24,7 @@ class HDF5Output(Layer):
     tops = (0, 0)
     no_gradient_to = frozenset({0, 1})
     _rows = 0
+    kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
         """Check that there is a name for the file."""
@@ -41,10 +42,6 @@ class HDF5Output(Layer):
             raise self.error(f"its bottoms have {first[0]} and {second[0]} rows, expected as many")
         return []
 
-    def keeps(self) -> Kept:
-        """Backward reads nothing."""
-        return Kept()
-
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Write or add the rows; raises InputError if the file cannot be written."""
         try:
@@ -55,10 +52,6 @@ class HDF5Output(Layer):
             raise self.error(f"{self._path}: cannot be written: {' '.join(str(error).split())}") from error
         self._rows += self._padded(tuple(bottoms[0].shape))[0]
         return []
-
-    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """What is written has no gradient."""
-        return [None, None]
 
     def _add(self, file: h5py.File, name: str, values: NDArray[np.floating]) -> None:
         if not self._rows:

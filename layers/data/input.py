@@ -1,6 +1,6 @@
 """Input: blobs that the caller feeds."""
 
-from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors, describe
+from imae.layers.layer import Layer, Saved, Shapes, Tensors, describe
 from imae.prototxt_like.errors import counted
 
 
@@ -35,7 +35,3 @@ class Input(Layer):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Return the fed values, which the net passes as bottoms."""
         return bottoms
-
-    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """An input gives no gradient on."""
-        return []

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
+from imae.layers.layer import Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
 from imae.layers.loss.normaliser import Normaliser
 from imae.prototxt_like.schema import LossParameter
@@ -28,6 +28,7 @@ class Accuracy(Layer):
     no_gradient_to = frozenset({0, 1})
     index_bottoms = frozenset({1})
     capturable = True
+    kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
         """Read which label is ignored."""
@@ -47,10 +48,6 @@ class Accuracy(Layer):
         if not 1 <= self.top_k <= classes:
             raise self.error(f"top_k must be 1 to the number of classes, {classes}, not {self.top_k}")
         return [(), (classes,)][: len(self.param.top)]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Count the labels whose score has fewer than top_k others at or above it."""
@@ -78,7 +75,3 @@ class Accuracy(Layer):
         """Return the accuracy of each class (C, float64) over all passes since `reset`; NaN for one without a label."""
         hits, counts = self.state[0].unbind()
         return hits / counts
-
-    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """Accuracy has no derivative."""
-        return [None, None]

@@ -15,6 +15,7 @@ class Loss(Layer):
     bottoms = (2, 2)
     is_loss = True
     capturable = True
+    kept = Kept()
 
     def check_batch(self, bottoms: Shapes) -> int:
         """Return the size of the batch; raises InputError unless the first two bottoms have one, and the same."""
@@ -29,10 +30,6 @@ class Loss(Layer):
         if torch.Size(bottoms[0]).numel() != torch.Size(bottoms[1]).numel():
             raise self.error(f"needs bottoms of one size, found {describe(bottoms[0])} and {describe(bottoms[1])}")
         return batch
-
-    def keeps(self) -> Kept:
-        """Nothing but what is saved."""
-        return Kept()
 
 
 def at_least_float32(x: Tensor) -> Tensor:

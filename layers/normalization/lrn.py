@@ -17,6 +17,7 @@ class LRN(Layer):
 
     type = "LRN"
     capturable = True
+    kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
         """Check the window."""
@@ -34,10 +35,6 @@ class LRN(Layer):
         if len(bottoms[0]) != 4:
             raise self.error(f"needs a bottom of 4 axes, found {describe(bottoms[0])}")
         return bottoms
-
-    def keeps(self) -> Kept:
-        """x."""
-        return Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x s^-beta."""

@@ -20,6 +20,7 @@ class LSTMUnit(Layer):
     no_gradient_to = frozenset({2})
     index_bottoms = frozenset({2})
     capturable = True
+    kept = Kept(bottoms=(0,))  # c_prev; the gates are saved as activated
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Check the bottoms against each other."""
@@ -33,10 +34,6 @@ class LSTMUnit(Layer):
                 f"1x{sequences}, found {describe(gates)} and {describe(cont)}"
             )
         return [c_prev, c_prev]
-
-    def keeps(self) -> Kept:
-        """c_prev; the gates are saved as activated."""
-        return Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """c and h."""

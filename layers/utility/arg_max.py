@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Context, Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
+from imae.layers.layer import Context, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 from imae.prototxt_like.schema import LayerParameter
 
 
@@ -21,6 +21,7 @@ class ArgMax(Layer):
     no_gradient_to = frozenset({0})
     no_gradient_from = frozenset({0})
     capturable = True
+    kept = Kept()
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         super().__init__(param, context)
@@ -45,10 +46,6 @@ class ArgMax(Layer):
         self.geometry = axis, top
         return [top]
 
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
-
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = the indices, the values, or both."""
         axis, top = self.geometry
@@ -61,10 +58,6 @@ class ArgMax(Layer):
         dtype = torch.promote_types(x.dtype, torch.float32)
         parts = [index.to(dtype), values.to(dtype)] if self.values else [index.to(dtype)]
         return [parts[0] if self.along_axis else torch.stack(parts, 1).view(top)]
-
-    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """None."""
-        return [None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """ArgMax that takes the last index; for top_k 1 alone, as TopK takes the first of equal values."""

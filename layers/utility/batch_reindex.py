@@ -1,7 +1,5 @@
 """BatchReindex: items of a batch, chosen by their indices."""
 
-from collections.abc import Sequence
-
 from imae.layers.indices import IndexCheck
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
@@ -17,6 +15,8 @@ class BatchReindex(Layer):
     no_gradient_to = frozenset({1})
     index_bottoms = frozenset({1})
     capturable = True
+    kept = Kept()
+    moves = True
 
     def setup(self, bottoms: Shapes) -> None:
         """Prepare the check of the indices."""
@@ -34,14 +34,6 @@ class BatchReindex(Layer):
             raise self.error(f"has {index[0]} indices, but no items: a bottom of {describe(shape)}")
         self.geometry = shape
         return [(index[0], *shape[1:])]
-
-    def keeps(self) -> Kept:
-        """Nothing but the indices."""
-        return Kept()
-
-    def moved_from(self, top: int) -> Sequence[int]:
-        """The items."""
-        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y_n = x_m, m = index_n."""

@@ -1,7 +1,5 @@
 """Concat: blobs side by side along one axis."""
 
-from collections.abc import Sequence
-
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
@@ -13,6 +11,8 @@ class Concat(Layer):
     type = "Concat"
     bottoms = (1, None)
     capturable = True
+    kept = Kept()
+    moves = True
 
     def setup(self, bottoms: Shapes) -> None:
         """Check that the axis is given once."""
@@ -34,14 +34,6 @@ class Concat(Layer):
         sizes = [bottom[axis] for bottom in bottoms]
         self.geometry = axis, sizes
         return [(*first, sum(sizes), *last)]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
-
-    def moved_from(self, top: int) -> Sequence[int]:
-        """All bottoms."""
-        return range(len(self.param.bottom))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = [x_0, x_1, ...]."""

@@ -16,6 +16,7 @@ class Filter(Layer):
     bottoms = (2, None)
     tops = (1, None)
     tops_vary = True
+    kept = Kept()
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         super().__init__(param, context)
@@ -39,10 +40,6 @@ class Filter(Layer):
                 raise self.error(f"a bottom of {describe(shape)} has not the {selector[0]} items of its selector")
         self.geometry = shapes
         return shapes
-
-    def keeps(self) -> Kept:
-        """Nothing but the indices."""
-        return Kept()
 
     def moved_from(self, top: int) -> Sequence[int]:
         """x_i."""

@@ -1,7 +1,6 @@
 """Flatten: a range of axes made one."""
 
 import math
-from collections.abc import Sequence
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
@@ -11,6 +10,8 @@ class Flatten(Layer):
 
     type = "Flatten"
     capturable = True
+    kept = Kept()
+    moves = True
 
     def setup(self, bottoms: Shapes) -> None:
         """Refuse to work in place, as Caffe does."""
@@ -28,14 +29,6 @@ class Flatten(Layer):
         top = (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
         self.geometry = shape, top, first
         return [top]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
-
-    def moved_from(self, top: int) -> Sequence[int]:
-        """x."""
-        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x in the top's shape."""

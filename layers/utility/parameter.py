@@ -10,6 +10,7 @@ class Parameter(Layer):
     type = "Parameter"
     bottoms = (0, 0)
     capturable = True
+    kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
         """Create the blob."""
@@ -21,10 +22,6 @@ class Parameter(Layer):
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The blob's shape."""
         return [self.blobs[0].shape]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = w."""

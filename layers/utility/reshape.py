@@ -1,7 +1,6 @@
 """Reshape: the same numbers under other axes."""
 
 import math
-from collections.abc import Sequence
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 
@@ -15,6 +14,8 @@ class Reshape(Layer):
 
     type = "Reshape"
     capturable = True
+    kept = Kept()
+    moves = True
 
     def setup(self, bottoms: Shapes) -> None:
         """Check the shape; refuse to work in place, as Caffe does."""
@@ -46,14 +47,6 @@ class Reshape(Layer):
             )
         self.geometry = shape, top, first
         return [top]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
-
-    def moved_from(self, top: int) -> Sequence[int]:
-        """x."""
-        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x in the top's shape."""

@@ -10,14 +10,11 @@ class Silence(Layer):
     bottoms = (1, None)
     tops = (0, 0)
     capturable = True
+    kept = Kept()
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """No tops."""
         return []
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Nothing."""

@@ -1,7 +1,5 @@
 """Slice: a blob cut along one axis."""
 
-from collections.abc import Sequence
-
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
@@ -16,6 +14,8 @@ class Slice(Layer):
     type = "Slice"
     tops = (1, None)
     capturable = True
+    kept = Kept()
+    moves = True
 
     def setup(self, bottoms: Shapes) -> None:
         """Check that the axis is given once, and the points, if they are, in order and one less than the tops."""
@@ -43,14 +43,6 @@ class Slice(Layer):
         )
         self.geometry = axis, sizes
         return [(*shape[:axis], part, *shape[axis + 1 :]) for part in sizes]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
-
-    def moved_from(self, top: int) -> Sequence[int]:
-        """x."""
-        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y_0, y_1, ... = the parts of x, one after the other."""

@@ -12,15 +12,12 @@ class Softmax(Layer):
 
     type = "Softmax"
     capturable = True
+    kept = Kept(tops=(0,))
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's; the geometry is the axis."""
         self.geometry = self.axis(self.param.softmax_param.axis, bottoms[0])
         return bottoms
-
-    def keeps(self) -> Kept:
-        """p."""
-        return Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """p = exp(z) / sum of exp(z)."""

@@ -1,6 +1,5 @@
 """Split: one blob under several names."""
 
-from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -18,6 +17,8 @@ class Split(Layer):
     type = "Split"
     tops = (1, None)
     capturable = True
+    kept = Kept()
+    moves = True
 
     def setup(self, bottoms: Shapes) -> None:
         """Refuse to work in place, as Caffe does."""
@@ -26,14 +27,6 @@ class Split(Layer):
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Shapes as the bottom's."""
         return bottoms * len(self.param.top)
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
-
-    def moved_from(self, top: int) -> Sequence[int]:
-        """x."""
-        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y_i = x."""

@@ -1,7 +1,5 @@
 """Tile: copies of a blob along one axis."""
 
-from collections.abc import Sequence
-
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
@@ -12,6 +10,8 @@ class Tile(Layer):
 
     type = "Tile"
     capturable = True
+    kept = Kept()
+    moves = True
 
     def setup(self, bottoms: Shapes) -> None:
         """Check the number of copies."""
@@ -24,14 +24,6 @@ class Tile(Layer):
         axis = self.axis(param.axis, shape)
         self.geometry = axis, shape
         return [(*shape[:axis], shape[axis] * param.tiles, *shape[axis + 1 :])]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
-
-    def moved_from(self, top: int) -> Sequence[int]:
-        """x."""
-        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = [x, x, ...]."""

@@ -1,7 +1,5 @@
 """Crop: a part of the bottom, of another's size."""
 
-from collections.abc import Sequence
-
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
@@ -17,6 +15,8 @@ class Crop(Layer):
     bottoms = (2, 2)
     no_gradient_to = held_fixed = frozenset({1})
     capturable = True
+    kept = Kept()
+    moves = True
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Check the offsets; the geometry is the bottom's shape, and the slice of each axis."""
@@ -36,14 +36,6 @@ class Crop(Layer):
         slices = tuple(slice(offset, offset + wanted) for offset, wanted in zip(offsets, top, strict=True))
         self.geometry = shape, slices
         return [top]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
-
-    def moved_from(self, top: int) -> Sequence[int]:
-        """The first bottom."""
-        return (0,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = that part of x."""

@@ -14,6 +14,7 @@ class Im2col(Layer):
 
     type = "Im2col"
     capturable = True
+    kept = Kept()
     geometry: Shape
     """The bottom's."""
 
@@ -33,10 +34,6 @@ class Im2col(Layer):
         padded = (size + 2 * pad for size, pad in zip(shape[axis + 1 :], windows.pad, strict=True))
         self.check_size("padded bottom", (*shape[: axis + 1], *padded))
         return [(*shape[:axis], shape[axis] * math.prod(windows.kernel), *windows.fitting(shape[axis + 1 :]))]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """The elements of each window."""

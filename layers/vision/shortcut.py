@@ -13,6 +13,7 @@ class Shortcut(Layer):
 
     type = "Shortcut"
     capturable = True
+    kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
         """Check the stride."""
@@ -29,10 +30,6 @@ class Shortcut(Layer):
             raise self.error(f"num_output must be at least the bottom's {shape[1]} channels, not {param.num_output}")
         self.geometry = shape, param.num_output - shape[1]
         return [(shape[0], param.num_output, *(-(-size // self.stride) for size in shape[2:]))]
-
-    def keeps(self) -> Kept:
-        """Nothing."""
-        return Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = every stride-th position of x, zeros appended."""

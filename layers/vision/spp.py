@@ -51,6 +51,7 @@ class SPP(Layer):
 
     type = "SPP"
     capturable = True
+    kept = Kept(bottoms=(0,))  # x, as Pooling does
     geometry: tuple[PoolingGeometry, ...]
     """Of each level."""
 
@@ -72,10 +73,6 @@ class SPP(Layer):
         if height == 1:
             return tops
         return [(shape[0], sum(channels * rows * columns for _, channels, rows, columns in tops))]
-
-    def keeps(self) -> Kept:
-        """x, as Pooling does."""
-        return Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = the levels' tops, flattened from the channels on."""
