@@ -82,6 +82,8 @@ class Layer:
     """Bottoms that it reads as integers, such as labels: they stay float32 where the net's precision is lower."""
     index_tops: frozenset[int] = frozenset()
     """Tops that are such indices."""
+    in_place: ClassVar[bool] = True
+    """Whether a top may have the name of a bottom; not where Caffe refuses that."""
     kept: ClassVar[Kept | None] = None
     """What `backward` reads of the bottoms and tops; None: all. A layer where settings decide it writes `keeps`."""
     moves: ClassVar[bool] = False
@@ -193,7 +195,7 @@ class Layer:
         raise self.error("has no ONNX form")
 
     def check_counts(self) -> None:
-        """Raise InputError unless the prototxt gives as many bottoms and tops as the layer takes."""
+        """Raise InputError unless the prototxt gives as many bottoms and tops as the layer takes, and others."""
         for what, (least, most), count in (
             ("bottom", self.bottoms, len(self.param.bottom)),
             ("top", self.tops, len(self.param.top)),
@@ -203,6 +205,9 @@ class Layer:
                 raise self.error(
                     f"takes {expected} {what} {'blob' if expected == '1' else 'blobs'}, the prototxt gives {count}"
                 )
+        for name in self.param.top:
+            if name in self.param.bottom and not self.in_place:
+                raise self.error(f'does not work in place: "{name}" is a bottom and a top of it')
 
     def loss_weights(self) -> list[float]:
         """Return the weight of each top in the net's loss."""
@@ -235,12 +240,6 @@ class Layer:
         """Return blob `i` in the precision of a pass, for a layer whose bottoms do not tell it."""
         data, dtype = self.blobs[i].data, self.context.dtype
         return data.to(dtype) if dtype.itemsize < data.dtype.itemsize == 4 else data
-
-    def refuse_in_place(self) -> None:
-        """Raise InputError if a top is named as a bottom, for layers of which Caffe refuses that."""
-        for name in self.param.top:
-            if name in self.param.bottom:
-                raise self.error(f'does not work in place: "{name}" is a bottom and a top of it')
 
     def check_size(self, what: str, shape: Shape) -> None:
         """Raise InputError if its `what`, of this shape, has more numbers or axes than a blob may have."""

@@ -1,17 +1,17 @@
 """Dropout, scaled at training time."""
 
-from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
+from imae.layers.activation.neuron import Neuron
+from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 from imae.layers.random_streams import random_uniform
 
 
-class Dropout(Layer):
+class Dropout(Neuron):
     """TRAIN: y = x mask / (1 - ratio), each mask element 0 with probability `dropout_ratio`, else 1; TEST: y = x.
 
     The mask is a function of the net's seed, the layer's name and the number of the forward pass.
     """
 
     type = "Dropout"
-    capturable = True
     kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
@@ -19,10 +19,6 @@ class Dropout(Layer):
         self.ratio = self.param.dropout_param.dropout_ratio
         if not 0 <= self.ratio < 1:
             raise self.error(f"dropout_ratio must lie between 0 and 1, not {self.ratio:g}")
-
-    def reshape(self, bottoms: Shapes) -> Shapes:
-        """Shape as the bottom's."""
-        return bottoms
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = x mask / (1 - ratio)."""

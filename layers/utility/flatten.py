@@ -12,10 +12,7 @@ class Flatten(Layer):
     capturable = True
     kept = Kept()
     moves = True
-
-    def setup(self, bottoms: Shapes) -> None:
-        """Refuse to work in place, as Caffe does."""
-        self.refuse_in_place()
+    in_place = False
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The axes outside stay; where `end_axis` is the one before `axis`, none is replaced by an axis of 1.

@@ -19,10 +19,7 @@ class Split(Layer):
     capturable = True
     kept = Kept()
     moves = True
-
-    def setup(self, bottoms: Shapes) -> None:
-        """Refuse to work in place, as Caffe does."""
-        self.refuse_in_place()
+    in_place = False
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Shapes as the bottom's."""
