@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -225,10 +226,8 @@ class Layer:
         except RuntimeError:  # PyTorch's allocator, at length
             size = math.prod(shape) * dtype.itemsize / 2**30
             raise self.error(f"out of memory for its blob of {describe(shape)}, {size:.1f} GiB") from None
-        try:
+        with self.naming():
             fill(data, filler, self.context.generator)
-        except InputError as error:
-            raise self.error(str(error)) from None
         blob = Blob(data.to(self.context.device))
         if len(self.blobs) < len(self.param.param):
             spec = self.param.param[len(self.blobs)]
@@ -253,6 +252,14 @@ class Layer:
         if not -len(shape) <= axis < len(shape):
             raise self.error(f"axis {axis} is out of range for a bottom of shape {describe(shape)}")
         return axis % len(shape)
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Have the InputErrors that are raised inside name this layer."""
+        try:
+            yield
+        except InputError as error:
+            raise self.error(str(error)) from None
 
     def error(self, message: str) -> InputError:
         """Return the InputError that names this layer."""

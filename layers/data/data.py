@@ -47,12 +47,10 @@ class Data(DataLayer):
             raise self.error("transform_param has both force_color and force_gray, it takes one of them")
         self._color = True if transform.force_color else False if transform.force_gray else None
         self._transform = Transform(self, random_crop=self.training, mirror=transform.mirror)
-        try:
+        with self.naming():
             self._folder = self.context.find(param.source)
             self._records = LmdbFile(self._folder)
             key, image, _ = self._decode(0)
-        except InputError as error:
-            raise self.error(str(error)) from None
         self._first_shape = self._transform.shape(image.shape, f"record {key}", self._folder)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
@@ -81,10 +79,8 @@ class Data(DataLayer):
         param, device = self.param.data_param, self.context.device
         position = torch.arange(number * param.batch_size, (number + 1) * param.batch_size)
         numbers = (position + self.skipped(param.rand_skip)).tolist()
-        try:
+        with self.naming():
             keys, images, labels = zip(*map(self._decode, numbers), strict=True)
-        except InputError as error:
-            raise self.error(str(error)) from None
         data = self._transform.together(images, position, "record", keys, self._folder, _ADVICE)
         return [data, torch.tensor(labels, device=device)][: len(self.param.top)]
 

@@ -9,7 +9,7 @@ from imae.layers.data.data_layer import DataLayer
 from imae.layers.fillers import fill
 from imae.layers.layer import Shape, Shapes, describe
 from imae.layers.random_streams import random_bits
-from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.errors import counted
 from imae.prototxt_like.schema import FillerParameter
 
 _SIZES = ("num", "channels", "height", "width")
@@ -76,8 +76,6 @@ class DummyData(DataLayer):
             data = torch.empty(shape, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
         except RuntimeError:  # PyTorch's allocator, at length
             raise self.error(f"out of memory for its top of {describe(shape)}") from None
-        try:
+        with self.naming():
             fill(data, self._fillers[top], torch.Generator().manual_seed(int(draw)))
-        except InputError as error:
-            raise self.error(str(error)) from None
         return data.to(self.context.device)

@@ -41,12 +41,10 @@ class HDF5Data(DataLayer):
             raise self.error("hdf5_data_param needs source, a list of HDF5 files, one a line")
         if self._own.batch_size < 1:
             raise self.error("hdf5_data_param needs a batch_size of at least 1")
-        try:
+        with self.naming():
             self._open()
             if noise_wanted(self._own):
                 self._corrupt()
-        except InputError as error:
-            raise self.error(str(error)) from None
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """A batch of rows for each top."""
@@ -64,14 +62,12 @@ class HDF5Data(DataLayer):
         tops = [np.empty((size, *shape), dtype) for shape in self._files[0].shapes]
         position = np.arange(number * size, (number + 1) * size)
         done = 0
-        try:
+        with self.naming():
             for place, group in groupby(position // self.num_rows):
                 for file, rows in self._rows(int(place), position[done : done + len(list(group))] % self.num_rows):
                     for name, top in zip(self._names, tops, strict=True):
                         top[done : done + len(rows)] = self._read(file, name, rows)
                     done += len(rows)
-        except InputError as error:
-            raise self.error(str(error)) from None
         return [torch.from_numpy(top).to(self.context.device) for top in tops]
 
     def _open(self) -> None:

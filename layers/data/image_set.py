@@ -10,7 +10,6 @@ from imae.layers.data.label_noise import corrupt_by, describe_noise
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Saved, Shapes, Tensors
 from imae.layers.random_streams import permutation
-from imae.prototxt_like.errors import InputError
 
 
 class ImageSetData(DataLayer):
@@ -61,7 +60,7 @@ class ImageSetData(DataLayer):
             expected = "3 tops" if self._own.intact_labels else "1 or 2 tops (a third needs intact_labels: true)"
             raise self.error(f"takes {expected}, the prototxt gives {len(self.param.top)}")
         train = self._own.split == self._own.TRAIN if self._own.HasField("split") else self.training
-        try:
+        with self.naming():
             images, intact = self.load(train)
             labels = intact
             if train:
@@ -70,8 +69,6 @@ class ImageSetData(DataLayer):
             param = self.param.transform_param
             own_mean = not param.mean_value and not param.HasField("mean_file")
             mean = mean_image(images if train else self.load(True)[0]) if own_mean else None
-        except InputError as error:
-            raise self.error(str(error)) from None
         count = self._own.subset or len(images)
         if count > len(images):
             raise self.error(f"subset {count} exceeds the {len(images)} images of the split")

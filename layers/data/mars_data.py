@@ -64,11 +64,9 @@ class MarsData(DataLayer):
         self._shuffled = training and self._own.shuffle
         mirror = training and self.param.transform_param.mirror
         self._transform = Transform(self, random_crop=training, mirror=mirror)
-        try:
+        with self.naming():
             self._load("train" if train else "test")
             first = self._read(0)
-        except InputError as error:
-            raise self.error(str(error)) from None
         self._original = tuple(first.shape)
         self._shape = self._transform.shape(
             tuple(self._resized(first[None]).shape[1:]), f"the frame {self._names[0]}", self._path(self._names[0])
@@ -93,11 +91,9 @@ class MarsData(DataLayer):
         """Return the tops of forward pass `number`."""
         position = torch.arange(number * self._batch_size, (number + 1) * self._batch_size)
         frames = self._frames(position)
-        try:
+        with self.naming():
             images = list(self._readers.map(self._read, frames.tolist()))
             data = self._transform(self._together(images, frames), position.to(self.context.device))
-        except InputError as error:
-            raise self.error(str(error)) from None
         return [data, *([self.labels[frames].to(self.context.device)] if len(self.param.top) == 2 else [])]
 
     def _load(self, part: Part) -> None:

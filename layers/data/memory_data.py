@@ -9,7 +9,6 @@ from torch import Tensor
 from imae.layers.data.data_layer import DataError, DataLayer
 from imae.layers.layer import Shapes, describe
 from imae.layers.values import as_tensor
-from imae.prototxt_like.errors import InputError
 
 
 class MemoryData(DataLayer):
@@ -43,10 +42,8 @@ class MemoryData(DataLayer):
         arrays of other shapes.
         """
         dtype = torch.float64 if self.context.dtype == torch.float64 else torch.float32
-        try:
+        with self.naming():
             values, classes = (as_tensor(x, what) for x, what in ((data, "data"), (labels, "the array of labels")))
-        except InputError as error:
-            raise self.error(str(error)) from None
         size, expected = self._shape[0], "x".join(["N", *map(str, self._shape[1:])])
         if values.dim() != 4 or values.shape[1:] != self._shape[1:]:
             raise self.error(f"takes data of {expected}, not {describe(values.shape)}")

@@ -14,7 +14,6 @@ from torch.nn.functional import pad as zero_pad
 from imae.layers.layer import Layer, OnnxGraph, Shape, describe
 from imae.layers.random_streams import random_below
 from imae.prototxt_like.binary import read_binaryproto
-from imae.prototxt_like.errors import InputError
 
 
 class Transform:
@@ -49,10 +48,8 @@ class Transform:
             return torch.tensor(list(param.mean_value)).view(-1, 1, 1) if param.mean_value else None
         if param.mean_value:
             raise self._layer.error("transform_param has both mean_file and mean_value, it takes one of them")
-        try:
+        with self._layer.naming():
             mean = torch.from_numpy(read_binaryproto(self._layer.context.find(param.mean_file)))
-        except InputError as error:
-            raise self._layer.error(str(error)) from None
         while mean.dim() > 3 and mean.shape[0] == 1:
             mean = mean[0]
         if mean.dim() != 3:

@@ -67,11 +67,9 @@ class WindowData(DataLayer):
         self._readers = readers(f"read {self.name}")
         self._cache: dict[str, NDArray[np.uint8]] = {}
         self._cached = 0
-        try:
+        with self.naming():
             self._list = self.context.find(self._own.source)
             windows = list(self._windows())
-        except InputError as error:
-            raise self.error(str(error)) from None
         self._foreground = [window for window in windows if window.overlap >= self._own.fg_threshold]
         self._background = [w for w in windows if w.overlap < min(self._own.bg_threshold, self._own.fg_threshold)]
         for window in self._foreground:
@@ -101,10 +99,8 @@ class WindowData(DataLayer):
             chosen = random_below(len(windows), seed, f"{self.name} window", part).tolist()
             flips = random_below(2, seed, f"{self.name} mirror", part).tolist() if self._mirror else [0] * len(part)
             drawn += [(windows[i], flip) for i, flip in zip(chosen, flips, strict=True)]
-        try:
+        with self.naming():
             images = list(self._readers.map(lambda pair: self._cut(*pair), drawn))
-        except InputError as error:
-            raise self.error(str(error)) from None
         labels = [0] * (size - foreground) + [window.label for window, _ in drawn[size - foreground :]]
         data = torch.from_numpy(np.stack(images)).to(self.context.device, self.context.dtype)
         return [data, torch.tensor(labels, device=self.context.device)][: len(self.param.top)]

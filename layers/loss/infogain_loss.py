@@ -9,7 +9,6 @@ from imae.layers.loss.labels import Labels
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 from imae.layers.loss.normaliser import Normaliser
 from imae.prototxt_like.binary import read_binaryproto
-from imae.prototxt_like.errors import InputError
 
 aten = torch.ops.aten
 _LOG_SMALLEST = math.log(1e-20)
@@ -40,10 +39,8 @@ class InfogainLoss(Loss):
             return
         if not param.HasField("source"):
             raise self.error("needs its matrix as a third bottom, or as infogain_loss_param { source }")
-        try:
+        with self.naming():
             matrix = read_binaryproto(self.context.find(param.source))
-        except InputError as error:
-            raise self.error(str(error)) from None
         dtype = torch.float64 if self.context.dtype == torch.float64 else torch.float32
         self.matrix = torch.from_numpy(matrix).to(self.context.device, dtype)
 
