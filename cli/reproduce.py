@@ -11,7 +11,7 @@ import typer
 from imae.cli.digits_retrieval import digits_retrieval
 from imae.cli.sweep_options import CELLS, SweepOptions, takes_sweep_options
 from imae.cli.table import print_table
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import create_folder
 
 if TYPE_CHECKING:
     from imae.experiments.cell import Cell
@@ -189,10 +189,7 @@ def _weights(output: Path) -> None:
         weight_mae,
     )
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be created: {error.strerror}") from error
+    create_folder(output)
     rows = [["MAE", "", f"{variance_quadrature(weight_mae):.6f}", f"{MAE_VARIANCE:g}"]]
     for T, printed in TABLE_4.items():
         quadrature = variance_quadrature(partial(weight_imae, T=T))

@@ -40,7 +40,7 @@ from imae.nets.memory import keep_freed_memory
 from imae.nets.net import Net
 from imae.nets.paper import T_INTACT, T_NOISY, Q, digits_solver, loss_settings
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.files import create_folder, write_atomically
 from imae.prototxt_like.schema import TEST, NetParameter
 from imae.reports import pictures
 from imae.reports.pages import Code, Figure, Heading, Items, Part, Table
@@ -207,10 +207,8 @@ def compare(
     """
     keep_freed_memory()
     results = saved_results(output, runs, iterations)
-    try:
-        _path(output, runs[0]).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be created: {error.strerror}") from error
+    for folder in (output, _path(output, runs[0]).parent):
+        create_folder(folder)
     tracklets = make_tracklets()
     todo = [run for run in runs if run not in results]
     with _one_thread():

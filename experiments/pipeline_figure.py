@@ -19,7 +19,7 @@ from imae.layers.vision.pooling import Pooling
 from imae.nets.net import Net
 from imae.nets.resnet_cifar import TRAIN_BATCH, resnet_cifar
 from imae.nets.step import Step
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import create_folder
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 from imae.reports import pictures
 from imae.reports.pages import Code, Figure, Items, Table
@@ -90,10 +90,7 @@ def write_pipeline(depth: int, output: Path) -> list[Path]:
     """
     net = pipeline_net(depth)
     blocks = blocks_of(net)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be created: {error.strerror}") from error
+    create_folder(output)
     stem = output / "figure2"
     total = sum(block.parameters for block in blocks)
     rows = [

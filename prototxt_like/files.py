@@ -99,6 +99,14 @@ def write_each(stem: FilePath, files: Mapping[str, bytes]) -> list[Path]:
     return paths
 
 
+def create_folder(path: Path) -> None:
+    """Create a folder, and those above it, unless it exists; raises InputError if that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be created: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """Give a new folder in `parent`, removed at the end; those that killed processes left under `name` go first."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.files import create_folder, read_bytes, write_atomically
 
 _NAMED = 5
 """Lines that a warning names, at most."""
@@ -41,10 +41,7 @@ class Log:
         self.log_path = Path(f"{stem}.log") if stem else None
         self.metrics_path = Path(f"{prefix}.metrics.jsonl") if prefix else None
         if self.log_path:
-            try:
-                self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"{self.log_path.parent}: cannot be created: {error.strerror}") from error
+            create_folder(self.log_path.parent)
             self._append(self.log_path, time.strftime("Log file created at: %Y/%m/%d %H:%M:%S\n"))
 
     def line(self, message: str, source: str = "solver.cpp:239") -> None:

@@ -28,7 +28,7 @@ from imae.prototxt_like.binary import (
     write_solverstate,
 )
 from imae.prototxt_like.errors import InputError, counted
-from imae.prototxt_like.files import clear_leftovers
+from imae.prototxt_like.files import clear_leftovers, create_folder
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import TEST, TRAIN, ImaeLayerState, ImaeState, SolverParameter, SolverState
 from imae.prototxt_like.text import read_solver
@@ -570,10 +570,7 @@ class Solver:
         if not self.prefix:
             self.log = Log(None, show)
             return
-        try:
-            Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{Path(self.prefix).parent}: cannot be created: {error.strerror}") from error
+        create_folder(Path(self.prefix).parent)
         clear_leftovers(Path(self.prefix).parent, f"{Path(self.prefix).name}_iter_")
         self.log = Log(self.prefix, show, folder=folder)
 
