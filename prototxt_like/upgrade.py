@@ -46,8 +46,11 @@ _V0_RENAMED = {
     "det_context_pad": "context_pad",
     "det_crop_mode": "crop_mode",
 }
+_V0_NOT_FOR = {("shuffle_images", "hdf5_data")}
+"""Fields that a type's new settings have, but V0 layers of it had not."""
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
-_V0_DONE = {"name", "type", "blobs", "blobs_lr", "weight_decay", "new_num", "new_channels"}
+_V0_PASSED_OVER = {"type", "new_num", "new_channels"}
+"""Fields that have gone into the new type, or that Caffe passes over."""
 
 # The V1 types whose present name is not merely the enum's name in camel case.
 _V1_TYPES = {
@@ -62,6 +65,11 @@ _V1_TYPES = {
     "RELU": "ReLU",
     "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "TANH": "TanH",
+}
+_V1_DATA = {
+    V1LayerParameter.DATA: "data_param",
+    V1LayerParameter.IMAGE_DATA: "image_data_param",
+    V1LayerParameter.WINDOW_DATA: "window_data_param",
 }
 _V1_PARAM_SPEC = {
     "param": "name",
@@ -79,32 +87,53 @@ _SOLVER_TYPES = {
 }
 
 
-def upgrade_net(net: NetParameter, name: str) -> None:
+def old_forms(message: Any) -> list[str]:
+    """Return, in words, what a net or a solver holds in an older form; nothing where `upgrade_net` changes nothing."""
+    if isinstance(message, SolverParameter):
+        return ["solver_type"] if message.HasField("solver_type") else []
+    found = {
+        "V0 layers": any(layer.HasField("layer") for layer in message.layers),
+        "V1 layers": any(not layer.HasField("layer") for layer in message.layers),
+        "transformations among the settings of data layers": bool(_transforming(message)),
+        "input fields": bool(message.input),
+        "the multipliers of BatchNorm": any(
+            param.lr_mult or param.decay_mult for layer in _batch_norms(message) for param in layer.param
+        ),
+    }
+    return [form for form, is_there in found.items() if is_there]
+
+
+def upgrade_net(net: NetParameter, name: str) -> list[str]:
     """Rewrite, in place, what `net` holds in an older form; a net in the present form stays as it is.
 
-    The same steps as Caffe's: V0 layers, V1 layers (`layers`), the transformations once kept in the data layers' own
-    settings, the net's `input` fields, and BatchNorm's three multipliers, which must be 0. What cannot be carried over
-    is logged as a warning. Raises InputError, beginning with `name`, where the old form contradicts itself.
+    The same steps as Caffe's upgrade_proto.cpp: V0 layers, the transformations once kept in the data layers' own
+    settings, V1 layers (`layers`), the net's `input` fields, and BatchNorm's three multipliers, which must be 0. What
+    cannot be carried over is logged as a warning, and returned. Raises InputError, beginning with `name`, where the old
+    form contradicts itself.
     """
+    lost: list[str] = []
     if any(layer.HasField("layer") for layer in net.layers):
         _merge_padding_layers(net, name)
         for index, layer in enumerate(net.layers):
             if layer.HasField("layer"):
-                layer.CopyFrom(_v1_from_v0(layer, f'{name}: layers[{index}] "{layer.layer.name}"'))
+                layer.CopyFrom(_v1_from_v0(layer, f'{name}: layers[{index}] "{layer.layer.name}"', lost))
         _log.info("%s: upgraded from V0 layers", name)
+    _move_transformations(net)
     if net.layers:
         if net.layer:
             raise InputError(f'{name}: the net has both "layer" and the older "layers"; write all of them as "layer"')
         for index, layer in enumerate(net.layers):
-            net.layer.append(_layer_from_v1(layer, f'{name}: layers[{index}] "{layer.name}"'))
+            net.layer.append(_layer_from_v1(layer, f'{name}: layers[{index}] "{layer.name}"', lost))
         net.ClearField("layers")
         _log.info("%s: upgraded from V1 layers", name)
     if net.input:
         _upgrade_input(net, name)
-    for layer in net.layer:
-        if layer.type == "BatchNorm" and len(layer.param) == 3:
-            for param in layer.param:
-                param.lr_mult = param.decay_mult = 0
+    for layer in _batch_norms(net):
+        for param in layer.param:
+            param.lr_mult = param.decay_mult = 0
+    for line in lost:
+        _log.warning("%s", line)
+    return lost
 
 
 def upgrade_solver(solver: SolverParameter, name: str) -> None:
@@ -124,67 +153,65 @@ def upgrade_solver(solver: SolverParameter, name: str) -> None:
         upgrade_net(net, f"{name}: test_net_param[{index}]")
 
 
+def _batch_norms(net: NetParameter) -> list[LayerParameter]:
+    """The BatchNorm layers with a `param` for each of their three blobs, as they were once written."""
+    return [layer for layer in net.layer if layer.type == "BatchNorm" and len(layer.param) == 3]
+
+
 def _merge_padding_layers(net: NetParameter, name: str) -> None:
     """Drop V0's padding layers and give their pad to the convolution or pooling layer that reads them."""
-    padding: dict[str, Any] = {}  # by the name of the padded blob
-    kept = []
-    for layer in net.layers:
-        padded = [padding[bottom] for bottom in layer.bottom if bottom in padding]
-        if padded:
-            if layer.layer.type not in ("conv", "pool") or len(layer.bottom) != 1:
+    makers: dict[str, V1LayerParameter | None] = dict.fromkeys(net.input)  # the layer that made each blob last
+    for index, layer in enumerate(net.layers):
+        v0, where = layer.layer, f'{name}: layers[{index}] "{layer.layer.name or layer.name}"'
+        for place, bottom in enumerate(layer.bottom):
+            if bottom not in makers:
+                raise InputError(f'{where}: no layer before it produces its bottom "{bottom}"')
+            padding = makers[bottom]
+            if padding is None or padding.layer.type != "padding":
+                continue
+            if v0.type not in ("conv", "pool") or len(layer.bottom) != 1:
                 raise InputError(
-                    f'{name}: layer "{layer.layer.name}" of type "{layer.layer.type}" reads a padding layer; '
-                    "only a conv or pool layer with one bottom can"
+                    f'{where}: of type "{v0.type}" reads a padding layer; only a conv or pool layer with one bottom can'
                 )
-            layer.layer.pad = padded[0].layer.pad
-            layer.bottom[0] = padded[0].bottom[0]
-        for top in layer.top:
-            padding.pop(top, None)
-        if layer.layer.type != "padding":
-            kept.append(layer)
-            continue
-        if len(layer.bottom) != 1 or len(layer.top) != 1:
-            raise InputError(f'{name}: padding layer "{layer.layer.name}" must have one bottom and one top')
-        padding[layer.top[0]] = layer
-    upgraded = NetParameter(layers=kept)
-    net.ClearField("layers")
-    net.MergeFrom(upgraded)
+            if len(padding.bottom) != 1 or len(padding.top) != 1:
+                raise InputError(f'{where}: its padding layer "{padding.layer.name}" must have one bottom and one top')
+            v0.pad = padding.layer.pad
+            layer.bottom[place] = padding.bottom[0]
+        makers.update(dict.fromkeys(layer.top, layer))
+    for index in reversed(range(len(net.layers))):
+        if net.layers[index].layer.type == "padding":
+            del net.layers[index]
 
 
-def _v1_from_v0(connection: V1LayerParameter, where: str) -> V1LayerParameter:
+def _v1_from_v0(connection: V1LayerParameter, where: str, lost: list[str]) -> V1LayerParameter:
     v0 = connection.layer
     if v0.type not in _V0_TYPES:
         raise InputError(f'{where}: "{v0.type}" is no V0 layer type; expected one of {", ".join(_V0_TYPES)}')
     enum, settings = _V0_TYPES[v0.type]
-    v1 = V1LayerParameter(
-        name=v0.name,
-        type=V1LayerParameter.LayerType.Value(enum),
-        bottom=connection.bottom,
-        top=connection.top,
-        blobs=v0.blobs,
-        blobs_lr=v0.blobs_lr,
-        weight_decay=v0.weight_decay,
-    )
-    _warn_of_unknown(v0, where)
+    v1 = V1LayerParameter(type=V1LayerParameter.LayerType.Value(enum), bottom=connection.bottom, top=connection.top)
+    own = getattr(v1, settings) if settings else None
+    _note_unknown(v0, where, lost)
     for field, value in v0.ListFields():
-        if field.name in _V0_DONE:
-            continue
         new_name = _V0_RENAMED.get(field.name, field.name)
-        if field.name in _V0_TRANSFORM:
+        if field.name in ("name", "blobs", "blobs_lr", "weight_decay"):
+            _assign(v1, field.name, value)
+        elif field.name in _V0_TRANSFORM:
             setattr(v1.transform_param, _V0_TRANSFORM[field.name], value)
-        elif settings and field.name == settings:
-            getattr(v1, settings).CopyFrom(value)
-        elif settings and new_name in getattr(v1, settings).DESCRIPTOR.fields_by_name:
-            _assign(getattr(v1, settings), new_name, value)
-        else:
-            _log.warning('%s: a layer of type "%s" has no "%s"; ignored', where, v0.type, field.name)
+        elif field.name == settings:
+            own.CopyFrom(value)
+        elif own and new_name in own.DESCRIPTOR.fields_by_name and (field.name, v0.type) not in _V0_NOT_FOR:
+            _assign(own, new_name, value)
+        elif field.name not in _V0_PASSED_OVER:
+            lost.append(f'{where}: a layer of type "{v0.type}" has no "{field.name}"; dropped')
+    for field, _ in connection.ListFields():
+        if field.name not in ("layer", "bottom", "top"):
+            lost.append(f'{where}: "{field.name}" stands beside a V0 layer, which has no such field; dropped')
     return v1
 
 
-def _layer_from_v1(v1: V1LayerParameter, where: str) -> LayerParameter:
+def _layer_from_v1(v1: V1LayerParameter, where: str, lost: list[str]) -> LayerParameter:
     layer = LayerParameter()
-    _warn_of_unknown(v1, where)
-    _move_transformation(v1)
+    _note_unknown(v1, where, lost)
     for field, value in v1.ListFields():
         if field.name == "type":
             enum = V1LayerParameter.LayerType.Name(value)
@@ -199,14 +226,21 @@ def _layer_from_v1(v1: V1LayerParameter, where: str) -> LayerParameter:
     return layer
 
 
-def _move_transformation(v1: V1LayerParameter) -> None:
-    for settings in ("data_param", "image_data_param", "window_data_param"):
-        if v1.HasField(settings):
-            old = getattr(v1, settings)
-            for field in ("scale", "mean_file", "crop_size", "mirror"):
-                if old.HasField(field):
-                    setattr(v1.transform_param, field, getattr(old, field))
-                    old.ClearField(field)
+def _transforming(net: NetParameter) -> list[tuple[V1LayerParameter, Any]]:
+    """The data layers, each with its settings, if a transformation is among those of any."""
+    layers = [(layer, getattr(layer, _V1_DATA[layer.type])) for layer in net.layers if layer.type in _V1_DATA]
+    there = any(own.HasField(field) for _, own in layers for field in _V0_TRANSFORM.values())
+    return layers if there else []
+
+
+def _move_transformations(net: NetParameter) -> None:
+    for layer, own in _transforming(net):
+        for message in (own, layer.transform_param):  # of all data layers, as Caffe does
+            message.SetInParent()
+        for field in _V0_TRANSFORM.values():
+            if own.HasField(field):
+                setattr(layer.transform_param, field, getattr(own, field))
+                own.ClearField(field)
 
 
 def _upgrade_input(net: NetParameter, name: str) -> None:
@@ -239,6 +273,6 @@ def _assign(message: Any, field: str, value: Any) -> None:
         setattr(message, field, value)
 
 
-def _warn_of_unknown(layer: Any, where: str) -> None:
+def _note_unknown(layer: Any, where: str, lost: list[str]) -> None:
     for number in unknown_numbers(layer):
-        _log.warning("%s: field %d is unknown and cannot be upgraded; dropped", where, number)
+        lost.append(f"{where}: field {number} is unknown and cannot be upgraded; dropped")
