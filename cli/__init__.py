@@ -26,6 +26,7 @@ from imae.cli.test import test
 from imae.cli.timing import time
 from imae.cli.train import train
 from imae.cli.tune_t import tune_t
+from imae.cli.upgrade import upgrade
 from imae.prototxt_like.errors import InputError
 
 _INTERRUPTED = exit_status(signal.SIGINT)
@@ -41,6 +42,7 @@ app = typer.Typer(
 for command in (demo, train, test, export, time, check_gradients, features, retrieval, tune_t, devices):
     app.command(cls=Command)(command)
 app.add_typer(convert, name="convert")
+app.add_typer(upgrade, name="upgrade")
 app.command(cls=Command, no_args_is_help=True)(reproduce)
 app.command("device_query", hidden=True)(devices)
 

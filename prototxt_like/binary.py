@@ -66,24 +66,29 @@ def read_caffemodel(path: FilePath) -> NetParameter:
 
     Raises InputError, naming the file, if it is missing, damaged, of another kind or holds no layers.
     """
-    net = _read(path, NetParameter)
-    _upgrade(net, path)
+    net = read_as_written(path)
+    upgrade_net(net, str(path))
     return net
+
+
+def read_as_written(path: FilePath) -> NetParameter:
+    """Read a net's weights as `read_caffemodel` does, its old forms as they stand."""
+    return _whole_net(_read(path, NetParameter), path)
 
 
 def open_caffemodel(path: FilePath) -> Stored:
     """Read a net's weights as `read_caffemodel` does, their values outside the message: for files of any size."""
     stored = _open(path, NetParameter)
-    _upgrade(stored.message, path)
+    upgrade_net(_whole_net(stored.message, path), str(path))
     return stored
 
 
-def _upgrade(net: NetParameter, path: FilePath) -> None:
+def _whole_net(net: NetParameter, path: FilePath) -> NetParameter:
     layers = len(net.layer) + len(net.layers)
     if net.HasField("imae_layers") and layers != net.imae_layers:
         raise InputError(f"{path}: this caffemodel is cut short: it holds {layers} of its {net.imae_layers} layers")
     net.ClearField("imae_layers")
-    upgrade_net(net, str(path))
+    return net
 
 
 def write_caffemodel(net: NetParameter, path: FilePath, blobs: Mapping[str, Sequence[Blob]] | None = None) -> None:

@@ -19,6 +19,7 @@ from imae.prototxt_like.upgrade import upgrade_net, upgrade_solver
 
 _log = logging.getLogger(__name__)
 _CODE_OF_LINE = re.compile(r"""(?:[^"'#]|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)*""")  # up to the comment
+_FIRST_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|#[^\n]*\n)*[A-Za-z_]\w*\s*[:{<#]")
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) (\S+)\.')
 _REPEATED = re.compile(r'Message type "caffe\.(\w+)" should not have multiple "(\w+)" fields')
@@ -46,6 +47,16 @@ def read_solver(path: str | os.PathLike[str]) -> SolverParameter:
     elif Path(solver.snapshot_prefix).is_dir():
         solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / Path(path).stem)
     return solver
+
+
+def read_as_written(path: str | os.PathLike[str], message_class: Any) -> Any:
+    """Read any message of the schema from prototxt, its old forms as they stand; raises InputError as `read_net`."""
+    return _parse(_read_text(path), message_class(), str(path))
+
+
+def looks_like_prototxt(data: bytes) -> bool:
+    """Whether a file that begins with `data` is text, and no binary message: after comments a field's name stands."""
+    return _FIRST_FIELD.match(data) is not None
 
 
 def parse_net(text: str, name: str = "<string>") -> NetParameter:

@@ -90,7 +90,8 @@ _SOLVER_TYPES = {
 def old_forms(message: Any) -> list[str]:
     """Return, in words, what a net or a solver holds in an older form; nothing where `upgrade_net` changes nothing."""
     if isinstance(message, SolverParameter):
-        return ["solver_type"] if message.HasField("solver_type") else []
+        inner = [f"{form} of {where}" for where, net in _nets_inside(message) for form in old_forms(net)]
+        return (["solver_type"] if message.HasField("solver_type") else []) + inner
     found = {
         "V0 layers": any(layer.HasField("layer") for layer in message.layers),
         "V1 layers": any(not layer.HasField("layer") for layer in message.layers),
@@ -136,21 +137,24 @@ def upgrade_net(net: NetParameter, name: str) -> list[str]:
     return lost
 
 
-def upgrade_solver(solver: SolverParameter, name: str) -> None:
+def upgrade_solver(solver: SolverParameter, name: str) -> list[str]:
     """Replace, in place, the enum `solver_type` by `type`, and upgrade the nets that the solver holds itself.
 
-    Raises InputError, beginning with `name`, if both are given.
+    Returns what could not be carried over, as `upgrade_net`. Raises InputError, beginning with `name`, if both types
+    are given.
     """
     if solver.HasField("solver_type"):
         if solver.HasField("type"):
             raise InputError(f'{name}: the solver has both "type" and the older "solver_type"; keep "type"')
         solver.type = _SOLVER_TYPES[type(solver).SolverType.Name(solver.solver_type)]
         solver.ClearField("solver_type")
-    for field in ("net_param", "train_net_param"):
-        if solver.HasField(field):
-            upgrade_net(getattr(solver, field), f"{name}: {field}")
-    for index, net in enumerate(solver.test_net_param):
-        upgrade_net(net, f"{name}: test_net_param[{index}]")
+    return [line for where, net in _nets_inside(solver) for line in upgrade_net(net, f"{name}: {where}")]
+
+
+def _nets_inside(solver: SolverParameter) -> list[tuple[str, NetParameter]]:
+    """The nets that a solver holds itself, and where."""
+    single = [(field, getattr(solver, field)) for field in ("net_param", "train_net_param") if solver.HasField(field)]
+    return [*single, *((f"test_net_param[{index}]", net) for index, net in enumerate(solver.test_net_param))]
 
 
 def _batch_norms(net: NetParameter) -> list[LayerParameter]:
@@ -193,12 +197,10 @@ def _v1_from_v0(connection: V1LayerParameter, where: str, lost: list[str]) -> V1
     _note_unknown(v0, where, lost)
     for field, value in v0.ListFields():
         new_name = _V0_RENAMED.get(field.name, field.name)
-        if field.name in ("name", "blobs", "blobs_lr", "weight_decay"):
+        if field.name in ("name", "blobs", "blobs_lr", "weight_decay", settings):
             _assign(v1, field.name, value)
         elif field.name in _V0_TRANSFORM:
             setattr(v1.transform_param, _V0_TRANSFORM[field.name], value)
-        elif field.name == settings:
-            own.CopyFrom(value)
         elif own and new_name in own.DESCRIPTOR.fields_by_name and (field.name, v0.type) not in _V0_NOT_FOR:
             _assign(own, new_name, value)
         elif field.name not in _V0_PASSED_OVER:

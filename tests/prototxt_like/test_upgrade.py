@@ -188,6 +188,10 @@ def test_batch_norms_three_multipliers_become_zero() -> None:
     [
         ('layer { name: "a" } layers { name: "b" }', 'net: the net has both "layer" and the older "layers"'),
         (
+            'layer { name: "a" } layers { layer { name: "b" type: "relu" } }',
+            'net: the net has both "layer" and the older "layers"',
+        ),
+        (
             'layers { layer { name: "c" type: "conf" } }',
             'net: layers[0] "c": "conf" is no V0 layer type; expected one of',
         ),
