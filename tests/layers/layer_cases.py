@@ -145,6 +145,7 @@ def first_top(text: str, *bottoms: Tensor, phase: int = TRAIN, forwards: int = 0
     return layer.forward(list(bottoms), {})[0]
 
 
+@cache
 def ours() -> dict[str, type[Layer]]:
     """The layer types of this package."""
     return {name: layer for name, layer in registry.items() if layer.__module__.startswith("imae.")}
