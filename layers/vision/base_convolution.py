@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.vision.columns import of_windows, weight_gradient, whole_from
 from imae.layers.vision.windows import read_windows
 
 aten = torch.ops.aten
 MOST_AXES = 3
-"""Spatial axes that PyTorch's convolutions take."""
+"""Spatial axes that PyTorch's convolutions take; over more, windows become columns as in Caffe."""
 ONEDNN_STRIDES = 2**15
 """From which on oneDNN's kernels, PyTorch's on a CPU, crash."""
 
@@ -41,10 +42,6 @@ class BaseConvolution(Layer):
         if len(self.param.top) != len(bottoms):
             raise self.error(f"needs a top for each bottom, has {len(self.param.top)} for {len(bottoms)}")
         self.windows = windows = read_windows(self, shape)
-        if len(windows.kernel) > MOST_AXES:
-            raise self.error(
-                f"takes at most {MOST_AXES} spatial axes, bottom is {describe(shape)} with axis {param.axis}"
-            )
         self.group, self.bias_term, self.channels = param.group, param.bias_term, shape[windows.axis]
         if not param.num_output:
             raise self.error("num_output is missing or 0")
@@ -79,6 +76,8 @@ class BaseConvolution(Layer):
             for dilation, kernel in zip(self.windows.dilation, self.windows.kernel, strict=True)
         ]
         self.geometry = self.effective_stride(shape[axis + 1 :]), dilation
+        if axes > MOST_AXES:
+            self._check_columns(shape[axis + 1 :], tuple(spatial))
         return [(*bottom[:axis], self.param.convolution_param.num_output, *spatial) for bottom in bottoms]
 
     def output_size(self, spatial: Shape) -> list[int]:
@@ -102,7 +101,7 @@ class BaseConvolution(Layer):
         weight = (self.blobs[0].data if weight is None else weight).to(x.dtype)
         bias = None if bias is None else bias.to(x.dtype)
         with self._sound_kernels():
-            y = torch.convolution(self._batch(x), self._kernels(weight), bias, *self._sliding())
+            y = self._forward(self._batch(x), self._kernels(weight), bias)
         return self._unbatched(y, x.shape[: self.windows.axis])
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
@@ -112,15 +111,12 @@ class BaseConvolution(Layer):
     def convolve_backward(self, bottoms: Tensors, top_diffs: Tensors, needs: list[bool], *, bias: bool) -> Diffs:
         """Return dx, and add to the diffs of the weight and, with `bias`, of the bias."""
         weight = self._kernels(self.blobs[0].data.to(top_diffs[0].dtype))
-        outputs = [self.param.convolution_param.num_output]
         learns = [blob.lr_mult != 0 for blob in self.blobs]
         bottom_diffs: Diffs = []
         for x, dy, need in zip(bottoms, top_diffs, needs, strict=True):
             wanted = [need, learns[0], bias and learns[1]]
             with self._sound_kernels():
-                dx, dw, db = aten.convolution_backward(
-                    self._batch(dy), self._batch(x), weight, outputs, *self._sliding(), wanted
-                )
+                dx, dw, db = self._backward(self._batch(dy), self._batch(x), weight, wanted)
             bottom_diffs.append(None if dx is None else self._unbatched(dx, x.shape[: self.windows.axis]))
             for blob, diff in zip(self.blobs, (dw, db), strict=False):
                 if diff is not None:
@@ -144,6 +140,42 @@ class BaseConvolution(Layer):
                 dilations=windows.dilation,
                 group=self.group,
             )
+
+    def _forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x * weight + bias, of a batch."""
+        windows, axes = self.windows, len(self.windows.kernel)
+        if axes <= MOST_AXES:
+            return torch.convolution(x, weight, bias, *self._sliding())
+        if self.transposed:
+            y = whole_from(x, weight, windows, self.group, tuple(self.output_size(tuple(x.shape[2:]))))
+        else:
+            y = of_windows(x, weight, windows, self.group)
+        return y if bias is None else y + bias.view(-1, *[1] * axes)
+
+    def _backward(self, dy: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor | None, ...]:
+        """Those of the gradients by x, the weight and the bias that are `wanted`."""
+        windows = self.windows
+        if len(windows.kernel) <= MOST_AXES:
+            outputs = [self.param.convolution_param.num_output]
+            gradients: tuple[Tensor | None, ...] = aten.convolution_backward(
+                dy, x, weight, outputs, *self._sliding(), wanted
+            )
+            return gradients
+        if self.transposed:
+            dx = of_windows(dy, weight, windows, self.group) if wanted[0] else None
+        else:
+            dx = whole_from(dy, weight, windows, self.group, tuple(x.shape[2:])) if wanted[0] else None
+        whole, of = (dy, x) if self.transposed else (x, dy)
+        dw = weight_gradient(whole, of, weight, windows, self.group) if wanted[1] else None
+        return dx, dw, dy.transpose(0, 1).flatten(1).sum(1) if wanted[2] else None
+
+    def _check_columns(self, bottom: Shape, top: Shape) -> None:
+        """Refuse windows whose columns would be larger than a blob, for spatial axes of these sizes."""
+        windows, columns = self.windows, self.blobs[0].shape[1]
+        whole, of = (top, bottom) if self.transposed else (bottom, top)
+        padded = (size + 2 * pad for size, pad in zip(whole, windows.pad, strict=True))
+        self.check_size("padded " + ("top" if self.transposed else "bottom"), (columns * self.group, *padded))
+        self.check_size("columns", (columns * self.group * math.prod(windows.kernel), *of))
 
     def _sliding(self) -> tuple[Sequence[int], Sequence[int], Sequence[int], bool, list[int], int]:
         """The arguments of PyTorch's convolutions: stride, pad, dilation, transposed, output padding and groups."""

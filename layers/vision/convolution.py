@@ -1,4 +1,4 @@
-"""Convolution, in groups, with stride, padding and dilation, over up to three spatial axes."""
+"""Convolution, in groups, with stride, padding and dilation, over any number of spatial axes."""
 
 from imae.layers.blob import Shape
 from imae.layers.vision.base_convolution import BaseConvolution

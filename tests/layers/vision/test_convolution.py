@@ -1,5 +1,6 @@
 """Convolution."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -38,6 +39,36 @@ def along_axis(settings: str, function: Function, *shapes: tuple[int, ...], **op
     return Case(f'type: "Convolution" {tops} convolution_param {{ {settings} }}', bottoms, reference)
 
 
+def over_four_axes(
+    settings: str,
+    *shapes: tuple[int, ...],
+    group: int = 1,
+    stride: tuple[int, ...] = (1,) * 4,
+    dilation: tuple[int, ...] = (1,) * 4,
+    pad: tuple[int, ...] = (0,) * 4,
+) -> Case:
+    """More axes than PyTorch's convolutions have: the sum over the kernel's places of what they weigh."""
+
+    def one(x: Tensor, blobs: list[Tensor]) -> Tensor:
+        kernel = blobs[0].shape[2:]
+        x = F.pad(x, [n for size in reversed(pad) for n in (size, size)])
+        fitting = [
+            (n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)
+        ]
+        y = 0
+        for place in itertools.product(*map(range, kernel)):
+            starts = [d * k for d, k in zip(dilation, place, strict=True)]
+            slices = [slice(a, a + s * n, s) for a, s, n in zip(starts, stride, fitting, strict=True)]
+            elements = x[:, :, *slices].unflatten(1, (group, -1))
+            weight = blobs[0][:, :, *place].unflatten(0, (group, -1))
+            y = y + torch.einsum("ngcabde,goc->ngoabde", elements, weight).flatten(1, 2)
+        return y + blobs[1].view(-1, 1, 1, 1, 1) if len(blobs) == 2 else y
+
+    tops = " ".join(f'top: "t{i}"' for i in range(len(shapes)))
+    text = f'type: "Convolution" {tops} convolution_param {{ {settings} }}'
+    return Case(text, [normal(*shape) for shape in shapes], lambda xs, blobs: [one(x, blobs) for x in xs])
+
+
 CASES = [
     convolution("num_output: 4 kernel_size: 3", (2, 3, 5, 6)),
     convolution("num_output: 4 kernel_size: 3 bias_term: false", (2, 3, 5, 6)),
@@ -65,6 +96,22 @@ CASES = [
         'type: "Convolution" convolution_param { num_output: 4 group: 2 }',
         [normal(5, 6)],
         lambda xs, blobs: [F.conv1d(xs[0][:, :, None], blobs[0][:, :, None], blobs[1], groups=2)[:, :, 0]],
+    ),
+    over_four_axes("num_output: 2 kernel_size: 2", (2, 3, 2, 3, 3, 2)),
+    over_four_axes(
+        "num_output: 4 kernel_size: 2 group: 2 dilation: 2 stride: 1 stride: 2 stride: 1 stride: 3 pad: 1",
+        (1, 2, 2, 3, 1, 3),
+        (2, 2, 2, 3, 1, 3),
+        group=2,
+        dilation=(2, 2, 2, 2),
+        stride=(1, 2, 1, 3),
+        pad=(1, 1, 1, 1),
+    ),
+    over_four_axes(
+        "num_output: 2 kernel_size: 1 kernel_size: 2 kernel_size: 1 kernel_size: 2 bias_term: false axis: 1"
+        " pad: 0 pad: 0 pad: 1 pad: 0",
+        (1, 2, 2, 3, 2, 2),
+        pad=(0, 0, 1, 0),
     ),
 ]
 
@@ -98,9 +145,14 @@ MISTAKES = [
         "pad must be given once or once for each of 2 spatial axes, not 3 times",
     ),
     (
-        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 1 }',
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 1 pad: 300 }',
         [(1, 2, 5, 5, 5, 5)],
-        "takes at most 3 spatial axes, bottom is 1x2x5x5x5x5 with axis 1",
+        "its padded bottom would be 2x605x605x605x605, more than",
+    ),
+    (
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 40 pad: 39 }',
+        [(1, 2, 5, 5, 5, 5)],
+        "its columns would be 5120000x44x44x44x44, more than",
     ),
     (
         'type: "Convolution" convolution_param { num_output: 4 kernel_size: 1 axis: 4 }',

@@ -1,5 +1,7 @@
 """Deconvolution."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,29 @@ def along_axis(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
     return [y.unflatten(0, xs[0].shape[:2])]
 
 
+def over_four_axes(
+    settings: str, shape: tuple[int, ...], group: int = 1, stride: int = 1, dilation: int = 1, pad: int = 0
+) -> Case:
+    """More axes than PyTorch's convolutions have: what each place of the kernel adds, where it adds it."""
+
+    def reference(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
+        x, kernel = xs[0], blobs[0].shape[2:]
+        x = x.unflatten(1, (group, -1))
+        weight = blobs[0].unflatten(0, (group, -1))
+        sizes = [stride * (n - 1) + dilation * (k - 1) + 1 for n, k in zip(shape[2:], kernel, strict=True)]
+        y = x.new_zeros(len(x), group, weight.shape[2], *sizes)
+        for place in itertools.product(*map(range, kernel)):
+            slices = [
+                slice(dilation * k, dilation * k + stride * (n - 1) + 1, stride)
+                for k, n in zip(place, shape[2:], strict=True)
+            ]
+            y[:, :, :, *slices] += torch.einsum("ngcabde,gco->ngoabde", x, weight[:, :, :, *place])
+        y = y.flatten(1, 2)[:, :, *[slice(pad, size - pad) for size in sizes]]
+        return [y + blobs[1].view(-1, 1, 1, 1, 1)]
+
+    return Case(f'type: "Deconvolution" convolution_param {{ {settings} }}', [normal(*shape)], reference)
+
+
 CASES = [
     deconvolution("num_output: 4 kernel_size: 3", (2, 3, 4, 3)),
     deconvolution("num_output: 3 kernel_size: 4 stride: 2 pad: 1 bias_term: false", (2, 2, 3, 4), stride=2, padding=1),
@@ -52,6 +77,15 @@ CASES = [
         'type: "Deconvolution" convolution_param { num_output: 4 bias_term: false }',
         [normal(5, 3)],
         lambda xs, blobs: [xs[0] @ blobs[0]],
+    ),
+    over_four_axes("num_output: 2 kernel_size: 2", (2, 3, 2, 1, 2, 2)),
+    over_four_axes(
+        "num_output: 2 kernel_size: 3 group: 2 dilation: 2 stride: 3 pad: 1",
+        (1, 4, 1, 2, 1, 2),
+        group=2,
+        dilation=2,
+        stride=3,
+        pad=1,
     ),
 ]
 
