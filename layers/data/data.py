@@ -1,4 +1,4 @@
-"""Data: images from an LMDB of Caffe's Datum records."""
+"""Data: images from an LMDB or a LevelDB of Caffe's Datum records."""
 
 import math
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.image_decode import decode_image
+from imae.layers.data.leveldb_file import CURRENT_FILE, LevelDbFile
 from imae.layers.data.lmdb_file import DATA_FILE, LmdbFile
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
@@ -38,9 +39,7 @@ class Data(DataLayer):
         """Open the database, and read its first record."""
         param, transform = self.param.data_param, self.param.transform_param
         if not param.source:
-            raise self.error("data_param needs source, the folder of an LMDB")
-        if param.backend != param.LMDB:
-            raise self.error(self._no_lmdb_asked_for())
+            raise self.error("data_param needs source, the folder of an LMDB or a LevelDB")
         if param.batch_size < 1:
             raise self.error("data_param needs a batch_size of at least 1")
         if transform.force_color and transform.force_gray:
@@ -49,7 +48,7 @@ class Data(DataLayer):
         self._transform = Transform(self, random_crop=self.training, mirror=transform.mirror)
         with self.naming():
             self._folder = self.context.find(param.source)
-            self._records = LmdbFile(self._folder)
+            self._records = self._open()
             key, image, _ = self._decode(0)
         self._first_shape = self._transform.shape(image.shape, f"record {key}", self._folder)
 
@@ -58,16 +57,17 @@ class Data(DataLayer):
         size = self.param.data_param.batch_size
         return [(size, *self._first_shape), (size,)][: len(self.param.top)]
 
-    def _no_lmdb_asked_for(self) -> str:
-        """The message where the backend is LEVELDB, as it is by default."""
-        folder = self.context.find(self.param.data_param.source)
-        if (folder / DATA_FILE).exists():
-            return f"{folder} is an LMDB, which data_param must say: backend: LMDB"
-        if not folder.exists():
-            return (
-                f"{folder}: there is no such folder; only an LMDB can be read, for which data_param has backend: LMDB"
-            )
-        return f"{folder}: a LEVELDB cannot be read: convert it to an LMDB, and say backend: LMDB"
+    def _open(self) -> LmdbFile | LevelDbFile:
+        """The records, by the backend; a folder that is of the other one is told as that."""
+        param, folder = self.param.data_param, self._folder
+        is_lmdb, is_leveldb = ((folder / file).exists() for file in (DATA_FILE, CURRENT_FILE))
+        if param.backend == param.LMDB:
+            if is_leveldb and not is_lmdb:
+                raise InputError(f"{folder} is a LevelDB, which data_param must say: backend: LEVELDB")
+            return LmdbFile(folder)
+        if is_lmdb and not is_leveldb:
+            raise InputError(f"{folder} is an LMDB, which data_param must say: backend: LMDB")
+        return LevelDbFile(folder)
 
     @property
     def num_images(self) -> int:

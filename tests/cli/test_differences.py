@@ -68,15 +68,3 @@ def test_a_seed_that_was_drawn_is_kept_in_the_state(imae: Imae, digits: Path) ->
     more = ("--set", "random_seed=-1", "--iterations", "2", "--snapshot", "out/digits_iter_1.solverstate")
     assert imae(*TRAIN, *more).status == 0
     assert read_solverstate("out/digits_iter_2.solverstate").imae_state.random_seed == drawn
-
-
-def test_leveldb_is_refused_by_name(imae: Imae, digits: Path) -> None:
-    Path("level").mkdir()
-    Path("level/CURRENT").write_text("MANIFEST-000001\n")
-    Path("net.prototxt").write_text(
-        'layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "level" batch_size: 4 '
-        "backend: LEVELDB } }"
-    )
-    outcome = imae("time", "--model", "net.prototxt")
-    assert (outcome.status, outcome.err.count("\n")) == (1, 1)
-    assert "LevelDB" in outcome.err or "LEVELDB" in outcome.err
