@@ -28,8 +28,8 @@ fuzz: install
 check: install build/typing/imae
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__
-	$(BIN)/mypy benchmarks fuzzing docs/house.py
+	$(BIN)/mypy -n 2 $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__
+	$(BIN)/mypy -n 2 benchmarks fuzzing docs/house.py
 
 format: install
 	$(BIN)/ruff check --fix .
