@@ -34,7 +34,9 @@ def export(
         bool,
         typer.Option("--include-transform", help="Take pixels, 0 to 255: subtract the mean and scale in the model."),
     ] = False,
-    opset: Annotated[int, typer.Option(metavar="N", help="The version of ONNX's operators.")] = 17,
+    opset: Annotated[
+        int | None, typer.Option(metavar="N", help="The version of ONNX's operators, from 13; the newest by default.")
+    ] = None,
     check: Annotated[
         bool, typer.Option(help="Compare the model in ONNX Runtime with the net, on random images.")
     ] = True,

@@ -1,6 +1,6 @@
 """From the net that was trained to the net that predicts: what Caffe calls a deploy prototxt."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from imae.layers.data.data_layer import DataLayer
@@ -21,6 +21,7 @@ def deploy(
     net: Net | NetParameter | str | Path,
     *,
     shape: Sequence[int] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (),
     folder: Path | None = None,
     skip_broken: bool = False,
@@ -29,8 +30,8 @@ def deploy(
 
     - A data layer becomes an Input of images of `shape` (C, H, W), by default of the data's own shape; the data must
       then be there (in the working directory, in `folder`, or beside the prototxt), but for what `skip_broken` leaves
-      out as `Net` does. In a net without data layers the
-      images of its one Input get `shape`, in a batch of the same size.
+      out as `Net` does. In a net without data layers the images of its one Input get `shape`, in a batch of the same
+      size. `shapes` gives whole shapes to inputs, by name.
     - A loss on logits becomes the Softmax inside it, with the top `prob` (LOSS_prob where there are several), unless
       the net has that Softmax already.
     - Outputs are the named blobs, else all that nothing reads. What they do not need is left out.
@@ -41,7 +42,7 @@ def deploy(
     if isinstance(net, Net):
         param, shapes_of = _of_net(net, shape)
     else:
-        param, shapes_of = _of_prototxt(net, shape, folder, skip_broken)
+        param, shapes_of = _of_prototxt(net, shape, folder, shapes or {}, skip_broken)
     layers = _predicting(param.layer)
     wanted = set(outputs) or _outputs(layers, param.layer)
     produced = {top for layer in layers for top in layer.top}
@@ -55,7 +56,26 @@ def deploy(
     deployed.layer.extend(_needed(layers, wanted, shapes_of))
     if shape:
         _reshape(deployed, {layer.name for layer in layers if issubclass(_kind(layer), Input)}, shape)
+    _give_shapes(deployed, shapes or {})
     return deployed
+
+
+def _give_shapes(deployed: NetParameter, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give the inputs called so these shapes; raises InputError for a name that no input has."""
+    inputs = {
+        top: dims
+        for layer in deployed.layer
+        if layer.type == "Input"
+        for top, dims in zip(layer.top, layer.input_param.shape, strict=True)
+    }
+    for name, shape in shapes.items():
+        if name not in inputs:
+            known = f"inputs are {', '.join(inputs)}" if inputs else "it has no inputs"
+            raise InputError(
+                f'net "{deployed.name}": the shape {describe(shape)} cannot be given to "{name}", which is no input of '
+                f"it; {known}"
+            )
+        inputs[name].dim[:] = list(shape)
 
 
 def _reshape(deployed: NetParameter, names: set[str], shape: Sequence[int]) -> None:
@@ -85,12 +105,18 @@ def _of_net(net: Net, shape: Sequence[int]) -> tuple[NetParameter, Callable[[Lay
 
 
 def _of_prototxt(
-    source: NetParameter | str | Path, shape: Sequence[int], folder: Path | None, skip_broken: bool
+    source: NetParameter | str | Path,
+    shape: Sequence[int],
+    folder: Path | None,
+    shapes: Mapping[str, Sequence[int]],
+    skip_broken: bool,
 ) -> tuple[NetParameter, Callable[[LayerParameter], Shapes]]:
     param, context = _read(source, folder)
     context.skip_broken = skip_broken
 
     def shapes_of(layer: LayerParameter) -> Shapes:
+        if layer.top[0] in shapes:
+            return [tuple(shapes.get(top, (1,))) for top in layer.top]
         try:
             return _given(layer, shape) or _shapes(create_layer(layer, context))
         except InputError as error:

@@ -118,7 +118,10 @@ class Net:
         self._fused = plan == "fused"
         self.plan = fused_plan(self.steps) if self._fused else self.steps
         read = {bottom for step in self.steps for bottom in step.bottoms}
-        self.inputs = [name for step in self.steps if isinstance(step.layer, Input) for name in step.layer.param.top]
+        fed = [top for step in self.steps if isinstance(step.layer, Input) for top in step.tops]
+        self.input_values = {self.names[top]: top for top in fed}
+        """The number of the value that is fed, by input: another than that of its blob where a layer works in place."""
+        self.inputs = list(self.input_values)
         self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
         self._recomputing = {top: step for step in self.plan if step.layer.recomputes for top in step.tops}
         plan_liveness(self.plan, {self.newest[name] for name in self.outputs})
@@ -563,7 +566,7 @@ class Net:
         if name not in self.inputs:
             known = ", ".join(self.inputs) or "none: its data comes from its data layers"
             raise InputError(f'net "{self.name}": "{name}" is no input of it; inputs are {known}')
-        return self.newest[name]
+        return self.input_values[name]
 
     def _fed(self, name: str, index: int, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
         if name in inputs:

@@ -1,27 +1,32 @@
-"""Export to ONNX: the net that predicts, for any batch size."""
+"""Export to ONNX: the net that predicts, with open sizes where it allows them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, ValueInfoProto, helper
+import torch
 from torch import Tensor
 
 from imae import __version__
 from imae.layers.data.image_set import ImageSetData, mean_image
 from imae.layers.data.input import Input
 from imae.layers.data.transform import Transform
-from imae.layers.layer import TEST, Shape, describe
-from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.layer import TEST, describe
+from imae.layers.onnx_graph import OnnxGraph, Size
+from imae.layers.recurrent.recurrent import Recurrent
 from imae.layers.values import as_tensor
 from imae.nets.deploy import data_layer, deploy
 from imae.nets.net import Net
+from imae.nets.onnx_model import check_opset, make_model, newest_opset, write_model
+from imae.nets.onnx_simplify import drop_identities, drop_unread_constants, fold
+from imae.nets.onnx_sizes import Open, Sizes, find_open_axes, larger, open_sizes
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.schema import NetParameter
 
 
@@ -30,13 +35,39 @@ class OnnxReport:
     """What `export_onnx` wrote."""
 
     path: Path
-    inputs: dict[str, tuple[int | str, ...]]
-    """Shapes by name; "N" stands for any batch size."""
-    outputs: dict[str, tuple[int | str, ...]]
+    inputs: dict[str, tuple[Size, ...]]
+    """Shapes by name; "N" stands for any batch size, "H" and "W" for any height and width, "T" for any time."""
+    outputs: dict[str, tuple[Size, ...]]
     nodes: int
     constants: int
     """How many numbers the weights and other constants hold."""
     opset: int
+    net: Net
+    """The net that predicts, whose form the model is."""
+    sizes: Sizes
+    """The open sizes of its inputs, and why others are fixed."""
+    values: list[str]
+    """The names of the net's values in the model."""
+    states: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """For each output that goes on into the next pass, the input that it becomes, and the recurrent layer."""
+
+
+@dataclass
+class _Built:
+    """A graph, and for each layer the nodes and constants that it added."""
+
+    graph: OnnxGraph
+    parts: list[tuple[str, list[bytes], dict[str, Tensor]]]
+    """What to say if the nodes, or the constants, of a layer depend on a size; and these."""
+
+    def first_difference(self, other: "_Built") -> str | None:
+        """Return what to say of the first layer whose part is another."""
+        for (reason, nodes, constants), (_, others, values) in zip(self.parts, other.parts, strict=True):
+            if nodes != others or constants.keys() != values.keys():
+                return reason
+            if any(not _same(value, values[name]) for name, value in constants.items()):
+                return reason
+        return None
 
 
 def export_onnx(
@@ -45,46 +76,74 @@ def export_onnx(
     path: str | Path,
     *,
     shape: Sequence[int] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (),
     folder: Path | None = None,
     include_transform: bool = False,
-    opset: int = 17,
+    opset: int | None = None,
+    dynamic: Sequence[str] = ("batch",),
+    fold_channels: bool = True,
+    continuous: bool = False,
+    labels: Sequence[str] = (),
     allow_python: bool = False,
     skip_broken: bool = False,
 ) -> OnnxReport:
-    """Write the net that predicts (`imae.nets.deploy`, which `shape`, `outputs` and `folder` are for) to `path`.
+    """Write the net that predicts (`imae.nets.deploy`, which `shape`, `shapes`, `outputs` and `folder` are for) to
+    `path`; weights that one file cannot hold go to `path`.data.
 
-    `weights` are a caffemodel's, or those in a given Net if None. The batch size stays open, as "N". The graph takes
-    images as the net does: with the mean removed, and scaled; with `include_transform` it takes pixels, 0 to 255, of
-    the window that the net sees, and does that itself as the data layer's `transform_param` says.
-    `allow_python` and `skip_broken` are as for `Net`.
+    `weights` are a caffemodel's, or those in a given Net if None. The sizes of `dynamic` (batch, height, width) stay
+    open; a batch that a layer ties to another size is fixed, as the report says. The graph takes images as the net
+    does: with the mean removed, and scaled; with `include_transform` it takes pixels, 0 to 255, of the window that the
+    net sees, and does that itself as the data layer's `transform_param` says. With `fold_channels` BatchNorm, Scale and
+    Bias become part of the layer before them; with `continuous` recurrent layers take their cont as 1 throughout. The
+    names `labels` of the classes go into the metadata. `opset` is the newest that is installed, unless given;
+    `allow_python` and `skip_broken` are as for `Net`, and Python layers add their own nodes.
 
-    Raises InputError, naming it, for a layer without ONNX form or without weights, and as `deploy` does.
+    Raises InputError for a layer without ONNX form or without weights, for a height or width that cannot stay open, and
+    as `deploy` does, before anything is written.
     """
-    if not 17 <= opset <= onnx.defs.onnx_opset_version():
-        raise InputError(f"opset must be 17 to {onnx.defs.onnx_opset_version()}, not {opset}")
-    predictor = _predictor(net, weights, shape, outputs, folder, allow_python, skip_broken)
-    graph = OnnxGraph(predictor.names)
-    inputs = dict(zip(predictor.inputs, _input_values(predictor), strict=True))
-    values = _value_names(predictor, graph)
-    shapes = {name: predictor.shapes[index] for name, index in inputs.items()}
+    opset = opset or newest_opset()
+    check_opset(opset)
+    predictor = _predictor(net, weights, shape, outputs, folder, shapes or {}, allow_python, skip_broken)
+    made = list(outputs or predictor.outputs)
+    transforms: dict[str, Transform] = {}
     if include_transform:
-        for name, index in inputs.items():
-            if transform := _transform(net, name, folder):
-                values[index] = transform.to_onnx(graph, name, shapes[name][1:])
-    for step in predictor.steps:
-        if not isinstance(step.layer, Input):
-            step.layer.to_onnx(graph, [values[i] for i in step.bottoms], [values[i] for i in step.tops])
-    made = [values[predictor.newest[name]] for name in outputs or predictor.outputs]
-    model = _model(predictor, graph, shapes, made, opset)
-    write_atomically(path, model.SerializeToString())
+        found = ((name, _transform(net, name, folder)) for name in predictor.inputs)
+        transforms = {name: transform for name, transform in found if transform}
+    sizes = open_sizes(predictor, dynamic)
+
+    def build() -> _Built:
+        return _build(predictor, made, sizes, transforms, opset, continuous)
+
+    built = _settled(predictor, sizes, build)
+    for dimension, reason in sizes.closed.items():
+        if dimension != "batch":
+            raise InputError(f'net "{predictor.name}": its {dimension} cannot stay open: {reason}')
+    graph = built.graph
+    values = _value_names(predictor, OnnxGraph(predictor.names))
+    ends = [values[predictor.newest[name]] for name in made] + list(graph.outputs)
+    inputs = {
+        name: sizes.shape(name, predictor.shapes[index])
+        for name, index in predictor.input_values.items()
+        if not (continuous and _is_cont(predictor, index))
+    } | graph.inputs
+    drop_identities(graph, ends, inputs)
+    if fold_channels:
+        fold(graph, ends)
+    drop_unread_constants(graph)
+    model = make_model(graph, predictor.name, inputs, ends, _metadata(predictor, net, weights, labels))
+    write_model(Path(path), model, graph.constants)
     return OnnxReport(
         Path(path),
         {value.name: _shape(value) for value in model.graph.input},
         {value.name: _shape(value) for value in model.graph.output},
         len(graph.nodes),
-        sum(int(np.prod(constant.dims)) for constant in graph.constants.values()),
+        sum(value.numel() for value in graph.constants.values()),
         opset,
+        predictor,
+        sizes,
+        values,
+        {name: (before, layer) for name, (before, layer) in graph.outputs.items()},
     )
 
 
@@ -100,7 +159,7 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
     names = [output.name for output in session.get_outputs()]
     # An output that is made in place of an input is called INPUT/LAYER.
     blobs = {name: name if name in net.newest else name.rpartition("/")[0] or name for name in names}
-    predictor = _predictor(net, None, (), list(blobs.values()), None)
+    predictor = _predictor(net, None, (), list(blobs.values()), None, {}, allow_python=False, skip_broken=False)
     if not isinstance(images, Mapping):
         if len(predictor.inputs) != 1:
             raise InputError(f'net "{net.name}": has the inputs {", ".join(predictor.inputs)}; give each by name')
@@ -120,19 +179,23 @@ def _predictor(
     shape: Sequence[int],
     outputs: Sequence[str],
     folder: Path | None,
-    allow_python: bool = False,
-    skip_broken: bool = False,
+    shapes: Mapping[str, Sequence[int]],
+    allow_python: bool,
+    skip_broken: bool,
 ) -> Net:
     """The deployed net with its weights."""
-    param = deploy(source, shape=shape, outputs=outputs, folder=folder, skip_broken=skip_broken)
+    param = deploy(source, shape=shape, shapes=shapes, outputs=outputs, folder=folder, skip_broken=skip_broken)
     with _naming(shape):
         if isinstance(source, Net):
             context = source.context
-            predictor = Net(param, TEST, device=context.device, dtype=context.dtype, backward=False, tf32=None)
+            settings: dict[str, Any] = {"device": context.device, "dtype": context.dtype, "tf32": None}
+            folder, allow_python = folder or context.folders[-1], allow_python or context.allow_python
+            predictor = Net(param, TEST, folder=folder, backward=False, allow_python=allow_python, **settings)
             predictor.share_weights(source)
         else:
-            beside = folder or (None if isinstance(source, NetParameter) else Path(source).parent)
-            predictor = Net(param, TEST, backward=False, folder=beside, allow_python=allow_python)
+            if folder is None and not isinstance(source, NetParameter):
+                folder = Path(source).parent
+            predictor = Net(param, TEST, folder=folder, backward=False, allow_python=allow_python)
         kept = predictor.copy_weights(weights).kept if weights is not None else []
     if kept:
         raise InputError(f'net "{predictor.name}": the weights lack the layers {", ".join(kept)}')
@@ -152,16 +215,10 @@ def _naming(shape: Sequence[int]) -> Iterator[None]:
         raise InputError(f"with images of {describe(shape)}: {error}") from None
 
 
-def _input_values(net: Net) -> list[int]:
-    """The values that the caller feeds, in the order of the net's inputs."""
-    return [index for step in net.steps if isinstance(step.layer, Input) for index in step.tops]
-
-
 def _value_names(net: Net, graph: OnnxGraph) -> list[str]:
     """A name for each value: its blob's for an input and for the last value of that name, BLOB/LAYER for the others."""
     producer = {top: step.layer.name for step in net.steps for top in step.tops}
-    inputs = {net.names[index]: index for index in _input_values(net)}
-    named = set({**net.newest, **inputs}.values())
+    named = set({**net.newest, **net.input_values}.values())
     return [name if i in named else graph.name(f"{name}/{producer[i]}") for i, name in enumerate(net.names)]
 
 
@@ -176,34 +233,75 @@ def _transform(source: Net | NetParameter | str | Path, name: str, folder: Path 
     return Transform(layer, random_crop=False, mirror=False, default_mean=mean)
 
 
-def _model(
-    net: Net, graph: OnnxGraph, inputs: Mapping[str, Shape], outputs: Sequence[str], opset: int
-) -> onnx.ModelProto:
-    """The checked model; all inputs with the first one's batch size have it open, as "N"."""
-    batch = next(iter(inputs.values()), ())[:1]
-    open_shapes: dict[str, tuple[int | str, ...]] = {
-        name: ("N", *shape[1:]) if shape[:1] == batch else shape for name, shape in inputs.items()
-    }
-    onnx_graph = helper.make_graph(
-        graph.nodes,
-        net.name or "net",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in open_shapes.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        list(graph.constants.values()),
+def _build(
+    net: Net, made: Sequence[str], sizes: Sizes, transforms: Mapping[str, Transform], opset: int, continuous: bool
+) -> _Built:
+    """The graph of the net as it is now shaped, with the open axes of `sizes`."""
+    names = _value_names(net, OnnxGraph(net.names))
+    read = {bottom for step in net.steps for bottom in step.bottoms} | {net.newest[name] for name in made}
+    graph = OnnxGraph(
+        net.names,
+        opset=opset,
+        open_axes={name: axes for name, axes in zip(names, sizes.axes, strict=True) if axes},
+        unread={name for index, name in enumerate(names) if index not in read},
+        continuous=continuous,
     )
-    opsets = [helper.make_opsetid("", opset)]
-    model = helper.make_model(
-        onnx_graph,
-        opset_imports=opsets,
-        ir_version=helper.find_min_ir_version_for(opsets),  # for runtimes older than the onnx installed here
-        producer_name="imae",
-        producer_version=__version__,
-        doc_string=f"{net.name}, with the weights of its Caffe layers",
-    )
-    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    values = _value_names(net, graph)
+    for name, transform in transforms.items():
+        index = net.input_values[name]
+        values[index] = transform.to_onnx(graph, name, net.shapes[index][1:])
+    parts = []
+    for step in net.steps:
+        if not isinstance(step.layer, Input):
+            nodes, constants = len(graph.nodes), len(graph.constants)
+            step.layer.to_onnx(graph, [values[i] for i in step.bottoms], [values[i] for i in step.tops])
+            added = [node.SerializeToString() for node in graph.nodes[nodes:]]
+            reason = str(step.layer.error("its ONNX form depends on it"))
+            parts.append((reason, added, dict(list(graph.constants.items())[constants:])))
+    return _Built(graph, parts)
 
 
-def _shape(value: ValueInfoProto) -> tuple[int | str, ...]:
+def _settled(net: Net, sizes: Sizes, build: Callable[[], _Built]) -> _Built:
+    """Build the graph, and build it for larger inputs; fix those sizes for which a layer's nodes are others then."""
+    while True:
+        find_open_axes(net, sizes)
+        built = build()
+        fixed = next((found for size in sizes.opened if (found := _differing(net, size, built, build))), None)
+        if fixed is None:
+            return built
+        sizes.fix(*fixed)
+
+
+def _differing(net: Net, size: Open, built: _Built, build: Callable[[], _Built]) -> tuple[str, str] | None:
+    """The dimension of `size` and why it must be fixed, if it must."""
+    for step in {size.steps[0], size.steps[-1]}:
+        with larger(net, size.slots, step):
+            if (reason := built.first_difference(build())) is not None:
+                return size.dimension, reason
+    return None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return one.data_ptr() == other.data_ptr() or torch.equal(one, other)
+
+
+def _is_cont(net: Net, index: int) -> bool:
+    """Whether a value is read as cont by recurrent layers alone."""
+    places = [(step.layer, i) for step in net.steps for i, bottom in enumerate(step.bottoms) if bottom == index]
+    return bool(places) and all(isinstance(layer, Recurrent) and i == 1 for layer, i in places)
+
+
+def _metadata(
+    predictor: Net, net: Net | NetParameter | str | Path, weights: object, labels: Sequence[str]
+) -> dict[str, str]:
+    """What the model says of itself: see docs/onnx.md."""
+    files = [Path(source) for source in (net, weights) if isinstance(source, str | Path)]
+    hashes = {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
+    metadata = {"imae.version": __version__, "imae.net": predictor.name, "imae.sources": json.dumps(hashes)}
+    return metadata | ({"imae.labels": json.dumps(list(labels))} if labels else {})
+
+
+def _shape(value: Any) -> tuple[int | str, ...]:
     return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)

@@ -18,6 +18,8 @@ class PReLU(Layer):
     type = "PReLU"
     capturable = True
     kept = Kept(bottoms=(0,))
+    geometry: int
+    """The number of the bottom's axes."""
 
     def setup(self, bottoms: Shapes) -> None:
         """Create the slopes."""
@@ -33,6 +35,7 @@ class PReLU(Layer):
         shape, slopes = bottoms[0], self.blobs[0].shape
         if len(shape) < 2 or slopes not in ((), (shape[1],)):
             raise self.error(f"its {describe(slopes)} slopes do not fit the channels of a bottom of {describe(shape)}")
+        self.geometry = len(shape)
         return bottoms
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -52,7 +55,7 @@ class PReLU(Layer):
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """PRelu."""
         slopes = self.blobs[0].data
-        spread = (*slopes.shape, *[1] * len(self.blobs[0].shape))
+        spread = (*slopes.shape, *[1] * (self.geometry - 2)) if slopes.shape else ()
         graph.node("PRelu", [bottoms[0], graph.constant(f"{self.name}_0", slopes.view(spread))], tops)
 
     def _slopes(self, x: Tensor) -> Tensor:

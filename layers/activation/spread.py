@@ -40,9 +40,10 @@ class Spread:
         return (product.sum(self.repeated) if self.repeated else product).view(like.shape)
 
     def to_onnx(self, graph: OnnxGraph, value: str) -> str:
-        """Add a Reshape of a second bottom to the shape in which it broadcasts, and return the output's name."""
-        over_batch = self.first == 0 and 0 not in self.repeated  # whose size is left open
-        return graph.reshape(value, [0, *self.shape[1:]] if over_batch else self.shape)
+        """Have a second bottom broadcast, by an Unsqueeze where axes of 1 are missing, and return its name."""
+        axes = len(self.shape)
+        behind = range(axes - sum(axis >= self.first for axis in self.repeated), axes)
+        return graph.unsqueeze(value, behind) if behind else value
 
 
 def span(layer: Layer, axes: Axes, bottom: Shape) -> Shape:

@@ -61,14 +61,15 @@ class InnerProduct(Layer):
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Flatten and Gemm; Reshape and MatMul where rows span several axes."""
-        weight = graph.constant(f"{self.name}_0", self.blobs[0].data)
+        axis, shape = self.geometry
         bias = [graph.constant(f"{self.name}_1", self.blobs[1].data)] if len(self.blobs) > 1 else []
-        if self.geometry[0] == 1:
-            flat = graph.add("Flatten", bottoms, axis=1)
+        if axis == 1:
+            flat = bottoms[0] if len(shape) == 2 else graph.add("Flatten", bottoms, axis=1)
+            weight = graph.constant(f"{self.name}_0", self.blobs[0].data)
             graph.node("Gemm", [flat, weight, *bias], tops, transB=int(not self.transpose))
             return
-        flat = graph.reshape(bottoms[0], [0] * self.geometry[0] + [-1])
-        weight = weight if self.transpose else graph.add("Transpose", [weight])
+        flat = bottoms[0] if len(shape) == axis + 1 else graph.reshape(bottoms[0], [0] * axis + [-1])
+        weight = graph.constant(f"{self.name}_0", self.blobs[0].data if self.transpose else self.blobs[0].data.t())
         if bias:
             graph.node("Add", [graph.add("MatMul", [flat, weight]), *bias], tops)
         else:

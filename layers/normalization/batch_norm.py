@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.prototxt_like.schema import FillerParameter
 
 aten = torch.ops.aten
@@ -19,6 +19,8 @@ class BatchNorm(Layer):
 
     type = "BatchNorm"
     capturable = True
+    geometry: Shape
+    """The bottom's."""
 
     def setup(self, bottoms: Shapes) -> None:
         """Create the three sums, all zero."""
@@ -39,6 +41,7 @@ class BatchNorm(Layer):
             raise self.error(f"has no statistics of a bottom of {describe(shape)}")
         if (shape[1] if len(shape) > 1 else 1) != channels:
             raise self.error(f"has the statistics of {channels} channels, found a bottom of {describe(shape)}")
+        self.geometry = shape
         return bottoms
 
     def keeps(self) -> Kept:
@@ -98,7 +101,7 @@ class BatchNorm(Layer):
         weight.add_(1.0)
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """BatchNormalization with unit scale and zero bias."""
+        """BatchNormalization with unit scale and zero bias; Sub and Mul over a bottom of one axis."""
         if not self.use_global:
             cause = (
                 "use_global_stats: false"
@@ -107,6 +110,10 @@ class BatchNorm(Layer):
             )
             raise self.error(f"has no ONNX form with {cause}: it would normalise by the batch's statistics")
         mean, var = self.statistics()
+        if len(self.geometry) == 1:
+            inverse = graph.constant(f"{self.name}_scale", (var + self.eps).rsqrt())
+            graph.node("Mul", [graph.add("Sub", [*bottoms, graph.constant(f"{self.name}_mean", mean)]), inverse], tops)
+            return
         values = {"scale": torch.ones_like(mean), "bias": torch.zeros_like(mean), "mean": mean, "var": var}
         constants = [graph.constant(f"{self.name}_{name}", value) for name, value in values.items()]
         graph.node("BatchNormalization", [*bottoms, *constants], tops, epsilon=self.eps)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.values import at_least_float32
 
@@ -75,14 +73,14 @@ class MVN(Layer):
         return [y * (now["std"] + self.eps) / (slowed + self.eps)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """The formula, step by step: GlobalAveragePool is the mean over height and width."""
-        top = self.geometry.top
-        means_over = (1, top[1] * top[2], top[3]) if len(self.over) == 3 else top[1:]
-        x = graph.reshape(bottoms[0], [0, *means_over])
-        y = graph.add("Sub", [x, graph.add("GlobalAveragePool", [x])])
-        if self.normalize:
-            std = graph.add("Sqrt", [graph.add("GlobalAveragePool", [graph.add("Mul", [y, y])])])
-            eps = graph.constant(f"{self.name}_eps", torch.tensor(self.eps))
-            y = graph.add("Div", [y, graph.add("Add", [std, eps])])
-        shape = graph.constant(f"{self.name}_shape", torch.tensor([0, *top[1:]]))
-        graph.node("Reshape", [y, shape], tops)
+        """The formula, step by step, by ReduceMean."""
+        missing = range(len(self.geometry.bottom), 4)
+        x = graph.unsqueeze(bottoms[0], missing) if missing else bottoms[0]
+        y = [x, graph.reduce("ReduceMean", x, self.over, keepdims=True)]
+        if not self.normalize:
+            graph.node("Sub", y, tops)
+            return
+        difference = graph.add("Sub", y)
+        squares = graph.add("Mul", [difference, difference])
+        std = graph.add("Sqrt", [graph.reduce("ReduceMean", squares, self.over, keepdims=True)])
+        graph.node("Div", [difference, graph.add("Add", [std, graph.constant(f"{self.name}_eps", self.eps)])], tops)

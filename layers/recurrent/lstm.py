@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Saved, Tensors
-from imae.layers.recurrent.lstm_unit import unit_backward
+from imae.layers.layer import OnnxGraph, Saved, Tensors
+from imae.layers.recurrent.lstm_unit import unit_backward, unit_to_onnx
 from imae.layers.recurrent.recurrent import Recurrent
 
 
@@ -51,3 +51,14 @@ class LSTM(Recurrent):
                 dh = torch.addcmul(dys[t - 1], steps[t] @ weight, cont[t])
                 dc.mul_(cont[t])
         return dgates
+
+    def in_order(self, gates: Tensor) -> Tensor:
+        """i, o, f, g."""
+        i, f, o, g = gates.chunk(4)
+        return torch.cat([i, o, f, g])
+
+    def step_to_onnx(self, body: OnnxGraph, gates: str, before: list[str]) -> list[str]:
+        """h and c."""
+        c, h = (body.name(f"{self.name}/{what}_t") for what in "ch")
+        unit_to_onnx(body, gates, before[1], [c, h])
+        return [h, c]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors, describe
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 aten = torch.ops.aten
 
@@ -52,6 +52,12 @@ class LSTMUnit(Layer):
         dc = unit_backward(gates, cont * bottoms[0], saved["tanh"], top_diffs[0], top_diffs[1], dgates)
         return [dc * cont, dgates, None]
 
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """See `unit_to_onnx`."""
+        c_prev, gates, cont = bottoms
+        kept = graph.add("Mul", [c_prev, graph.unsqueeze(cont, [2])])
+        unit_to_onnx(graph, gates, kept, tops)
+
 
 def activate(gates: Tensor) -> Tensor:
     """Replace the input of the gates (... x 4 D) by i, f, o = sigmoid and g = tanh of its parts, and return it."""
@@ -78,3 +84,14 @@ def unit_backward(gates: Tensor, c_before: Tensor, tanh: Tensor, dc: Tensor, dh:
     aten.sigmoid_backward(sigmoids, gates.narrow(-1, 0, 3 * size), grad_input=sigmoids)
     aten.tanh_backward(dg, g, grad_input=dg)
     return dc.mul_(f)
+
+
+def unit_to_onnx(graph: OnnxGraph, gates: str, c_before: str, tops: list[str]) -> None:
+    """Add c and h, called `tops`, of the input of the gates (... x 4 D) and `c_before`, which is cont c_prev."""
+    names = [graph.name(f"{gates}/{part}") for part in "ifog"]
+    graph.node("Split", [gates], names, axis=-1, **({"num_outputs": 4} if graph.opset >= 18 else {}))
+    i, f, o = (graph.add("Sigmoid", [part]) for part in names[:3])
+    c = graph.add(
+        "Add", [graph.add("Mul", [f, c_before]), graph.add("Mul", [i, graph.add("Tanh", names[3:])])], tops[0]
+    )
+    graph.node("Mul", [o, graph.add("Tanh", [c])], tops[1:])

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Context, Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.layer import Context, Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.prototxt_like.schema import LayerParameter
 
 
@@ -148,6 +148,89 @@ class Recurrent(Layer):
 
     def unroll_backward(self, dy: Tensor, saved: Saved) -> Tensor:
         """Return the derivative by the gates before their activation, T x N x gates num_output."""
+        raise NotImplementedError
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """MatMul for the inputs of all steps, then Scan; ONNX's LSTM or RNN where cont is 1 throughout.
+
+        The hidden values before the first step and after the last are inputs LAYER_h_0 (and LAYER_c_0) and outputs
+        LAYER_h_T of the graph, 1 x N x num_output, unless they are bottoms and tops.
+        """
+        x, cont, *others = bottoms
+        static = others.pop(0) if self.static else None
+        after = tops[1:]
+        if not self.exposed:
+            sequences = graph.open_axes(x).get(1, self.geometry[1])
+            for hidden in self.hidden:
+                others.append(graph.name(f"{self.name}_{hidden}_0"))
+                after.append(graph.name(f"{self.name}_{hidden}_T"))
+                graph.inputs[others[-1]] = (1, sequences, self.num_output)
+                graph.outputs[after[-1]] = others[-1], self.name
+        rows = graph.reshape(x, [0, 0, -1])
+        if graph.continuous and static is None:
+            self._operator(graph, rows, others, tops[0], after)
+            return
+        gates = self._affine(graph, rows, 0, 1)
+        if static is not None:
+            gates = graph.add("Add", [gates, self._affine(graph, graph.add("Flatten", [static], axis=1), 2)])
+        self._scan(graph, gates, None if graph.continuous else cont, others, tops[0], after)
+
+    def _affine(self, graph: OnnxGraph, rows: str, weight: int, bias: int | None = None, top: str | None = None) -> str:
+        """Add x W' + b, by the blobs of these numbers."""
+        matrix = graph.constant(f"{self.name}_{weight}", self.blobs[weight].data.t())
+        if bias is None:
+            return graph.add("MatMul", [rows, matrix], top)
+        product = graph.add("MatMul", [rows, matrix])
+        return graph.add("Add", [product, graph.constant(f"{self.name}_{bias}", self.blobs[bias].data)], top)
+
+    def _scan(
+        self, graph: OnnxGraph, gates: str, cont: str | None, before: list[str], top: str, after: list[str]
+    ) -> None:
+        """Step through time: `before` and `after` are 1 x N x num_output, the gates T x N x gates num_output."""
+        body, ends = graph.body(), [graph.name(f"{name}/last") for name in after]
+        states = [body.name(f"{self.name}/{hidden}") for hidden in self.hidden]
+        step, going_on = body.name(f"{self.name}/gates"), body.name(f"{self.name}/cont")
+        kept = states if cont is None else [body.add("Mul", [state, going_on]) for state in states]
+        gated = body.add("Add", [step, self._affine(body, kept[0], self.hidden_weight)])
+        new = self.step_to_onnx(body, gated, kept)
+        out = body.add("Identity", new[:1])
+        begin = [graph.squeeze(name, [0]) for name in before]
+        scanned = [gates] if cont is None else [gates, graph.unsqueeze(cont, [2])]
+        each = [step] if cont is None else [step, going_on]
+        outputs = graph.name(f"{top}/h")
+        graph.node(
+            "Scan",
+            [*begin, *scanned],
+            [*ends, outputs],
+            body=body.as_body(f"{self.name}/step", [*states, *each], [*new, out]),
+            num_scan_inputs=len(scanned),
+        )
+        self.top_to_onnx(graph, outputs, top)
+        for end, name in zip(ends, after, strict=True):
+            graph.unsqueeze(end, [0], name)
+
+    def _operator(self, graph: OnnxGraph, rows: str, before: list[str], top: str, after: list[str]) -> None:
+        """ONNX's own operator, whose gates are in another order, and whose weights have an axis of directions."""
+        weights = [
+            graph.constant(f"{self.name}_{what}", self.in_order(self.blobs[i].data)[None])
+            for what, i in (("W", 0), ("R", self.hidden_weight))
+        ]
+        bias = self.in_order(self.blobs[1].data)
+        both = graph.constant(f"{self.name}_B", torch.cat([bias, torch.zeros_like(bias)])[None])
+        stacked = graph.name(f"{top}/directions")
+        graph.node(self.type, [rows, *weights, both, "", *before], [stacked, *after], hidden_size=self.num_output)
+        self.top_to_onnx(graph, graph.squeeze(stacked, [1]), top)
+
+    def top_to_onnx(self, graph: OnnxGraph, h: str, top: str) -> None:
+        """Add what makes the top of h of all steps: nothing."""
+        graph.node("Identity", [h], [top])
+
+    def in_order(self, gates: Tensor) -> Tensor:
+        """Return rows by gates in the order of ONNX's operator."""
+        return gates
+
+    def step_to_onnx(self, body: OnnxGraph, gates: str, before: list[str]) -> list[str]:
+        """Add one step, from the input of the gates and the hidden values before; return the names of those after."""
         raise NotImplementedError
 
     def _inputs(self, name: str, shape: Shape, first: int) -> int:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Saved, Shapes, Tensors
+from imae.layers.layer import OnnxGraph, Saved, Shapes, Tensors
 from imae.layers.recurrent.recurrent import Recurrent
 
 
@@ -52,3 +52,12 @@ class RNN(Recurrent):
             if t:
                 dh = torch.addcmul(dhs[t - 1], steps[t] @ weight, cont[t])
         return slopes
+
+    def step_to_onnx(self, body: OnnxGraph, gates: str, before: list[str]) -> list[str]:
+        """h."""
+        return [body.add("Tanh", [gates])]
+
+    def top_to_onnx(self, graph: OnnxGraph, h: str, top: str) -> None:
+        """Add o of all steps."""
+        last = len(self.blobs) - 1
+        graph.node("Tanh", [self._affine(graph, h, last - 1, last)], [top])

@@ -60,18 +60,30 @@ class ArgMax(Layer):
         return [parts[0] if self.along_axis else torch.stack(parts, 1).view(top)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """ArgMax that takes the last index; for top_k 1 alone, as TopK takes the first of equal values."""
+        """ArgMax that takes the last index, or TopK, which takes the first, in reverse; values by GatherElements."""
         axis, top = self.geometry
-        if self.top_k > 1 or (self.values and not self.along_axis):
-            raise self.error("has an ONNX form for top_k 1 alone, and for the indices or the values along an axis")
         x = bottoms[0] if self.along_axis else graph.add("Flatten", bottoms, axis=1)
-        index = graph.add("ArgMax", [x], axis=axis, keepdims=1, select_last_index=1)
-        if self.values:
-            graph.node("GatherElements", [x, index], tops, axis=axis)
-        elif self.along_axis:
-            graph.cast(index, "FLOAT", tops[0])
+        if self.top_k == 1:
+            index = graph.add("ArgMax", [x], axis=axis, keepdims=1, select_last_index=1)
         else:
-            graph.reshape(graph.cast(index, "FLOAT"), [0, *top[1:]], tops[0])
+            along = graph.constant(f"{self.name}/axis", [axis])
+            bounds = [graph.constant(f"{self.name}/bound", [at]) for at in (-1, torch.iinfo(torch.int64).min)]
+            backwards = graph.add("Slice", [x, *bounds, along, graph.constant(f"{self.name}/step", [-1])])
+            place = graph.name(f"{x}/place")
+            k = graph.constant(f"{self.name}/k", [self.top_k])
+            graph.node("TopK", [backwards, k], [graph.name(f"{x}/largest"), place], axis=axis)
+            last = graph.add("Sub", [graph.sizes(x, axis, axis + 1), graph.constant(f"{self.name}/one", [1])])
+            index = graph.add("Sub", [last, place])
+        if self.values and self.along_axis:
+            graph.node("GatherElements", [x, index], tops, axis=axis)
+            return
+        parts = [graph.cast(index, "FLOAT")]
+        if self.values:
+            parts.append(graph.add("GatherElements", [x, index], axis=axis))
+        if self.along_axis:
+            graph.node("Identity", parts, tops)
+        else:
+            graph.reshape(graph.add("Concat", parts, axis=1), [0, *top[1:]], tops[0])
 
     def _largest(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         """The top_k largest values along the axis, and their indices; of equal values the last one comes first."""

@@ -36,6 +36,9 @@ class Flatten(Layer):
         return [top_diffs[0].reshape(self.geometry[0])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Reshape, for any batch size."""
-        _, top, flat = self.geometry
-        graph.reshape(bottoms[0], [*[0] * flat, -1, *top[flat + 1 :]], tops[0])
+        """Reshape, for any batch size, unless the shape is the same."""
+        shape, top, flat = self.geometry
+        if shape == top:
+            graph.node("Identity", bottoms, tops)
+        else:
+            graph.reshape(bottoms[0], [*[0] * flat, -1, *top[flat + 1 :]], tops[0])

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Layer, Saved, Shapes, Tensors
+from imae.layers.layer import Diffs, Layer, OnnxGraph, Saved, Shapes, Tensors
 from imae.layers.python_layer import Blob, describe_error, load_layer, running_python
 from imae.prototxt_like.schema import FillerParameter
 
@@ -18,7 +18,8 @@ class Python(Layer):
 
     As in pycaffe, `setup(bottom, top)` is called once, `reshape(bottom, top)` before each pass, `forward(bottom, top)`
     and `backward(top, propagate_down, bottom)` read and write `data` and `diff` of the blobs, float32 arrays. What it
-    writes into a bottom's data does not reach the net; a bottom's diff is 0 before backward.
+    writes into a bottom's data does not reach the net; a bottom's diff is 0 before backward. For ONNX it may have a
+    method `to_onnx(graph, bottom, top)`, which adds nodes to an `OnnxGraph` between the values of these names.
     """
 
     type = "Python"
@@ -72,6 +73,20 @@ class Python(Layer):
             top.diff[...] = diff.detach().cpu()
         self._call(lambda: self._layer.backward(self._tops, list(needs), self._bottoms))
         return [self._tensor(blob.diff) if need else None for blob, need in zip(self._bottoms, needs, strict=True)]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """The user's own nodes, from the class's `to_onnx`."""
+        if not hasattr(self._layer, "to_onnx"):
+            own = self.param.python_param
+            raise self.error(
+                f"has no ONNX form, as its class {own.layer} (module {own.module}) has no method to_onnx(self, graph, "
+                "bottoms, tops) that adds its nodes"
+            )
+        nodes = len(graph.nodes)
+        self._call(lambda: self._layer.to_onnx(graph, list(bottoms), list(tops)))
+        made = {name for node in graph.nodes[nodes:] for name in node.output}
+        if missing := [name for name in tops if name not in made]:
+            raise self.error(f'its to_onnx added no node that makes its top "{missing[0]}"')
 
     def _fill(self, blobs: Sequence[Blob], values: Tensors) -> None:
         for blob, value in zip(blobs, values, strict=True):

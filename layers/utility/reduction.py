@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
@@ -51,19 +50,16 @@ class Reduction(Layer):
         return [dy.expand(shape)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """ReduceSum, over Abs or Mul, and Mul by the factor; ReduceMean for a mean over all axes, the batch's too."""
-        axis, shape, factor = self.geometry
-        terms = bottoms[0]
+        """ReduceSum, over Abs or Mul, or ReduceMean; Mul by the coefficient."""
+        axis, shape, _ = self.geometry
+        terms, coeff = bottoms[0], self.param.reduction_param.coeff
         if self.operation == "ASUM":
             terms = graph.add("Abs", [terms])
         elif self.operation == "SUMSQ":
             terms = graph.add("Mul", [terms, terms])
-        if self.operation == "MEAN" and axis == 0:
-            reduced, factor = graph.add("ReduceMean", [terms], keepdims=0), self.param.reduction_param.coeff
-        else:
-            axes = graph.constant(f"{self.name}/axes", torch.arange(axis, len(shape)))
-            reduced = graph.add("ReduceSum", [terms, axes], keepdims=0)
-        graph.node("Mul", [reduced, graph.constant(f"{self.name}/coeff", torch.tensor(factor))], tops)
+        op = "ReduceMean" if self.operation == "MEAN" else "ReduceSum"
+        reduced = graph.reduce(op, terms, range(axis, len(shape)), keepdims=False)
+        graph.node("Mul", [reduced, graph.constant(f"{self.name}/coeff", coeff)], tops)
 
     def _terms(self, x: Tensor) -> Tensor:
         """What is summed."""

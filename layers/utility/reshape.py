@@ -57,13 +57,20 @@ class Reshape(Layer):
         return [top_diffs[0].reshape(self.geometry[0])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Reshape; for any batch size, where the batch's axis is kept, or -1 stands in its place."""
-        _, top, first = self.geometry
-        new = list(top)
-        if first or (self.dims and self.dims[0] == 0):
-            new[0] = 0
-        elif -1 in self.dims:
-            new[self.dims.index(-1)] = -1
+        """Reshape, unless the shape is the same: axes that are kept at their places have 0, and -1 stands where it is
+        given, or for the one other axis of open size.
+        """
+        shape, top, first = self.geometry
+        if shape == top:
+            graph.node("Identity", bottoms, tops)
+            return
+        given = {first + i: dim for i, dim in enumerate(self.dims)}
+        new = [0 if axis < first else given.get(axis, size) for axis, size in enumerate(top)]
+        unknown = [axis for axis in graph.open_axes(tops[0]) if new[axis] > 0]
+        if -1 not in new and len(unknown) == 1:
+            new[unknown[0]] = -1
+        elif not unknown and -1 in new and not graph.open_axes(tops[0]).get(new.index(-1)):
+            new[new.index(-1)] = top[new.index(-1)]
         graph.reshape(bottoms[0], new, tops[0])
 
     def _replaced(self, shape: Shape) -> tuple[int, int]:

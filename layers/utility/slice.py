@@ -54,10 +54,19 @@ class Slice(Layer):
         return [torch.cat(top_diffs, self.geometry[0]) if len(top_diffs) > 1 else top_diffs[0]]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Split."""
+        """Split; along an axis of open size into equal parts, or, at points, by a Slice for each."""
         axis, sizes = self.geometry
+        is_open, points = axis in graph.open_axes(bottoms[0]), list(self.param.slice_param.slice_point)
         if len(tops) == 1:
             graph.node("Identity", bottoms, tops)
-            return
-        parts = graph.constant(f"{self.name}/split", torch.tensor(sizes))
-        graph.node("Split", [*bottoms, parts], tops, axis=axis)
+        elif is_open and points:
+            bounds = [
+                graph.constant(f"{self.name}/point", [point]) for point in (0, *points, torch.iinfo(torch.int64).max)
+            ]
+            along = graph.constant(f"{self.name}/axis", [axis])
+            for begin, end, top in zip(bounds, bounds[1:], tops, strict=False):
+                graph.node("Slice", [bottoms[0], begin, end, along], [top])
+        elif is_open:
+            graph.node("Split", bottoms, tops, axis=axis, **({"num_outputs": len(tops)} if graph.opset >= 18 else {}))
+        else:
+            graph.node("Split", [*bottoms, graph.constant(f"{self.name}/split", sizes)], tops, axis=axis)

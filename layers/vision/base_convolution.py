@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.vision.columns import of_windows, weight_gradient, whole_from
-from imae.layers.vision.windows import read_windows
+from imae.layers.vision.windows import as_images, read_windows
 
 aten = torch.ops.aten
 MOST_AXES = 3
@@ -124,22 +124,25 @@ class BaseConvolution(Layer):
         return bottom_diffs
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Conv or ConvTranspose."""
+        """Conv or ConvTranspose; between Reshapes where the channels are not at axis 1, or no axes are behind them."""
         windows = self.windows
-        if windows.axis != 1 or not windows.kernel:
-            raise self.error("has no ONNX form but for channels at axis 1, with spatial axes after it")
-        blobs = [graph.constant(f"{self.name}_{i}", blob.data) for i, blob in enumerate(self.blobs)]
+        weight, *bias = (blob.data for blob in self.blobs)
+        kernel = windows.kernel or (1,)
+        settings = {
+            "kernel_shape": kernel,
+            "strides": windows.stride or (1,),
+            "pads": (windows.pad or (0,)) * 2,
+            "dilations": windows.dilation or (1,),
+            "group": self.group,
+        }
+        learned = [weight.view(*weight.shape[:2], *kernel), *bias]
+        blobs = [graph.constant(f"{self.name}_{i}", blob) for i, blob in enumerate(learned)]
         for bottom, top in zip(bottoms, tops, strict=True):
-            graph.node(
-                self.onnx_operator,
-                [bottom, *blobs],
-                [top],
-                kernel_shape=windows.kernel,
-                strides=windows.stride,
-                pads=windows.pad * 2,
-                dilations=windows.dilation,
-                group=self.group,
-            )
+            if windows.axis == 1 and windows.kernel:
+                graph.node(self.onnx_operator, [bottom, *blobs], [top], **settings)
+            else:
+                with as_images(graph, bottom, top, windows) as (images, convolved):
+                    graph.node(self.onnx_operator, [images, *blobs], [convolved], **settings)
 
     def _forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x * weight + bias, of a batch."""

@@ -1,7 +1,5 @@
 """Crop: a part of the bottom, of another's size."""
 
-import torch
-
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
@@ -49,9 +47,13 @@ class Crop(Layer):
         return [dx, None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Slice."""
-        axes = range(self.axis(self.param.crop_param.axis, self.geometry[0]), len(self.geometry[0]))
-        slices = [self.geometry[1][axis] for axis in axes]
-        bounds = {"starts": [s.start for s in slices], "ends": [s.stop for s in slices], "axes": list(axes)}
-        constants = [graph.constant(f"{self.name}_{name}", torch.tensor(value)) for name, value in bounds.items()]
-        graph.node("Slice", [bottoms[0], *constants], tops)
+        """Slice; where the size is open, that of bottom 1 gives the ends."""
+        first, last = self.axis(self.param.crop_param.axis, self.geometry[0]), len(self.geometry[0])
+        slices = self.geometry[1][first:]
+        starts = graph.constant(f"{self.name}_starts", [s.start for s in slices])
+        if any(axis >= first for axis in graph.open_axes(bottoms[1])):
+            ends = graph.add("Add", [graph.sizes(bottoms[1], first, last), starts])
+        else:
+            ends = graph.constant(f"{self.name}_ends", [s.stop for s in slices])
+        axes = graph.constant(f"{self.name}_axes", list(range(first, last)))
+        graph.node("Slice", [bottoms[0], starts, ends, axes], tops)

@@ -2,8 +2,10 @@
 
 import math
 
-from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors, describe
-from imae.layers.vision.windows import check_fit, col2im, im2col, read_windows
+import torch
+
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.vision.windows import as_images, check_fit, col2im, im2col, read_windows
 
 
 class Im2col(Layer):
@@ -46,3 +48,22 @@ class Im2col(Layer):
         (dy,), shape, axis = top_diffs, self.geometry, self.windows.axis
         columns = dy.reshape(math.prod(shape[:axis]), *dy.shape[axis:])
         return [col2im(columns, self.windows, shape[axis + 1 :]).reshape(shape)]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Conv, each channel for itself, by kernels of a 1 among zeros; between Reshapes but for channels at axis 1."""
+        windows, channels = self.windows, self.geometry[self.windows.axis]
+        taps = math.prod(windows.kernel)
+        kernels = torch.eye(taps).view(taps, 1, *windows.kernel).repeat(channels, *[1] * (1 + len(windows.kernel)))
+        settings = {
+            "kernel_shape": windows.kernel,
+            "strides": windows.stride,
+            "pads": windows.pad * 2,
+            "dilations": windows.dilation,
+            "group": channels,
+        }
+        kernel = graph.constant(f"{self.name}_kernels", kernels)
+        if windows.axis == 1:
+            graph.node("Conv", [*bottoms, kernel], tops, **settings)
+            return
+        with as_images(graph, bottoms[0], tops[0], windows) as (images, columns):
+            graph.node("Conv", [images, kernel], [columns], **settings)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -129,23 +130,66 @@ class Pooling(Layer):
         return [dx if padded is x else dx[:, :, self.pad[0] :, self.pad[1] :][:, :, : x.shape[2], : x.shape[3]]]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """GlobalAveragePool, GlobalMaxPool, AveragePool or MaxPool, padded as far as the windows reach."""
-        if self.method == "STOCHASTIC" or len(tops) == 2:
-            raise self.error("STOCHASTIC pooling and indices of maxima have no ONNX form")
-        if self.everywhere:
-            graph.node("GlobalAveragePool" if self.method == "AVE" else "GlobalMaxPool", bottoms, tops)
-            return
-        # Explicit pads with ceil_mode 0, as runtimes differ in what windows past the border are divided by.
-        beyond = self.geometry.beyond
-        windows = {"kernel_shape": self.geometry.kernel, "strides": self.stride, "pads": [*self.pad, *beyond]}
-        if self.method == "MAX":
-            graph.node("MaxPool", bottoms, tops, **windows)
-        elif all(far <= pad for far, pad in zip(beyond, self.pad, strict=True)):
-            graph.node("AveragePool", bottoms, tops, count_include_pad=1, **windows)
+        """GlobalAveragePool, GlobalMaxPool, AveragePool or MaxPool, padded as far as the windows reach.
+
+        An average over clipped windows is divided by that of a mask of ones; indices are MaxPool's, modulo an image's
+        size. STOCHASTIC is the average of the squares over that of the values, 0 where all are.
+        """
+        if self.method == "STOCHASTIC":
+            if self.training:
+                raise self.error("has no ONNX form in phase TRAIN, in which STOCHASTIC pooling draws at random")
+            means = [self._average(graph, x) for x in (graph.add("Mul", bottoms * 2), bottoms[0])]
+            zero = graph.constant(f"{self.name}_zero", 0.0)
+            weighted = graph.add("Div", means)
+            graph.node("Where", [graph.add("Equal", [means[1], zero]), zero, weighted], tops)
+        elif self.method == "AVE":
+            self._average(graph, bottoms[0], tops[0])
+        elif self.everywhere and not self._has_index(graph, tops):
+            graph.node("GlobalMaxPool", bottoms, tops[:1])
+        elif self._has_index(graph, tops):
+            place = graph.name(f"{tops[1]}/place")
+            graph.node("MaxPool", bottoms, [tops[0], place], **self._windows(graph, bottoms[0]))
+            pixels = graph.reduce("ReduceProd", graph.sizes(bottoms[0], 2, 4), [0], keepdims=False)
+            graph.cast(graph.add("Mod", [place, pixels]), "FLOAT", tops[1])
         else:
-            mean = graph.add("AveragePool", bottoms, count_include_pad=1, **windows)
+            graph.node("MaxPool", bottoms, tops[:1], **self._windows(graph, bottoms[0]))
+
+    @staticmethod
+    def _has_index(graph: OnnxGraph, tops: list[str]) -> bool:
+        """Whether there is a second top, and somebody reads it."""
+        return len(tops) == 2 and tops[1] not in graph.unread
+
+    def _windows(self, graph: OnnxGraph, x: str) -> dict[str, Any]:
+        """The attributes of ONNX's pooling, which rounds down: with the padding on the far side that gives as many
+        windows as Caffe has, of this size, or of any where the size is open.
+        """
+        stride, far = self.stride, self.geometry.beyond
+        if self._any_size(graph, x):
+            more = [s - 1 if self.ceil_mode else 0 for s in stride]
+            far = tuple(min(p + m, k - 1) for p, m, k in zip(self.pad, more, self.geometry.kernel, strict=True))
+        return {"kernel_shape": self.geometry.kernel, "strides": stride, "pads": [*self.pad, *far]}
+
+    def _any_size(self, graph: OnnxGraph, x: str) -> bool:
+        return any(axis >= 2 for axis in graph.open_axes(x))
+
+    def _average(self, graph: OnnxGraph, x: str, top: str | None = None) -> str:
+        """Add the sum of each window over its size, padding included."""
+        if self.everywhere:
+            return graph.add("GlobalAveragePool", [x], top)
+        windows = self._windows(graph, x)
+        beyond = [max(far - pad, 0) for far, pad in zip(windows["pads"][2:], self.pad, strict=True)]
+        if not any(beyond):
+            return graph.add("AveragePool", [x], top, count_include_pad=1, **windows)
+        mean = graph.add("AveragePool", [x], count_include_pad=1, **windows)
+        if not self._any_size(graph, x):
             clipped = math.prod(self.geometry.kernel) / self._window_sizes(torch.device("cpu"))
-            graph.node("Mul", [mean, graph.constant(f"{self.name}_clipped", clipped)], tops)
+            return graph.add("Mul", [mean, graph.constant(f"{self.name}_clipped", clipped)], top)
+        around = graph.constant(f"{self.name}_pads", [2 * pad for pad in self.pad])
+        size = graph.add("Add", [graph.sizes(x, 2, 4), around])
+        whole = graph.add("Concat", [graph.constant(f"{self.name}_one", [1, 1]), size], axis=0)
+        ones = graph.add("Expand", [graph.constant(f"{self.name}_ones", 1.0), whole])
+        inside = graph.add("AveragePool", [ones], count_include_pad=1, **(windows | {"pads": [0, 0, *beyond]}))
+        return graph.add("Div", [mean, inside], top)
 
     def _mean(self, x: Tensor) -> Tensor:
         padded, kernel, stride, pad, ceil_mode = self._padded(x)

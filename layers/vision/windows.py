@@ -1,12 +1,14 @@
 """The windows that a kernel takes as it slides over the spatial axes: their settings, and their elements as columns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imae.layers.layer import Layer, Shape, describe
+from imae.layers.layer import Layer, OnnxGraph, Shape, describe
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,19 @@ def col2im(columns: Tensor, windows: Windows, spatial: Shape) -> Tensor:
             columns.index_add_(axis + 2, places, taps[:, :, tap])
         columns = columns.narrow(axis + 2, pad, spatial[axis])
     return columns
+
+
+@contextmanager
+def as_images(graph: OnnxGraph, bottom: str, top: str, windows: Windows) -> Iterator[tuple[str, str]]:
+    """Bring `bottom` to batch x channels x spatial, at least one axis of these, and what is made of it back into `top`.
+
+    Gives the names of the value to read and of the one to make.
+    """
+    axis, end = windows.axis, windows.axis + 1 + len(windows.kernel)
+    one = [] if windows.kernel else [graph.constant(f"{bottom}/one", [1])]
+    whole = graph.constant(f"{bottom}/batch", [-1])
+    images = graph.reshape(bottom, graph.add("Concat", [whole, graph.sizes(bottom, axis, end), *one], axis=0))
+    made = graph.name(f"{top}/images")
+    yield images, made
+    sizes = [graph.sizes(bottom, 0, axis)] if axis else []
+    graph.reshape(made, graph.add("Concat", [*sizes, graph.sizes(made, 1, 2 + len(windows.kernel))], axis=0), top)

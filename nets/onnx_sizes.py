@@ -1,0 +1,140 @@
+"""Which sizes of a net's inputs an exported model can leave open: those that the net itself lets vary."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from imae.layers.layer import Shape
+from imae.layers.onnx_graph import Size
+from imae.layers.recurrent.recurrent import Recurrent
+from imae.nets.net import Net
+from imae.prototxt_like.errors import InputError
+
+DIMENSIONS = {"batch": 0, "height": 2, "width": 3}
+"""What can be left open, with the axis of images that it is."""
+_STEPS = (1, 2, 3, 5, 8, 32, 64, 128)
+"""How much larger a size is made to see what follows: some nets take multiples of their strides alone."""
+_MOST_TIED = 6
+"""Inputs among whose subsets is looked for those that vary together."""
+
+Slot = tuple[str, int]
+"""An input and one of its axes."""
+
+
+@dataclass
+class Open:
+    """A size that is open: its name, the axes of inputs that have it, and how much larger it can be."""
+
+    symbol: str
+    slots: tuple[Slot, ...]
+    steps: list[int]
+    dimension: str
+
+
+@dataclass
+class Sizes:
+    """The open sizes, and why others are not."""
+
+    opened: list[Open] = field(default_factory=list)
+    closed: dict[str, str] = field(default_factory=dict)
+    """The reason, by dimension."""
+    axes: list[dict[int, str]] = field(default_factory=list)
+    """For each value of the net its open axes, with the name of the first size that changes them."""
+
+    def shape(self, name: str, shape: Shape) -> tuple[Size, ...]:
+        """Return an input's shape with the names of its open sizes."""
+        names = {slot: size.symbol for size in self.opened for slot in size.slots}
+        return tuple(names.get((name, axis), size) for axis, size in enumerate(shape))
+
+    def fix(self, dimension: str, reason: str) -> None:
+        """Leave a dimension's sizes as they are."""
+        self.opened = [size for size in self.opened if size.dimension != dimension]
+        self.closed[dimension] = reason
+
+
+def open_sizes(net: Net, dimensions: Sequence[str]) -> Sizes:
+    """Return which of `dimensions` (of DIMENSIONS) the net lets vary, by making its inputs larger.
+
+    Inputs of one size vary together, as many as the net takes so; the batch is that of axis 0, and where there are
+    recurrent layers, whose axis 0 is time, that of axis 1, too. Raises InputError for an unknown dimension.
+    """
+    sizes = Sizes()
+    recurrent = any(isinstance(step.layer, Recurrent) for step in net.steps)
+    for dimension in dimensions:
+        if dimension not in DIMENSIONS:
+            raise InputError(f'"{dimension}" is no size that can stay open: those are {", ".join(DIMENSIONS)}')
+        axis = DIMENSIONS[dimension]
+        wanted = [("T", 0), ("N", 1)] if recurrent and not axis else [("NCHW"[axis], axis)]
+        for symbol, axis in wanted:
+            found = _tied(net, axis, recurrent)
+            if isinstance(found, str):
+                sizes.closed[dimension] = found
+            else:
+                sizes.opened.append(Open(symbol, *found, dimension))
+    return sizes
+
+
+def find_open_axes(net: Net, sizes: Sizes) -> None:
+    """Set `sizes.axes` to what changes with the open sizes."""
+    before = list(net.shapes)
+    sizes.axes = [{} for _ in before]
+    for size in sizes.opened:
+        for step in size.steps:
+            with larger(net, size.slots, step):
+                for axes, old, new in zip(sizes.axes, before, net.shapes, strict=True):
+                    for axis in range(len(old)):
+                        if len(new) != len(old) or old[axis] != new[axis]:
+                            axes.setdefault(axis, size.symbol)
+
+
+def _tied(net: Net, axis: int, recurrent: bool) -> tuple[tuple[Slot, ...], list[int]] | str:
+    """The axes of inputs that can vary together, the first input's among them, and by how much; else why not."""
+    shapes = {name: net.shapes[index] for name, index in net.input_values.items()}
+    axes = 4 if axis >= 2 else axis + 1
+    fitting = {name: shape for name, shape in shapes.items() if len(shape) >= axes}
+    if not fitting:
+        return f"no input has {axes} axes" if shapes else "it has no input"
+    first, *_ = fitting
+    size, beside = fitting[first][axis], (0, 1) if recurrent else (axis,)
+    others = [
+        (name, at)
+        for name, shape in (fitting if axis >= 2 else shapes).items()
+        for at in beside
+        if name != first and shape[at : at + 1] == (size,)
+    ]
+    reason = ""
+    for slots in _subsets((first, axis), others):
+        steps = []
+        for step in _STEPS:
+            try:
+                with larger(net, slots, step):
+                    steps.append(step)
+            except InputError as error:
+                reason = reason or str(error)
+        if steps:
+            return slots, steps
+    return reason
+
+
+def _subsets(first: Slot, others: Sequence[Slot]) -> Iterator[tuple[Slot, ...]]:
+    """All subsets with `first`, larger ones first; of many, all and the first alone."""
+    counts = range(len(others), -1, -1) if len(others) <= _MOST_TIED else (len(others), 0)
+    for count in counts:
+        for chosen in combinations(others, count):
+            if len({name for name, _ in chosen}) == count:
+                yield (first, *chosen)
+
+
+@contextmanager
+def larger(net: Net, slots: Sequence[Slot], step: int) -> Iterator[None]:
+    """Have these axes of inputs be larger by `step` while the body runs; raises InputError if the net cannot."""
+    before = {name: net.shapes[net.input_values[name]] for name, _ in slots}
+    after = {name: list(shape) for name, shape in before.items()}
+    for name, axis in slots:
+        after[name][axis] += step
+    net.reshape(**after)
+    try:
+        yield
+    finally:
+        net.reshape(**before)
