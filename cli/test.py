@@ -52,24 +52,28 @@ def test(
     load_torch(threads)
     device = choose_device(gpu, cpu, first_of_several=True)
     from imae.layers.data.data_layer import data_lines
+    from imae.nets.debug_info import DebugInfo
     from imae.nets.loss_settings import loss_settings
     from imae.nets.memory import keep_freed_memory
     from imae.nets.net import Net
     from imae.prototxt_like.schema import TEST
+    from imae.prototxt_like.text import read_net
     from imae.solvers.class_accuracy import clear_counts, over_all_images, remark
     from imae.solvers.log import Log
 
     keep_freed_memory()
+    param = read_net(model)
     net = Net(
-        model,
+        param,
         TEST,
+        folder=model.parent,
         level=level,
         stages=stages(stage),
         device=device,
         dtype=precision.dtype,
         tf32=precision is Precision.tf32,
         backward=False,
-        plan=plan.value,
+        plan="plain" if param.debug_info else plan.value,
         allow_python=allow_python,
         skip_broken=skip_broken,
     )
@@ -90,6 +94,8 @@ def test(
             log.line(line, "data_layer.cpp:41")
         log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")
         clear_counts(net)
+        if param.debug_info:
+            net.observer = DebugInfo(net, log.line)
         for batch in range(iterations):
             outputs = net.forward()
             net.check()

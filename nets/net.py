@@ -1,6 +1,6 @@
 """Net: layers wired by blob names, run forward and backward."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from imae.nets.blobs import NamedBlobs
 from imae.nets.precision import set_gpu_arithmetic
 from imae.nets.rules import fused_plan
 from imae.nets.state import filter_layers, left_out
-from imae.nets.step import Step, plan_liveness, values_made
+from imae.nets.step import Observer, Step, plan_liveness, values_made
 from imae.nets.storage import Storage, as_array, copy_array
 from imae.prototxt_like.binary import Stored, array_to_blob, open_caffemodel, write_caffemodel
 from imae.prototxt_like.errors import InputError, counted
@@ -125,8 +125,8 @@ class Net:
         self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
         self._recomputing = {top: step for step in self.plan if step.layer.recomputes for top in step.tops}
         plan_liveness(self.plan, {self.newest[name] for name in self.outputs})
-        self.observer: Callable[[str, Tensor], None] | None = None
-        """Called in a pass with what each layer makes: its tops, then the gradients by its bottoms and its blobs."""
+        self.observer: Observer | None = None
+        """Told in a pass of what each layer makes."""
         self.keep_blobs = True
         """Whether a pass leaves all values in `blobs` and `diffs`; without, each is freed after its last reader."""
         self.loss = torch.zeros(())
@@ -207,8 +207,8 @@ class Net:
                 if weight:
                     term = weight * top.sum()
                     loss = term if loss is None else loss + term
-                if self.observer:
-                    self.observer(f'blob "{self.names[index]}" of layer "{step.layer.name}"', top)
+            if self.observer:
+                self.observer.forward(step, tops)
             if step.backward:
                 step.made = [(top.shape, top.dtype) for top in tops]
             else:
@@ -274,6 +274,8 @@ class Net:
                 tops = self._read(values, step.tops, step.kept.tops)
                 bottom_diffs = step.layer.backward(bottoms, tops, complete, step.saved, step.needs)
                 del bottoms, tops
+                if self.observer:
+                    self.observer.backward(step, complete, bottom_diffs)
                 for bottom, bottom_diff, need in zip(step.bottoms, bottom_diffs, step.needs, strict=False):
                     if need:
                         diffs[bottom] = _sum(diffs[bottom], bottom_diff)
@@ -283,8 +285,8 @@ class Net:
                     diffs[top] = None
                 for index in step.last_kept:
                     values[index] = None
-            if self.observer:
-                self._show_diffs(step, diffs, self.observer)
+        if self.observer:
+            self.observer.end_of_backward()
         if not self.keep_blobs:
             self._values = self._no_values()
             return
@@ -309,14 +311,6 @@ class Net:
             if self.shapes[index] != top.shape:
                 self.shapes[index], self._shapes_changed = tuple(top.shape), True
         return tops
-
-    def _show_diffs(self, step: Step, diffs: Sequence[Tensor | None], observer: Callable[[str, Tensor], None]) -> None:
-        where = f'layer "{step.layer.name}"'
-        for index in step.bottoms:
-            if (diff := diffs[index]) is not None:
-                observer(f'the gradient by blob "{self.names[index]}" of {where}', diff)
-        for i, blob in enumerate(step.layer.blobs):
-            observer(f"the gradient by parameter {i} of {where}", blob.diff)
 
     def _between(self, first: str | None, last: str | None) -> Sequence[Step]:
         """The steps from layer `first` to layer `last`, both included."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from imae.layers.layer import Kept, Layer, Saved, Shape, Shapes
+from imae.layers.layer import Diffs, Kept, Layer, Saved, Shape, Shapes, Tensors
 
 
 @dataclass
@@ -41,6 +41,19 @@ class Step:
         if not self.backward:
             return []
         return [self.bottoms[i] for i in self.kept.bottoms] + [self.tops[i] for i in self.kept.tops]
+
+
+class Observer:
+    """What a net tells, in a pass, of what each layer makes; a subclass looks at what it is there for."""
+
+    def forward(self, step: Step, tops: Tensors) -> None:
+        """Look at the tops that the step's layer has made."""
+
+    def backward(self, step: Step, top_diffs: Tensors, bottom_diffs: Diffs) -> None:
+        """Look at the gradients that have come to the step's layer, and at what it gives; its blobs have theirs."""
+
+    def end_of_backward(self) -> None:
+        """Look at the gradients of all parameters."""
 
 
 def plan_liveness(steps: Sequence[Step], outputs: Collection[int]) -> None:

@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from imae.layers.layer import Diffs, Tensors
 from imae.nets.net import Net
+from imae.nets.step import Observer, Step
 from imae.prototxt_like.errors import InputError
 
 OnDivergence = Literal["stop", "warn"]
@@ -58,27 +60,46 @@ def first_not_finite(net: Net, passes: int = 1) -> str:
         for i, blob in enumerate(blobs):
             if not are_finite([blob.data]):
                 return f'parameter {i} of layer "{name}"'
-    found: list[str] = []
-
-    def look(what: str, value: Tensor) -> None:
-        if not found and not are_finite([value]):
-            found.append(what)
-
+    look = _FirstNotFinite(net)
     statistics = [group.data for group in net.storage.groups if not group.lr_mult]
     before = [tensor.clone() for tensor in statistics]
     counter = net.context.passes
     counter.number -= passes * counter.stride
-    net.observer = look
+    observer, net.observer = net.observer, look
     try:
         net.clear_diffs()
         for _ in range(passes):
             net.forward()
             net.backward()
     finally:
-        net.observer = None
+        net.observer = observer
         for tensor, value in zip(statistics, before, strict=True):
             tensor.copy_(value)
-    return found[0] if found else ""
+    return look.found
+
+
+class _FirstNotFinite(Observer):
+    """Notes in `found` what first holds a NaN or an infinity."""
+
+    def __init__(self, net: Net) -> None:
+        self._names, self.found = net.names, ""
+
+    def _look(self, what: str, value: Tensor | None) -> None:
+        if not self.found and value is not None and not are_finite([value]):
+            self.found = what
+
+    def forward(self, step: Step, tops: Tensors) -> None:
+        """Look at its tops."""
+        for index, top in zip(step.tops, tops, strict=True):
+            self._look(f'blob "{self._names[index]}" of layer "{step.layer.name}"', top)
+
+    def backward(self, step: Step, top_diffs: Tensors, bottom_diffs: Diffs) -> None:
+        """Look at the gradients by its bottoms and its blobs."""
+        where = f'layer "{step.layer.name}"'
+        for index, diff in zip(step.bottoms, bottom_diffs, strict=False):
+            self._look(f'the gradient by blob "{self._names[index]}" of {where}', diff)
+        for i, blob in enumerate(step.layer.blobs):
+            self._look(f"the gradient by parameter {i} of {where}", blob.diff)
 
 
 def stuck(outputs: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:

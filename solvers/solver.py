@@ -16,6 +16,7 @@ from torch import Tensor
 from imae.layers.data.data_layer import DataError, DataLayer, data_lines
 from imae.layers.layer import Layer, describe
 from imae.layers.normalization.batch_norm import BatchNorm
+from imae.nets.debug_info import DebugInfo
 from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
 from imae.nets.storage import as_array, copy_array
@@ -124,6 +125,8 @@ class Solver:
             "allow_python": allow_python,
             "skip_broken": skip_broken,
         }
+        if param.debug_info:  # whose blobs a fused plan has not
+            options["plan"] = "plain"
         (train_param, train_folder), *test_params = net_params(param, self.folder, level, stages)
         self.net = Net(train_param, TRAIN, folder=train_folder, **options)
         self.net.keep_blobs = False
@@ -144,6 +147,10 @@ class Solver:
         self._open_log(show, log_folder)
         self.lock = lock or RunLock(self.prefix if self.log.log_path else "")
         self.best = BestAccuracy(self.test_nets, self.prefix if keep_best and self.log.metrics_path else "")
+        self._debug = DebugInfo(self.net, self.log.line) if param.debug_info else None
+        if param.debug_info:
+            for net in self.test_nets:
+                net.observer = DebugInfo(net, self.log.line)
         self._watch = LossWatch(self.device)
         self._on_divergence, self._said = on_divergence, set[str]()
         self._warned = False
@@ -158,7 +165,8 @@ class Solver:
 
     def _record_with(self, recorder: Recorder | None) -> None:
         def usable(net: Net, more: Sequence[str] = ()) -> Recorder | None:
-            hindering = [*obstacles(net), *more] if recorder else []
+            told = ["debug_info: true reads values in each pass"] if self.param.debug_info else []
+            hindering = [*told, *obstacles(net), *more] if recorder else []
             if hindering:
                 phase = "training" if net is self.net else "testing"
                 self.log.line(f"Not captured as a CUDA graph, {phase}: {hindering[0]}", "solver.cpp:73")
@@ -259,6 +267,7 @@ class Solver:
                 if self.stop_requested:
                     break
             rate = learning_rate(param, self.iteration)
+            self.net.observer = self._debug if self._due(param.display) else None
             with contextlib.nullcontext() if self.training.recorded else self._whole_or_undone():
                 loss = self.forward_backward(rate)
             self.losses.append(loss)
@@ -268,7 +277,7 @@ class Solver:
                 now = time.perf_counter()
                 self._display(rate, self.iteration - displayed, now - since)
                 displayed, since = self.iteration, now
-            self.training.update()
+            self._update()
             self.iteration += 1
             self.on_progress("train", self.iteration, param.max_iter)
             if self._due(param.snapshot) or self.snapshot_requested:
@@ -277,6 +286,14 @@ class Solver:
             if self.stop_requested:
                 break
         self._check_losses()
+
+    def _update(self) -> None:
+        """Update the weights; where `debug_info` is due, say by how much."""
+        debug = self._debug if self.net.observer else None
+        before = self.net.storage.data.clone() if debug else None
+        self.training.update()
+        if debug and before is not None:
+            debug.update(before)
 
     @contextlib.contextmanager
     def _whole_or_undone(self) -> Iterator[None]:

@@ -111,3 +111,15 @@ def test_check_gradients_at_weights_of_another_net_says_so(imae: Imae, tmp_path:
     assert "right gradients" not in result.out + result.err
     result = imae("check_gradients", tmp_path / "net.prototxt", "--weights", tmp_path / "part.caffemodel")
     assert "lacks weights of these layers, which are checked at initial ones: b" in result.out + result.err
+
+
+def test_the_nets_debug_info_is_told_by_imae_test(imae: Imae, digits: Path) -> None:
+    assert imae("train", "--solver", "solver.prototxt", "--iterations", "1").status == 0
+    weights = ("--weights", "out/digits_iter_1.caffemodel", "--iterations", "2")
+    plain = imae("test", "--model", "net.prototxt", *weights, "--plan", "plain")
+    text = Path("net.prototxt").read_text()
+    Path("net.prototxt").write_text(f"debug_info: true {text}")
+    outcome = imae("test", "--model", "net.prototxt", *weights)
+    assert outcome.status == 0 and outcome.out == plain.out
+    assert outcome.err.count("    [Forward] Layer ip1, param blob 0 data: ") == 2
+    assert "[Forward]" not in plain.err
