@@ -6,14 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import onnx
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from torch import Tensor
 
-import onnx
 from imae import __version__
 from imae.layers.onnx_graph import OnnxGraph, Size
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import write_atomically
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 OLDEST_OPSET = 13
 LARGEST_FILE = 2**31 - 2**20
