@@ -60,7 +60,7 @@ def retrieval(
 
 
 def _read_features(path: Path) -> "np.ndarray":
-    from imae.layers.data.number_file import map_numbers
+    from imae.prototxt_like.number_file import map_numbers
 
     rows = map_numbers(path)
     if rows.ndim != 2:

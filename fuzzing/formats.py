@@ -23,7 +23,6 @@ from imae.layers.data.hdf5_file import Hdf5File
 from imae.layers.data.image_decode import decode_image
 from imae.layers.data.image_list import read_image_list
 from imae.layers.data.label_noise import load_labels, load_matrix
-from imae.layers.data.number_file import map_numbers
 from imae.layers.layer import TEST
 from imae.nets.net import Net
 from imae.prototxt_like.binary import (
@@ -38,6 +37,7 @@ from imae.prototxt_like.binary import (
     write_solverstate,
 )
 from imae.prototxt_like.mars_info import read_names, read_query_index, read_tracks
+from imae.prototxt_like.number_file import map_numbers
 from imae.prototxt_like.schema import BlobProto, Datum, ImaeState, NetParameter, SolverState
 from imae.prototxt_like.text import format_text, parse_net, read_net, read_solver
 from imae.solvers.log import read_metrics

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from imae.layers.data.number_file import has_key, read_numbers, split_key
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.number_file import has_key, read_numbers, split_key
 from imae.prototxt_like.schema import NoiseKind
 
 Labels = NDArray[np.int64]

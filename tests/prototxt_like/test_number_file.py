@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from imae.layers.data.label_noise import load_labels, load_matrix
-from imae.layers.data.number_file import map_numbers
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.number_file import map_numbers
 
 LABELS = np.arange(20) % 10
 SETS = {"clean_label": LABELS, "worse_label": (LABELS + 3) % 10, "random_label1": np.roll(LABELS, 1)}

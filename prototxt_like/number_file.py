@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import open_regular, read_bytes
+from imae.prototxt_like.files import FilePath, open_regular, read_bytes
+from imae.prototxt_like.limits import LARGEST_INT32
 
 Numbers = NDArray[Any]
 CheckShape = Callable[[tuple[int, ...]], None]
@@ -78,6 +79,24 @@ def has_key(name: str | Path) -> bool:
                 return f"{key[1:]}.npy" in archive.namelist()
         found = _from_npy(io.BytesIO(content), lambda _: None) if path.endswith(".npy") else _from_pt(content)
         return isinstance(found, dict) and key[1:] in found
+
+
+def read_arrays(path: FilePath) -> dict[str, Numbers]:
+    """Return all arrays of an .npz by their names; raises InputError, naming the file, as `read_numbers` does."""
+    with open_regular(path) as file, _naming(str(path)), zipfile.ZipFile(file) as archive:
+        arrays = {}
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                array: Numbers = _from_npy(member, _check_count, objects=False)
+            if array.dtype.kind not in "iuf":
+                raise InputError(f"{path}:{name}: holds {array.dtype} values, expected numbers")
+            arrays[name.removesuffix(".npy")] = array
+        return arrays
+
+
+def _check_count(shape: tuple[int, ...]) -> None:
+    if math.prod(shape) > LARGEST_INT32:
+        raise ValueError(f"an array of shape {shape}, of more numbers than a blob has")
 
 
 @contextmanager
