@@ -203,6 +203,7 @@ def train(
         trainer = create(
             param,
             folder=solver.parent,
+            file=solver,
             device=device,
             dtype=precision.dtype,
             tf32=precision is Precision.tf32,
@@ -319,6 +320,7 @@ def _report(ended: "TrainingEnded", context: typer.Context, trainer: "Solver") -
 def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
     """Print what was done, the last test's outputs, and where the results are."""
     from imae.solvers.log import read_metrics
+    from imae.solvers.results import weights_beside
 
     rate = f" ({iterations / seconds:.4g} it/s)" if iterations else ""
     verb = "Stopped" if trainer.stop_requested else "Done"
@@ -345,7 +347,7 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
     for line in trainer.best.lines():
         typer.echo(line)
     state = trainer.state_path
-    files += [state.with_suffix(".caffemodel"), state]
+    files += [weights_beside(state), state]
     files += [path for path in trainer.best.files if path.exists()]
     typer.echo("Wrote " + ", ".join(str(file) for file in files if file and file.exists()))
 

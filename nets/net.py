@@ -22,11 +22,13 @@ from imae.nets.rules import fused_plan
 from imae.nets.state import filter_layers, left_out
 from imae.nets.step import Observer, Step, plan_liveness, values_made
 from imae.nets.storage import Storage, as_array, copy_array
-from imae.prototxt_like.binary import Stored, array_to_blob, open_caffemodel, write_caffemodel
+from imae.prototxt_like.binary import array_to_blob
+from imae.prototxt_like.blobs import Stored
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.limits import check_message
-from imae.prototxt_like.schema import BlobProto, LayerParameter, NetParameter, ParamSpec
+from imae.prototxt_like.schema import BlobProto, ImaeProvenance, LayerParameter, NetParameter, ParamSpec
 from imae.prototxt_like.text import did_you_mean, read_net
+from imae.prototxt_like.weights import open_weights, write_weights
 
 _RENAME = "; to learn this layer from scratch instead, rename it"
 """Caffe's advice where a layer of the source has the name of another layer."""
@@ -387,29 +389,32 @@ class Net:
     # Weights
 
     def copy_weights(self, source: NetParameter | Stored | str | Path) -> CopyReport:
-        """Copy the blobs of the layers that `source` (a net, or a caffemodel or its path) has under the same name.
+        """Copy the blobs of the layers that `source` (a net, or weights or their path) has under the same name.
 
-        Raises InputError where a layer's blobs differ in number or shape, or one is not finite; nothing is copied then.
+        It may lack blobs that are another layer's by a shared name, as what Caffe writes as HDF5 does. Raises
+        InputError where a layer's blobs differ in number or shape, or one is not finite; nothing is copied then.
         """
         if not isinstance(source, Stored):
-            source = Stored(source) if isinstance(source, NetParameter) else open_caffemodel(source)
+            source = Stored(source) if isinstance(source, NetParameter) else open_weights(source)
         origin = source.origin
         given = {layer.name: layer.blobs for layer in source.message.layer if layer.blobs}
         copies = []
         for name, blobs in self.params.items():
             if name not in given:
                 continue
-            if len(given[name]) != len(blobs):
+            held = {i: proto for i, proto in enumerate(given[name]) if proto.ByteSize()}
+            own = {i for i in range(len(blobs)) if (name, i) not in self._shared}
+            if not own <= set(held) <= set(range(len(blobs))):
                 raise InputError(
-                    f'layer "{name}": has {counted(len(blobs), "blob")}, {origin} has {len(given[name])}{_RENAME}'
+                    f'layer "{name}": has {counted(len(blobs), "blob")}, {origin} has {len(held)}{_RENAME}'
                 )
-            for i, (blob, proto) in enumerate(zip(blobs, given[name], strict=True)):
-                copies.append((blob.data, self._fitting(f'layer "{name}": blob {i}', blob, proto, source)))
+            for i, proto in held.items():
+                copies.append((blobs[i].data, self._fitting(f'layer "{name}": blob {i}', blobs[i], proto, source)))
         for data, array in copies:
             copy_array(data, array)
         return CopyReport(
             copied=[name for name in self.params if name in given],
-            kept=[name for name in self.params if name not in given],
+            kept=[name for name in self.owners if name not in given],
             unused=[name for name in given if name not in self.params],
         )
 
@@ -429,6 +434,13 @@ class Net:
                     raise InputError(f'layer "{name}": blob {i} is {shapes}')
                 mine.data, mine.diff = their.data, their.diff
 
+    @property
+    def owners(self) -> list[str]:
+        """The layers with blobs of their own."""
+        return [
+            name for name, blobs in self.params.items() if any((name, i) not in self._shared for i in range(len(blobs)))
+        ]
+
     def to_proto(self, *, diffs: bool = False) -> NetParameter:
         """Return the net with its weights, and their gradients by option, as a caffemodel holds it."""
         param = _copy(self.param)
@@ -437,16 +449,23 @@ class Net:
                 layer.blobs.append(array_to_blob(as_array(blob.data), as_array(blob.diff) if diffs else None))
         return param
 
-    def write_weights(self, path: str | Path, *, diffs: bool = False) -> None:
-        """Write what `to_proto` returns to a caffemodel, without a copy of the weights in memory.
+    def write_weights(self, path: str | Path, *, diffs: bool = False, provenance: ImaeProvenance | None = None) -> None:
+        """Write what `to_proto` returns, and where it is from, in the form of the path's ending, by default binary.
 
-        Raises InputError if it is larger than protobuf's 2 GiB, or `path` cannot be written.
+        No copy of all weights is made, but in binary of those that lie in memory in another order. Raises InputError if
+        a caffemodel would be larger than protobuf's 2 GiB, or `path` cannot be written.
         """
+        param = _copy(self.param)
+        if provenance:
+            param.imae_provenance.CopyFrom(provenance)
+        once = self._shared if str(path).endswith(".h5") else ()
         blobs = {
-            name: [(as_array(blob.data), as_array(blob.diff) if diffs else None) for blob in blobs]
+            name: [
+                (None if (name, i) in once else blob.data, blob.diff if diffs else None) for i, blob in enumerate(blobs)
+            ]
             for name, blobs in self.params.items()
         }
-        write_caffemodel(self.param, path, blobs)
+        write_weights(path, param, blobs, as_array)
 
     # Building
 
@@ -499,6 +518,8 @@ class Net:
         owners: dict[str, tuple[Layer, Blob, ParamSpec]] = {}
         learnable: list[Blob] = []
         self._views: list[tuple[Blob, Blob]] = []
+        self._shared: set[tuple[str, int]] = set()
+        """Layers and numbers of blobs that are another layer's."""
         for step in self.steps:
             layer = step.layer
             for i, blob in enumerate(layer.blobs):
@@ -522,6 +543,7 @@ class Net:
                             raise layer.error(f'shares param "{spec.name}" with another {multiplier}')
                         setattr(owner_spec, multiplier, value)
                         setattr(owner, multiplier, value)
+                self._shared.add((layer.name, i))
                 if blob.shape == owner.shape:
                     layer.blobs[i] = owner
                 else:

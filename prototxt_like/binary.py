@@ -3,9 +3,9 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
 from numpy.typing import ArrayLike
 
@@ -13,11 +13,11 @@ from imae.prototxt_like.blobs import (
     Blob,
     FloatArray,
     Pieces,
+    Stored,
     Values,
     blob_pieces,
     check_finite,
     size,
-    stored_array,
     take_out,
 )
 from imae.prototxt_like.blobs import array_to_blob as array_to_blob
@@ -36,26 +36,6 @@ _log = logging.getLogger(__name__)
 _LAYER = NetParameter.DESCRIPTOR.fields_by_name["layer"].number
 _BLOBS = LayerParameter.DESCRIPTOR.fields_by_name["blobs"].number
 _HISTORY = SolverState.DESCRIPTOR.fields_by_name["history"].number
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A message read from a file, whose blobs' values stay outside it: one copy of them, that of the file."""
-
-    message: Any
-    values: Sequence[Values] = ()
-    origin: str = "the source of the weights"
-    """What messages call it: the file's path."""
-
-    def array(self, blob: BlobProto, name: str, *, diff: bool = False) -> FloatArray:
-        """Return the values of one of the message's blobs: `blob_to_array`'s, but read only and perhaps not aligned.
-
-        Raises InputError, beginning with `name`, as `blob_to_array` does, and for data that are not finite.
-        """
-        array = stored_array(blob, self.values, name, diff=diff)
-        if not diff:
-            check_finite(array, name)
-        return array
 
 
 def read_caffemodel(path: FilePath) -> NetParameter:
@@ -94,6 +74,7 @@ def _whole_net(net: NetParameter, path: FilePath) -> NetParameter:
 def write_caffemodel(net: NetParameter, path: FilePath, blobs: Mapping[str, Sequence[Blob]] | None = None) -> None:
     """Write a net with its blobs, or with `blobs`, by the names of its layers, which are written as they lie in memory.
 
+    A blob in `blobs` whose shape is given by the four old dimensions in the net keeps these.
     The number of layers comes first, so that a file cut short is told from a whole one; Caffe passes over it.
     Raises InputError if the net lacks a required field, if it is larger than protobuf's 2 GiB, or if `path` cannot be
     written.
@@ -107,9 +88,13 @@ def write_caffemodel(net: NetParameter, path: FilePath, blobs: Mapping[str, Sequ
         rest.ClearField("layer")
         pieces.append(_serialize(rest, path))
         for layer in net.layer:
-            inner: Pieces = [_serialize(layer, path)]
-            for blob in blobs.get(layer.name, ()):
-                inner += _as_field(_BLOBS, blob_pieces(*blob))
+            old = [blob.HasField("num") for blob in layer.blobs]
+            body = LayerParameter()
+            body.CopyFrom(layer)
+            body.ClearField("blobs")
+            inner: Pieces = [_serialize(body, path)]
+            for i, blob in enumerate(blobs.get(layer.name, ())):
+                inner += _as_field(_BLOBS, blob_pieces(*blob, old=i < len(old) and old[i] and np.ndim(blob[0]) == 4))
             pieces += _as_field(_LAYER, inner)
     _write(path, pieces)
 
@@ -159,7 +144,7 @@ def check_snapshot_size(prefix: str, weights: int, histories: int) -> None:
         if content > LARGEST:
             raise InputError(
                 f"{prefix}: the {kind} of a snapshot would have {content / 2**30:.2f} GiB, but protobuf's files end at "
-                "2 GiB: nothing could be kept; with snapshot: 0 and snapshot_after_train: false it trains all the same"
+                "2 GiB: snapshot_format: HDF5 has no such limit"
             )
 
 
@@ -184,7 +169,8 @@ def _as_field(number: int, pieces: Pieces) -> Pieces:
 
 def _write(path: FilePath, pieces: Pieces) -> None:
     if size(pieces) > LARGEST:
-        raise InputError(f"{path}: cannot be written: its {size(pieces)} bytes are more than protobuf's 2 GiB")
+        found = f"its {size(pieces)} bytes are more than protobuf's 2 GiB"
+        raise InputError(f"{path}: cannot be written: {found}; HDF5 (.h5) has no such limit")
     write_atomically(path, pieces)
 
 

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,13 +57,15 @@ def array_to_blob(array: ArrayLike, diff: ArrayLike | None = None) -> BlobProto:
         raise InputError(f"blob: {size(pieces)} bytes are more than a protobuf file can hold (2 GiB)") from error
 
 
-def blob_pieces(array: ArrayLike, diff: ArrayLike | None = None) -> Pieces:
-    """Return the bytes of `array_to_blob`'s message, the values among them as they lie in memory."""
+def blob_pieces(array: ArrayLike, diff: ArrayLike | None = None, *, old: bool = False) -> Pieces:
+    """Return the bytes of `array_to_blob`'s message, the values among them as they lie in memory.
+
+    With `old` the shape, of 4 axes, is given by the four old dimensions.
+    """
     data = np.asarray(array)
     double = "double_" if data.dtype == np.float64 else ""
     shape = BlobProto()
-    shape.shape.dim.extend(data.shape)
-    shape.shape.SetInParent()
+    set_shape(shape, data.shape, old=old)
     pieces: Pieces = [shape.SerializeToString()]
     pieces += _values_piece(f"{double}data", data)
     if diff is not None:
@@ -158,6 +161,25 @@ def stored_array(blob: BlobProto, taken: Sequence[Values], name: str, *, diff: b
     return flat.reshape(shape)
 
 
+def describe_stored(blob: BlobProto, shape: Sequence[int], arrays: Values, values: list[Values]) -> None:
+    """Make of a blob one that has a shape, and its data and diff, `arrays` (flat, float32 or float64), in `values`.
+
+    4 axes, the first of them 1, are given as the four old dimensions: it may be a blob from before N-d blobs.
+    """
+    values.append({f"double_{kind}" if array.dtype == np.float64 else kind: array for kind, array in arrays.items()})
+    blob.imae_place = len(values)
+    set_shape(blob, shape, old=len(shape) == 4 and shape[0] == 1)
+
+
+def set_shape(blob: BlobProto, shape: Sequence[int], *, old: bool = False) -> None:
+    """Set the shape of a blob, with `old` as the four old dimensions."""
+    if old:
+        blob.num, blob.channels, blob.height, blob.width = shape
+    else:
+        blob.shape.dim.extend(shape)
+        blob.shape.SetInParent()
+
+
 def _describe(shape: Sequence[int]) -> str:
     return f"{' x '.join(map(str, shape)) or 'a scalar'}, {math.prod(shape)} values"
 
@@ -196,3 +218,28 @@ def check_finite(array: NDArray[Any], name: str) -> None:
         if not finite.all():
             at = start + int(finite.argmin())
             raise InputError(f"{name}: value {at} is {flat[at]}, expected a finite number")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A message read from a file, whose blobs' values stay outside it: one copy of them, that of the file."""
+
+    message: Any
+    values: Sequence[Values] = ()
+    origin: str = "the source of the weights"
+    """What messages call it: the file's path."""
+
+    def array(self, blob: BlobProto, name: str, *, diff: bool = False) -> FloatArray:
+        """Return the values of one of the message's blobs: `blob_to_array`'s, but read only and perhaps not aligned.
+
+        Raises InputError, beginning with `name`, as `blob_to_array` does, and for data that are not finite.
+        """
+        array = stored_array(blob, self.values, name, diff=diff)
+        if not diff:
+            check_finite(array, name)
+        return array
+
+    def has_diff(self, blob: BlobProto) -> bool:
+        """Whether a diff is kept for one of the message's blobs."""
+        kept = self.values[blob.imae_place - 1] if blob.imae_place else {}
+        return any(len(kept.get(field, getattr(blob, field))) for field in _TYPES if field.endswith("diff"))

@@ -65,10 +65,18 @@ def read_bytes(path: FilePath) -> bytes:
 
 
 def write_atomically(path: FilePath, data: Buffer | Iterable[Buffer]) -> None:
-    """Write `data` (bytes, whole or in pieces) to `path`: to a temporary name beside it, flushed, then renamed over it.
+    """Write `data` (bytes, whole or in pieces) to `path`; raises InputError as `replacing` does."""
+    with replacing(path) as file:
+        for piece in [data] if isinstance(data, Buffer) else data:
+            file.write(piece)
 
-    What killed processes left of the same file is removed. Raises InputError if the folder is missing or cannot be
-    written.
+
+@contextlib.contextmanager
+def replacing(path: FilePath) -> Iterator[BinaryIO]:
+    """Give a file to be written, by itself or by its name: at the end it is flushed and renamed to `path`.
+
+    It lies beside `path` under a temporary name, and goes if anything is raised. What killed processes left of the
+    same file is removed. Raises InputError if the folder is missing or cannot be written.
     """
     target = Path(path)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -76,8 +84,7 @@ def write_atomically(path: FilePath, data: Buffer | Iterable[Buffer]) -> None:
         clear_leftovers(target.parent, target.name)
         with temporary.open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            for piece in [data] if isinstance(data, Buffer) else data:
-                file.write(piece)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(target)

@@ -11,6 +11,7 @@ from imae.layers.loss.accuracy import Accuracy
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.schema import ImaeProvenance
 
 _log = logging.getLogger(__name__)
 
@@ -24,11 +25,13 @@ def accuracies_of(net: Net) -> list[str]:
 class BestAccuracy:
     """Follows the accuracies of test nets, and keeps the weights at which the first of them was best.
 
-    The weights are in PREFIX_best.caffemodel, their iteration and accuracy in PREFIX_best.json. A tie replaces nothing.
+    The weights are in PREFIX_best.caffemodel, with `ending` behind, their iteration and accuracy in PREFIX_best.json. A
+    tie replaces nothing.
     """
 
-    def __init__(self, nets: Iterable[Net], prefix: str = "") -> None:
+    def __init__(self, nets: Iterable[Net], prefix: str = "", ending: str = "") -> None:
         """Keep weights at `prefix`, or none without one; raises InputError if no test net has an accuracy to go by."""
+        self._weights = Path(f"{prefix}_best.caffemodel{ending}")
         self._names = {number: accuracies_of(net) for number, net in enumerate(nets)}
         self._best: dict[tuple[int, str], tuple[int, float]] = {}
         self._final: dict[tuple[int, str], tuple[int, float]] = {}
@@ -41,7 +44,7 @@ class BestAccuracy:
     @property
     def files(self) -> list[Path]:
         """The files of the kept weights, where weights are kept."""
-        return [Path(f"{self._prefix}_best.{kind}") for kind in ("caffemodel", "json")] if self._prefix else []
+        return [self._weights, Path(f"{self._prefix}_best.json")] if self._prefix else []
 
     def begin(self, iteration: int, records: Iterable[Mapping[str, Any]]) -> None:
         """Start at `iteration`, with the earlier tests from the metrics' `records`, and the weights kept so far."""
@@ -53,19 +56,21 @@ class BestAccuracy:
         if self._prefix and path.exists():
             try:
                 kept = json.loads(read_bytes(path))
-                if kept["iteration"] < iteration and path.with_suffix(".caffemodel").exists():
+                if kept["iteration"] < iteration and self._weights.exists():
                     self._kept = float(kept["value"])
             except (ValueError, TypeError, KeyError, RecursionError, InputError):
                 _log.warning("%s: does not say which weights are kept as the best; those of the next test are", path)
 
-    def note(self, number: int, iteration: int, values: Mapping[str, Any], net: Net) -> None:
+    def note(
+        self, number: int, iteration: int, values: Mapping[str, Any], net: Net, provenance: ImaeProvenance | None = None
+    ) -> None:
         """Take account of the outputs of test net `number`; keep the weights of `net` where they are the best."""
         self._follow(number, iteration, values)
         if not self._prefix or not self._first or self._first[0] != number:
             return
         value = values[self._first[1]]
         if isinstance(value, float) and math.isfinite(value) and value > self._kept:
-            net.write_weights(Path(f"{self._prefix}_best.caffemodel"))
+            net.write_weights(self._weights, provenance=provenance)
             about = {"iteration": iteration, "output": self._first[1], "value": value}
             write_atomically(f"{self._prefix}_best.json", json.dumps(about).encode())
             self._kept = value

@@ -5,8 +5,8 @@ import math
 import re
 from pathlib import Path
 
-from imae.prototxt_like.binary import open_caffemodel, open_solverstate
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.weights import open_state, open_weights
 
 _log = logging.getLogger(__name__)
 
@@ -17,20 +17,25 @@ def newest_snapshot(prefix: str, before: float = math.inf) -> Path | None:
     Warns of those that are damaged or hold values that are not finite.
     """
     states = _snapshots(prefix, ".solverstate")
-    for iteration in sorted((number for number in states if number < before), reverse=True):
+    for _, state in sorted((found for found in states if found[0] < before), reverse=True):
         try:
-            open_solverstate(states[iteration])
-            open_caffemodel(states[iteration].with_suffix(".caffemodel"))
+            open_state(state)
+            open_weights(weights_beside(state))
         except InputError as error:
             _log.warning("passed over, being damaged: %s", error)
         else:
-            return states[iteration]
+            return state
     return None
+
+
+def weights_beside(state: Path) -> Path:
+    """Return the path of the weights of the snapshot whose solverstate is at `state`."""
+    return state.with_name(".caffemodel".join(state.name.rsplit(".solverstate", 1)))
 
 
 def is_at(prefix: str, state: Path) -> bool:
     """Return whether a solverstate is one of the snapshots at `prefix`."""
-    return any(found.resolve() == state.resolve() for found in _snapshots(prefix, ".solverstate").values())
+    return any(found.resolve() == state.resolve() for _, found in _snapshots(prefix, ".solverstate"))
 
 
 def results_at(prefix: str) -> list[Path]:
@@ -38,9 +43,9 @@ def results_at(prefix: str) -> list[Path]:
     if not prefix:
         return []
     metrics = [path for path in (Path(f"{prefix}.metrics.jsonl"),) if path.exists()]
-    best = [path for path in (Path(f"{prefix}_best.caffemodel"), Path(f"{prefix}_best.json")) if path.exists()]
-    kinds = (_snapshots(prefix, ".caffemodel"), _snapshots(prefix, ".solverstate"))
-    return metrics + best + [found[i] for i in sorted({*kinds[0], *kinds[1]}) for found in kinds if i in found]
+    best = [Path(f"{prefix}_best.{kind}") for kind in ("caffemodel", "caffemodel.h5", "json")]
+    snapshots = sorted(_snapshots(prefix, ".caffemodel") + _snapshots(prefix, ".solverstate"))
+    return metrics + [path for path in best if path.exists()] + [path for _, path in snapshots]
 
 
 def refuse_results(prefix: str) -> None:
@@ -59,8 +64,8 @@ def remove_results(prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _snapshots(prefix: str, suffix: str) -> dict[int, Path]:
-    """The files of snapshots at `prefix` by their iterations."""
-    pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)" + re.escape(suffix))
+def _snapshots(prefix: str, suffix: str) -> list[tuple[int, Path]]:
+    """The files of snapshots at `prefix` of one kind, binary or HDF5, with their iterations."""
+    pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)" + re.escape(suffix) + r"(\.h5)?")
     folder = Path(prefix).parent
-    return {int(m[1]): path for path in folder.glob(f"*{suffix}") if (m := pattern.fullmatch(path.name))}
+    return [(int(m[1]), path) for path in folder.glob(f"*{suffix}*") if (m := pattern.fullmatch(path.name))]

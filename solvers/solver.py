@@ -20,19 +20,23 @@ from imae.nets.debug_info import DebugInfo
 from imae.nets.loss_settings import loss_settings
 from imae.nets.net import Net
 from imae.nets.storage import as_array, copy_array
-from imae.prototxt_like.binary import (
-    Stored,
-    array_to_blob,
-    check_snapshot_size,
-    open_caffemodel,
-    open_solverstate,
-    write_solverstate,
-)
+from imae.prototxt_like import provenance as provenances
+from imae.prototxt_like.binary import array_to_blob, check_snapshot_size
+from imae.prototxt_like.blobs import Stored
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import clear_leftovers, create_folder
 from imae.prototxt_like.limits import check_message
-from imae.prototxt_like.schema import TEST, TRAIN, ImaeLayerState, ImaeState, SolverParameter, SolverState
+from imae.prototxt_like.schema import (
+    TEST,
+    TRAIN,
+    ImaeLayerState,
+    ImaeProvenance,
+    ImaeState,
+    SolverParameter,
+    SolverState,
+)
 from imae.prototxt_like.text import read_solver
+from imae.prototxt_like.weights import open_state, open_weights, write_state
 from imae.solvers.best import BestAccuracy
 from imae.solvers.capture import CudaGraphs, Eager, Iteration, Recorder, TestBatches, obstacles
 from imae.solvers.class_accuracy import SUFFIX, clear_counts, over_all_images, remark
@@ -48,7 +52,8 @@ from imae.solvers.divergence import (
 )
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
-from imae.solvers.results import newest_snapshot
+from imae.solvers.provenance import provenance_of
+from imae.solvers.results import newest_snapshot, weights_beside
 from imae.solvers.run_lock import RunLock
 from imae.solvers.solver_nets import net_params
 from imae.solvers.update import create_update
@@ -83,6 +88,7 @@ class Solver:
         param: SolverParameter | str | Path,
         *,
         folder: Path | None = None,
+        file: Path | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         level: int = 0,
@@ -100,7 +106,8 @@ class Solver:
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
 
-        Paths in it are looked up in the working directory, then in `folder` (its own, by default); log, metrics and
+        One that was read is of `file`, whose hash its snapshots then carry. Paths in it are looked up in the working
+        directory, then in `folder` (its own, by default); log, metrics and
         snapshots are written at `snapshot_prefix`, relative to the working directory, but for a log that has a
         `log_folder` of its own. `show` gets the log's lines. While it solves it holds `lock`, by default one on the
         prefix. With `on_divergence` "warn" it goes on with losses that are not finite, but writes no snapshot of such
@@ -110,12 +117,13 @@ class Solver:
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
         if not isinstance(param, SolverParameter):
-            folder = folder or Path(param).parent
+            file, folder = Path(param), folder or Path(param).parent
             param = read_solver(param)
         self.param, self.folder = param, folder or Path()
         _check(param)
         self.device = torch.device(device)
         self.seed = param.random_seed if param.random_seed >= 0 else secrets.randbits(31)
+        self.provenance = provenance_of(param, self.folder, file, self.seed)
         options: dict[str, Any] = {
             "device": device,
             "dtype": dtype,
@@ -138,7 +146,7 @@ class Solver:
             self.test_nets.append(net)
         self.update = create_update(param, self.net.storage)
         self._running = [group.data for group in self.net.storage.groups if not group.lr_mult]
-        self._check_snapshot_size()
+        self._check_snapshots()
         self.iteration = 0
         self.stop_requested = self.snapshot_requested = False
         self.losses: deque[Tensor] = deque(maxlen=param.average_loss)
@@ -146,7 +154,8 @@ class Solver:
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
         self._open_log(show, log_folder)
         self.lock = lock or RunLock(self.prefix if self.log.log_path else "")
-        self.best = BestAccuracy(self.test_nets, self.prefix if keep_best and self.log.metrics_path else "")
+        kept = self.prefix if keep_best and self.log.metrics_path else ""
+        self.best = BestAccuracy(self.test_nets, kept, self._ending)
         self._debug = DebugInfo(self.net, self.log.line) if param.debug_info else None
         if param.debug_info:
             for net in self.test_nets:
@@ -372,7 +381,7 @@ class Solver:
             return values
         self.log.metrics(iteration=self.iteration, phase="test", net=number, **values)
         self._check_outputs(f"test net #{number}'s", means)
-        self.best.note(number, self.iteration, values, self.net)
+        self.best.note(number, self.iteration, values, self.net, self.provenance)
         return values
 
     def _sum_outputs(self, number: int, batches: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -395,12 +404,23 @@ class Solver:
     @property
     def state_path(self) -> Path:
         """Where a snapshot of this iteration is, or would be: its solverstate."""
-        return Path(f"{self.prefix}_iter_{self.iteration}.solverstate")
+        return Path(f"{self.prefix}_iter_{self.iteration}.solverstate{self._ending}")
 
-    def _check_snapshot_size(self) -> None:
-        """Raise InputError if a snapshot would be too large for its files."""
+    @property
+    def _ending(self) -> str:
+        """What the names of snapshots end with."""
+        return ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else ""
+
+    def _check_snapshots(self) -> None:
+        """Raise InputError if a snapshot would be too large for its files, or has names that these cannot hold."""
         param, size = self.param, self.net.storage.data.element_size()
-        if param.snapshot_prefix and (param.snapshot or param.snapshot_after_train):
+        if not param.snapshot_prefix or not (param.snapshot or param.snapshot_after_train):
+            return
+        if self._ending:
+            from imae.prototxt_like.hdf5 import check_names
+
+            check_names(self.net.params, "solver: snapshot_format HDF5")
+        else:
             written = sum(blob.data.numel() for blobs in self.net.params.values() for blob in blobs) * size
             trained = sum(blob.data.numel() for blob in self.net.learnable) * size
             check_snapshot_size(
@@ -410,7 +430,7 @@ class Solver:
             )
 
     def snapshot(self) -> Path:
-        """Write `PREFIX_iter_N.caffemodel` and `.solverstate`, and return the latter's path.
+        """Write `PREFIX_iter_N.caffemodel` and `.solverstate`, or in HDF5 these with .h5; return the latter's path.
 
         Weights that are not finite are not written: Diverged is raised, or by `on_divergence` a warning given.
         """
@@ -419,9 +439,9 @@ class Solver:
     def _write_snapshot(self) -> Path:
         self.net.check()
         state_path = self.state_path
-        model = state_path.with_suffix(".caffemodel")
-        self.log.line(f"Snapshotting to binary proto file {model}", "solver.cpp:464")
-        self.net.write_weights(model, diffs=self.param.snapshot_diff)
+        model, kind = weights_beside(state_path), "HDF5" if self._ending else "binary proto"
+        self.log.line(f"Snapshotting to {kind} file {model}", "solver.cpp:464")
+        self.net.write_weights(model, diffs=self.param.snapshot_diff, provenance=self.provenance)
         state = SolverState(
             iter=self.iteration,
             learned_net=str(model),
@@ -436,11 +456,12 @@ class Solver:
                     ImaeLayerState(layer=layer.name, state=[array_to_blob(as_array(tensor)) for tensor in layer.state])
                     for layer in self._stateful()
                 ],
+                provenance=self.provenance,
             ),
         )
         views = [self.net.storage.view(h, blob) for h in self.update.histories for blob in self.net.learnable]
-        self.log.line(f"Snapshotting solver state to binary proto file {state_path}", "sgd_solver.cpp:284")
-        write_solverstate(state, state_path, [as_array(view) for view in views])
+        self.log.line(f"Snapshotting solver state to {kind} file {state_path}", "sgd_solver.cpp:284")
+        write_state(state_path, state, views, as_array)
         return state_path
 
     def restore(self, path: str | Path) -> None:
@@ -449,7 +470,7 @@ class Solver:
         After a state that Caffe wrote, the data layers go on as if every iteration so far had read one batch.
         Raises InputError if the state does not fit the net, or its weights lack layers of it.
         """
-        stored = open_solverstate(path)
+        stored = open_state(path)
         state = stored.message
         blobs = self.net.learnable * len(self.update.histories)
         if len(state.history) != len(blobs):
@@ -469,8 +490,10 @@ class Solver:
             copy_array(view, array.reshape(tuple(view.shape)))
         self.iteration = state.iter
         ours = state.imae_state
+        if ours.HasField("provenance"):
+            self._compare(path, ours.provenance)
         if state.HasField("imae_state"):
-            self.seed = ours.random_seed
+            self.seed = self.provenance.random_seed = ours.random_seed
             self.losses.extend(torch.tensor(loss, device=self.device) for loss in ours.recent_losses)
         forwards = ours.train_forwards if state.HasField("imae_state") else state.iter * self.param.iter_size
         if ours.batch_size:
@@ -479,6 +502,18 @@ class Solver:
         for i, net in enumerate(self.test_nets):
             net.reseed(self.seed, ours.test_forwards[i] if i < len(ours.test_forwards) else 0)
         self._restore_states(path, stored)
+
+    def _compare(self, path: str | Path, theirs: ImaeProvenance) -> None:
+        """Log where a state is from, and what is another now."""
+        self.log.line(f"{path} is of {provenances.describe(theirs)}", "solver.cpp:302")
+        for what in "net", "solver":
+            then, now = (getattr(provenance, f"{what}_sha256") for provenance in (theirs, self.provenance))
+            if then != now:
+                self.log.line(
+                    f"The {what}'s prototxt has changed since {path} was written: its sha256 was {then[:12]}, "
+                    f"and is {now[:12]}",
+                    "solver.cpp:302",
+                )
 
     def _stateful(self) -> list[Layer]:
         """The layers of the train net in which something outlives a pass."""
@@ -507,9 +542,9 @@ class Solver:
         written = Path(name)
         beside = Path(state_path).parent / written.name
         path = written if written.exists() or not beside.exists() else beside
-        model = open_caffemodel(path)
+        model = open_weights(path)
         held = {layer.name for layer in model.message.layer if layer.blobs}
-        if missing := [layer for layer in self.net.params if layer not in held]:
+        if missing := [layer for layer in self.net.owners if layer not in held]:
             raise InputError(
                 f"{path}: lacks the weights of {', '.join(missing)}, which the net of {state_path} needs: it is of "
                 "another net or cut short"
@@ -640,5 +675,3 @@ def _check(param: SolverParameter) -> None:
         raise InputError(f"solver: momentum must lie in [0, 1), not {param.momentum:g}: steps would grow without end")
     if param.snapshot and not param.snapshot_prefix:
         raise InputError("solver: snapshot is given, but no snapshot_prefix")
-    if param.snapshot_format != param.BINARYPROTO and param.HasField("snapshot_format"):
-        raise InputError("solver: snapshot_format HDF5 is not supported, only BINARYPROTO")

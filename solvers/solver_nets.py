@@ -18,7 +18,7 @@ def net_params(
     those `stages` that its rules name, then its own, then the solver's for it. Raises InputError for nets that are
     missing or too many, and for a stage that no net's rules name.
     """
-    nets = [_train_net(param, folder), *_test_nets(param, folder)]
+    nets = [_read(train_net_source(param), folder), *_test_nets(param, folder)]
     check_stages(stages, named_stages([net for net, _ in nets]), "solver")
     states = [param.train_state, *(param.test_state or [NetState() for _ in nets[1:]])]
     for i, (net, _) in enumerate(nets):
@@ -30,12 +30,18 @@ def net_params(
     return nets
 
 
-def _train_net(param: SolverParameter, folder: Path) -> tuple[NetParameter, Path]:
+def train_net_source(param: SolverParameter) -> NetParameter | str:
+    """Return the train net of a solver, as it is in it or the name of its file; raises InputError unless it is one."""
     fields = ["net", "net_param", "train_net", "train_net_param"]
     given = [field for field in fields if param.HasField(field)]
     if len(given) != 1:
         raise InputError(f"solver: give one of {', '.join(fields)}, not {' and '.join(given) or 'none'}")
-    return _read(getattr(param, given[0]), folder)
+    return getattr(param, given[0])
+
+
+def find_net(name: str, folder: Path) -> Path:
+    """Return the path of a net's file: in the working directory if it is there, else in `folder` if it is there."""
+    return next((path for path in (Path(name), folder / name) if path.exists()), Path(name))
 
 
 def _test_nets(param: SolverParameter, folder: Path) -> list[tuple[NetParameter, Path]]:
@@ -57,7 +63,7 @@ def _test_nets(param: SolverParameter, folder: Path) -> list[tuple[NetParameter,
 
 def _read(source: NetParameter | str, folder: Path) -> tuple[NetParameter, Path]:
     if isinstance(source, str):
-        path = next((path for path in (Path(source), folder / source) if path.exists()), Path(source))
+        path = find_net(source, folder)
         return read_net(path), path.parent
     param = NetParameter()
     param.CopyFrom(source)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from imae.layers.layer import Shape
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import check_regular
-from imae.prototxt_like.text import did_you_mean
+from imae.prototxt_like.hdf5 import find_dataset, one_line, open_hdf5
 
 WHOLE = 2**28
 """Bytes of a file's data up to which it is read at once and kept while its rows are asked for."""
@@ -52,7 +51,7 @@ class Hdf5File:
                 return part
             return np.stack([dataset[int(row)] for row in rows])
         except (OSError, RuntimeError, ValueError, MemoryError) as error:
-            raise InputError(f'{self.path}: data set "{name}" cannot be read: {_line(error)}') from error
+            raise InputError(f'{self.path}: data set "{name}" cannot be read: {one_line(error)}') from error
 
     def close(self) -> None:
         """Close the file, and forget what was read of it; it opens again by itself."""
@@ -63,11 +62,7 @@ class Hdf5File:
 
     def _datasets(self) -> list[h5py.Dataset]:
         if self._open is None:
-            check_regular(self.path)
-            try:
-                file = h5py.File(self.path, "r")
-            except OSError as error:
-                raise InputError(f"{self.path}: is no HDF5 file that can be read: {_line(error)}") from error
+            file = open_hdf5(self.path)
             self._open = file, [self._checked(file, name) for name in self._names]
             counts = [len(dataset) for dataset in self._open[1]]
             for name, count in zip(self._names, counts, strict=True):
@@ -79,31 +74,7 @@ class Hdf5File:
 
     def _checked(self, file: h5py.File, name: str) -> h5py.Dataset:
         what = f'{self.path}: data set "{name}"'
-        try:
-            link = file.get(name, getlink=True)
-            if link is None:
-                raise InputError(f"{what} is missing{did_you_mean(name, list(file)) or _known(file)}")
-            # A file may name any other file of the machine, whose bytes would then be data.
-            if isinstance(link, h5py.ExternalLink):
-                raise InputError(f"{what} is kept in another file, {link.filename}, expected it in this one")
-            dataset = file[name]
-            if not isinstance(dataset, h5py.Dataset):
-                raise InputError(f"{what} is no data set")
-            if dataset.external or dataset.is_virtual or dataset.file.filename != file.filename:
-                raise InputError(f"{what} is kept in other files, expected it in this one")
-            if dataset.dtype.kind not in "biuf":
-                raise InputError(f"{what} holds values of type {dataset.dtype}, expected real numbers")
-            if dataset.shape is None or not dataset.shape:
-                raise InputError(f"{what} has no axis, expected rows")
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{what} cannot be read: {_line(error)}") from error
+        dataset = find_dataset(file, name, what)
+        if not dataset.shape:
+            raise InputError(f"{what} has no axis, expected rows")
         return dataset
-
-
-def _known(file: h5py.File) -> str:
-    names = list(file)
-    return f"; there are {', '.join(names)}" if names else "; the file is empty"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

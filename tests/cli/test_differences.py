@@ -56,12 +56,6 @@ def test_a_pooling_window_outside_is_an_error(method: str) -> None:
     assert layer.reshape([(1, 1, 5, 5)]) == [(1, 1, 3, 3)]
 
 
-def test_snapshots_in_hdf5_are_refused(imae: Imae, digits: Path) -> None:
-    outcome = imae(*TRAIN, "--set", "snapshot_format=HDF5")
-    assert (outcome.status, outcome.err.count("\n")) == (1, 1)
-    assert "HDF5" in outcome.err
-
-
 def test_a_seed_that_was_drawn_is_kept_in_the_state(imae: Imae, digits: Path) -> None:
     assert imae(*TRAIN, "--set", "random_seed=-1", "--iterations", "1").status == 0
     drawn = read_solverstate("out/digits_iter_1.solverstate").imae_state.random_seed

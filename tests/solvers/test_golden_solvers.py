@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from caffe_hdf5 import as_hdf5
 
 from imae.layers.blob import Blob
 from imae.prototxt_like.binary import open_solverstate
@@ -76,11 +77,12 @@ def test_ten_steps(record: Path) -> None:
     train(begin(golden), golden, range(10))
 
 
+@pytest.mark.parametrize("form", ["binary", "HDF5"])
 @EVERY
-def test_resumes_from_caffes_snapshot_at_step_5(record: Path) -> None:
-    golden = np.load(record)
+def test_resumes_from_caffes_snapshot_at_step_5(record: Path, form: str, tmp_path: Path) -> None:
+    golden, state = np.load(record), record.with_name(f"{record.stem}_iter_5.solverstate")
     solver = create_solver(golden)
-    solver.restore(record.with_name(f"{record.stem}_iter_5.solverstate"))
+    solver.restore(state if form == "binary" else as_hdf5(state, tmp_path))
     assert solver.iteration == 5
     train(solver, golden, range(5, 10))
 
