@@ -149,7 +149,9 @@ def write_hdf5_state(
         name = state.learned_net.encode()
         kind = h5py.h5t.C_S1.copy()  # ends with a zero byte, as Caffe reads it
         kind.set_size(len(name) + 1)
-        dataset = h5py.h5d.create(file.id, b"learned_net", kind, h5py.h5s.create(h5py.h5s.SCALAR))
+        options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        options.set_obj_track_times(False)  # so that equal states have equal bytes
+        dataset = h5py.h5d.create(file.id, b"learned_net", kind, h5py.h5s.create(h5py.h5s.SCALAR), options)
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(name, f"S{len(name) + 1}"))
         file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
         group = file.create_group("history")

@@ -4,6 +4,7 @@ import ctypes
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def dims(shape: tuple[int, ...]) -> Any:
 
 
 def test_what_these_tests_take_for_caffes_calls_makes_the_same_bytes(library: Any, tmp_path: Path) -> None:
+    if (late := time.time() % 1) > 0.7:  # the second is in the files
+        time.sleep(1 - late)
     with h5py.File(tmp_path / "theirs", "w") as file:
         for name, array in ("0", WEIGHT), ("1", BIAS), ("2", np.float32(3)):
             pointer = np.ascontiguousarray(array).ctypes.data_as(ctypes.c_void_p)
