@@ -221,13 +221,15 @@ class Layer:
         """Append a blob of `shape` with its initial values drawn by `filler`, its multipliers from the next `param`."""
         self.check_size("blob", tuple(shape))
         dtype = torch.float64 if self.context.dtype == torch.float64 else torch.float32
+        without_values = self.context.device.type == "meta"
         try:
-            data = torch.empty(tuple(shape), dtype=dtype)
+            data = torch.empty(tuple(shape), dtype=dtype, device="meta" if without_values else "cpu")
         except RuntimeError:  # PyTorch's allocator, at length
             size = math.prod(shape) * dtype.itemsize / 2**30
             raise self.error(f"out of memory for its blob of {describe(shape)}, {size:.1f} GiB") from None
-        with self.naming():
-            fill(data, filler, self.context.generator)
+        if not without_values:
+            with self.naming():
+                fill(data, filler, self.context.generator)
         blob = Blob(data.to(self.context.device))
         if len(self.blobs) < len(self.param.param):
             spec = self.param.param[len(self.blobs)]
