@@ -29,7 +29,7 @@ check: install build/typing/imae
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -n 2 $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__
-	$(BIN)/mypy -n 2 benchmarks fuzzing docs/house.py
+	$(BIN)/mypy -n 2 benchmarks fuzzing docs/house.py docs/zoo.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -19,6 +19,7 @@ from imae.cli.export import export
 from imae.cli.features import features
 from imae.cli.hints import Command, Group
 from imae.cli.messages import error_line, log_warnings, warn
+from imae.cli.net import net
 from imae.cli.reproduce import reproduce
 from imae.cli.retrieval import retrieval
 from imae.cli.signals import exit_status, sigterm_as_interrupt
@@ -43,7 +44,8 @@ for command in (demo, train, test, export, time, check_gradients, features, retr
     app.command(cls=Command)(command)
 app.add_typer(convert, name="convert")
 app.add_typer(upgrade, name="upgrade")
-app.command(cls=Command, no_args_is_help=True)(reproduce)
+for command in (net, reproduce):
+    app.command(cls=Command, no_args_is_help=True)(command)
 app.command("device_query", hidden=True)(devices)
 
 

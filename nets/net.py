@@ -73,11 +73,11 @@ class Net:
 
         Relative paths in it are looked up in the working directory, then in `folder` (a file's own, by default).
         `seed` determines the initial weights and everything random in the passes. Without `backward` nothing is kept
-        for one. The device "meta" gives shapes alone: no blob has values, whatever its size. The plan "fused" runs chains of layers as one (`imae.nets.rules`), whose inner values `blobs` then
-        lacks. `tf32` lets a GPU round the factors of float32 products, from then on in the whole process; with None
-        that stays as it is. With `allow_python` Python layers run the code that they name; with `skip_broken` ImageData
-        layers leave out images that cannot be read. Raises InputError for what is wrong in the prototxt, naming the
-        layer.
+        for one. On the device "meta" there are shapes alone, at once and in no memory. The plan "fused" runs chains of
+        layers as one (`imae.nets.rules`), whose inner values `blobs` then lacks. `tf32` lets a GPU round the factors of
+        float32 products, from then on in the whole process; with None that stays as it is. With `allow_python` Python
+        layers run the code that they name; with `skip_broken` ImageData layers leave out images that cannot be read.
+        Raises InputError for what is wrong in the prototxt, naming the layer.
         """
         if not isinstance(param, NetParameter):
             folder = folder or Path(param).parent

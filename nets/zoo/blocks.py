@@ -1,7 +1,4 @@
-"""What the well-known nets are built of: inputs, convolutions plain and normalised, pooling, and the end that classifies.
-
-`data` of a net and its `label` are Inputs; `imae.nets.zoo.build` puts data layers in their place.
-"""
+"""What the well-known nets are built of: inputs, convolutions plain and normalised, pooling, the classifying end."""
 
 from typing import Any
 
@@ -72,9 +69,7 @@ def normalised(
         geometry |= {"pad_h": height // 2, "pad_w": width // 2} if pad else {}
     if group > 1:
         geometry["group"] = group
-    n[name] = L.Convolution(
-        bottom, num_output=channels, stride=stride, bias_term=False, weight_filler=MSRA, **geometry
-    )
+    n[name] = L.Convolution(bottom, num_output=channels, stride=stride, bias_term=False, weight_filler=MSRA, **geometry)
     return normalise(n, n[name], bn.format(name), scale.format(name), f"{name}_relu", eps=eps, rectified=rectified)
 
 

@@ -1,7 +1,8 @@
 """LRCN: Donahue et al. 2015, "Long-term recurrent convolutional networks for visual recognition and description".
 
-Captions by two layers of LSTM, factored, over a CaffeNet whose scores enter the second: Figure 3, LRCN-2f, in the form of
-examples/coco_caption/lrcn.prototxt of LisaAnne/lisa-caffe-public, with its names.
+Captions by two layers of LSTM, factored, over a CaffeNet whose scores enter the second: Figure 3, LRCN-2f, in the form
+of examples/coco_caption/lrcn.prototxt of LisaAnne/lisa-caffe-public, with its names. The paper has no count; 98,584,025
+follow from CaffeNet's and these widths.
 """
 
 from imae.nets.zoo.alexnet import features
@@ -30,9 +31,7 @@ def lrcn(*, classes: int = 8801, batch: int = 16, units: int = 1000) -> NetParam
     n.embedding = L.Embed(words, input_dim=classes, num_output=units, bias_term=False, weight_filler=UNIFORM)
     n.lstm1 = L.LSTM(n.embedding, cont, num_output=units, weight_filler=UNIFORM)
     n.lstm2 = L.LSTM(n.lstm1, cont, image, num_output=units, weight_filler=UNIFORM)
-    n.predict = L.InnerProduct(
-        n.lstm2, num_output=classes, axis=2, param=WEIGHT_AND_BIAS, weight_filler=UNIFORM
-    )
+    n.predict = L.InnerProduct(n.lstm2, num_output=classes, axis=2, param=WEIGHT_AND_BIAS, weight_filler=UNIFORM)
     n.cross_entropy_loss = L.SoftmaxWithLoss(n.predict, target, loss_weight=20, ignore_label=-1, axis=2)
     n.accuracy = L.Accuracy(n.predict, target, axis=2, ignore_label=-1, include={"phase": "TEST"})
     return n.to_proto("LRCN")

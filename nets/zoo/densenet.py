@@ -1,7 +1,7 @@
 """DenseNet-121: Huang et al. 2017, "Densely connected convolutional networks", Table 1.
 
-With the names of shicai/DenseNet-Caffe: 7,978,856 parameters, the scales and shifts of the normalisation among them, its
-running statistics not.
+With the names of shicai/DenseNet-Caffe: 7,978,856 parameters (as torchvision lists them), the scales and shifts of the
+normalisation among them, its running statistics not.
 """
 
 from imae.nets.zoo.blocks import MSRA, concat, images, normalise, normalised, pool, scored
@@ -28,8 +28,8 @@ def densenet121(*, classes: int = 1000, batch: int = 32) -> NetParameter:
             channels //= 2
             top = pool(n, f"pool{block}", _convolution(n, f"conv{block}_blk", top, channels), "AVE", 2)
     top = pool(n, "pool5", _normalise(n, "conv5_blk", top), "AVE", 0)
-    n.fc6 = L.Convolution(top, num_output=classes, kernel_size=1, weight_filler=MSRA)
-    scored(n, n.fc6, label)
+    n.fc6 = scores = L.Convolution(top, num_output=classes, kernel_size=1, weight_filler=MSRA)
+    scored(n, scores, label)
     return n.to_proto("DenseNet-121")
 
 

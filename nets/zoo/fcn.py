@@ -1,8 +1,8 @@
 """FCN-8s: Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation", for PASCAL VOC.
 
 VGG-16 as convolutions, whose scores at strides 32, 16 and 8 are added up, with the names, pads and offsets of voc-fcn8s
-in shelhamer/fcn.berkeleyvision.org: 134 million parameters (Table 1), here 134,362,751 that learn. Upsampling is bilinear
-and fixed, as there, but by one kernel a class: the published 21 x 21 kernels are zero but for these.
+in shelhamer/fcn.berkeleyvision.org: 134 million parameters (Table 1), of which 134,362,751 learn. Upsampling is fixed
+and bilinear, as there, but by one kernel a class: the published 21 x 21 kernels are zero but for these.
 """
 
 from imae.nets.zoo.blocks import WEIGHT_AND_BIAS, constant, convolution, dropout, inputs
@@ -12,7 +12,7 @@ from imae.prototxt_like.schema import NetParameter
 
 
 def fcn8s(*, classes: int = 21, batch: int = 1, size: int = 500) -> NetParameter:
-    """Return FCN-8s for `batch` images of 3 x `size` x `size`, each pixel with a label, 255 where it counts for nothing."""
+    """Return FCN-8s for `batch` images of 3 x `size` x `size`, each pixel with a label, 255 where none counts."""
     n = NetSpec()
     data, label = inputs(n, data=(batch, 3, size, size), label=(batch, 1, size, size))
     top = convolutions(n, data, first_pad=100)

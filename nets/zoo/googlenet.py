@@ -1,7 +1,7 @@
 """GoogLeNet: Szegedy et al. 2015, "Going deeper with convolutions", Table 1 and Figure 3.
 
-As BVLC published it (models/bvlc_googlenet of BVLC/caffe), with its names: 6,998,552 parameters, in training 13,378,280,
-those of the two auxiliary classifiers among them. These are in phase TRAIN alone here.
+As BVLC published it (models/bvlc_googlenet of BVLC/caffe), with its names: 6,998,552 parameters, in training 13,378,280
+with those of the two auxiliary classifiers, which are in phase TRAIN alone here.
 """
 
 from imae.nets.zoo.blocks import (

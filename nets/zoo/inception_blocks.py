@@ -1,10 +1,12 @@
 """What the Inception nets of 2015 and 2016 are built of: branches of normalised convolutions, side by side.
 
-A convolution is a `Step`: what its name ends in, its channels, and a stride where it has one. Its kernel is what the name
-says (`1x7_2`: 1 x 7), 1 x 1 where it says `reduce` or none. It keeps the size, but with a stride, 1 too, it is not padded.
+A convolution is a `Step`: what its name ends in, its channels, and a stride where it has one. Its kernel is what the
+name says (`1x7_2`: 1 x 7), 1 x 1 where it says `reduce` or none. It keeps the size; with a stride, 1 too, it is not
+padded.
 """
 
 import re
+from typing import Any
 
 from imae.nets.zoo.blocks import Size, dropout, inner_product, normalised, pool, scored
 from imae.prototxt_like.net_spec import NetSpec, Top
@@ -17,14 +19,16 @@ EPS = 1e-3
 def chain(n: NetSpec, name: str, bottom: Top, *steps: Step) -> Top:
     """Add convolutions one after the other, and return the last's top."""
     for suffix, channels, *stride in steps:
-        layer, geometry = f"{name}_{suffix}", {"stride": stride[0], "pad": False} if stride else {}
-        bottom = normalised(n, layer, bottom, channels, _kernel(suffix), eps=EPS, **geometry)
+        geometry: dict[str, Any] = {"stride": stride[0], "pad": False} if stride else {}
+        bottom = normalised(n, f"{name}_{suffix}", bottom, channels, _kernel(suffix), eps=EPS, **geometry)
     return bottom
 
 
-def split(n: NetSpec, name: str, bottom: Top, *steps: Step) -> tuple[Top, ...]:
-    """Add convolutions side by side."""
-    return tuple(chain(n, name, bottom, step) for step in steps)
+def forked(n: NetSpec, name: str, bottom: Top, *steps: Step) -> tuple[Top, Top]:
+    """Add a chain whose last two convolutions stand side by side."""
+    *stem, left, right = steps
+    bottom = chain(n, name, bottom, *stem)
+    return chain(n, name, bottom, left), chain(n, name, bottom, right)
 
 
 def pooled(n: NetSpec, name: str, bottom: Top, suffix: str, step: Step) -> Top:
@@ -46,4 +50,3 @@ def classified(n: NetSpec, top: Top, label: Top, classes: int) -> None:
 def _kernel(suffix: str) -> Size:
     found = re.match(r"(\d)x(\d)(?!.*reduce)", suffix)
     return (int(found[1]), int(found[2])) if found else 1
-

@@ -2,7 +2,7 @@
 
 The net that its authors published, which is larger than the paper's figures: 10, 20 and 10 blocks behind the stem of
 Inception-v3. With the names of cls/inception/deploy_inception-resnet-v2.prototxt of soeaver/caffe-model: 55,843,464
-parameters, scales and shifts of the normalisation among them. (The authors' code has no scales, which leaves 55,813,192.)
+parameters, scales and shifts of the normalisation among them; the authors' code has no scales.
 """
 
 from imae.nets.zoo.blocks import MSRA, concat, images, relu
@@ -70,7 +70,7 @@ def _mixed(n: NetSpec, bottom: Top) -> Top:
 def _residual(
     n: NetSpec, block: str, bottom: Top, branches: Branches, channels: int, scale: float, *, rectified: bool = True
 ) -> Top:
-    """Figures 16, 17 and 19: the branches side by side, a linear 1 x 1 convolution, and the sum, of which it is `scale`."""
+    """Figures 16, 17 and 19: the branches side by side, a linear 1 x 1 convolution, and the sum with `scale` of it."""
     name = f"inception_resnet_v2_{block}"
     both = concat(n, f"{name}_concat", *(chain(n, name, bottom, *branch) for branch in branches))
     n[f"{name}_up"] = up = L.Convolution(both, num_output=channels, kernel_size=1, weight_filler=MSRA)

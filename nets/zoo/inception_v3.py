@@ -1,12 +1,12 @@
 """Inception-v3: Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision", Table 1.
 
-The net that its authors published, in the form of torchvision's `inception_v3`, with the names of
-cls/inception/deploy_inception-v3.prototxt of soeaver/caffe-model (whose last pooling takes maxima): 23,834,568 parameters,
-in training 27,161,264, those of the auxiliary classifier among them.
+The net that its authors published, in the form of torchvision's `inception_v3`, which lists 27,161,264 parameters: here
+those of training, 23,834,568 without the auxiliary classifier. With the names of
+cls/inception/deploy_inception-v3.prototxt of soeaver/caffe-model, whose last module takes maxima instead of means.
 """
 
 from imae.nets.zoo.blocks import concat, images, inner_product, only_in_training, pool
-from imae.nets.zoo.inception_blocks import chain, classified, halved, pooled, split
+from imae.nets.zoo.inception_blocks import chain, classified, forked, halved, pooled
 from imae.prototxt_like.net_spec import L, NetSpec, Top
 from imae.prototxt_like.schema import NetParameter
 
@@ -55,8 +55,13 @@ def _a(n: NetSpec, name: str, bottom: Top, projection: int) -> Top:
 
 def _reduction_a(n: NetSpec, name: str, bottom: Top) -> Top:
     """Figure 10."""
-    three = chain(n, name, bottom, ("3x3_2_reduce", 64), ("3x3_2", 96), ("3x3_3", 96, 2))
-    return concat(n, f"{name}_concat", chain(n, name, bottom, ("3x3", 384, 2)), three, halved(n, name, bottom))
+    return concat(
+        n,
+        f"{name}_concat",
+        chain(n, name, bottom, ("3x3", 384, 2)),
+        chain(n, name, bottom, ("3x3_2_reduce", 64), ("3x3_2", 96), ("3x3_3", 96, 2)),
+        halved(n, name, bottom),
+    )
 
 
 def _b(n: NetSpec, name: str, bottom: Top, width: int) -> Top:
@@ -75,26 +80,26 @@ def _b(n: NetSpec, name: str, bottom: Top, width: int) -> Top:
 def _auxiliary(n: NetSpec, bottom: Top, label: Top, classes: int) -> None:
     """Figure 8; its loss counts 0.4, as in the authors' code."""
     top = chain(n, "auxiliary", pool(n, "auxiliary_pool", bottom, "AVE", 5, 3), ("1x1", 128), ("5x5", 768, 1))
-    n.auxiliary_loss = L.SoftmaxWithLoss(
-        inner_product(n, "auxiliary_classifier", top, classes), label, loss_weight=0.4
-    )
+    n.auxiliary_loss = L.SoftmaxWithLoss(inner_product(n, "auxiliary_classifier", top, classes), label, loss_weight=0.4)
 
 
 def _reduction_b(n: NetSpec, name: str, bottom: Top) -> Top:
-    seven = chain(n, name, bottom, ("1x7_reduce", 192), ("1x7", 192), ("7x1", 192), ("3x3_2", 192, 2))
-    three = chain(n, name, bottom, ("3x3_reduce", 192), ("3x3", 320, 2))
-    return concat(n, f"{name}_concat", three, seven, halved(n, name, bottom))
+    return concat(
+        n,
+        f"{name}_concat",
+        chain(n, name, bottom, ("3x3_reduce", 192), ("3x3", 320, 2)),
+        chain(n, name, bottom, ("1x7_reduce", 192), ("1x7", 192), ("7x1", 192), ("3x3_2", 192, 2)),
+        halved(n, name, bottom),
+    )
 
 
 def _c(n: NetSpec, name: str, bottom: Top) -> Top:
     """Figure 7."""
-    one = chain(n, name, bottom, ("1x3_reduce", 384))
-    three = chain(n, name, bottom, ("3x3_reduce", 448), ("3x3", 384))
     return concat(
         n,
         f"{name}_concat",
         chain(n, name, bottom, ("1x1_2", 320)),
-        *split(n, name, one, ("1x3", 384), ("3x1", 384)),
-        *split(n, name, three, ("1x3_2", 384), ("3x1_2", 384)),
+        *forked(n, name, bottom, ("1x3_reduce", 384), ("1x3", 384), ("3x1", 384)),
+        *forked(n, name, bottom, ("3x3_reduce", 448), ("3x3", 384), ("1x3_2", 384), ("3x1_2", 384)),
         pooled(n, name, bottom, "pool", ("1x1", 192)),
     )

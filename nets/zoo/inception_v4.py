@@ -4,7 +4,7 @@ With the names of cls/inception/deploy_inception-v4.prototxt of soeaver/caffe-mo
 """
 
 from imae.nets.zoo.blocks import concat, images, pool
-from imae.nets.zoo.inception_blocks import chain, classified, halved, pooled, split
+from imae.nets.zoo.inception_blocks import chain, classified, forked, halved, pooled
 from imae.prototxt_like.net_spec import NetSpec, Top
 from imae.prototxt_like.schema import NetParameter
 
@@ -55,8 +55,13 @@ def _a(n: NetSpec, name: str, bottom: Top) -> Top:
 
 def _reduction_a(n: NetSpec, name: str, bottom: Top) -> Top:
     """Figure 7, k = 192, l = 224, m = 256, n = 384."""
-    three = chain(n, name, bottom, ("3x3_2_reduce", 192), ("3x3_2", 224), ("3x3_3", 256, 2))
-    return concat(n, f"{name}_concat", chain(n, name, bottom, ("3x3", 384, 2)), three, halved(n, name, bottom))
+    return concat(
+        n,
+        f"{name}_concat",
+        chain(n, name, bottom, ("3x3", 384, 2)),
+        chain(n, name, bottom, ("3x3_2_reduce", 192), ("3x3_2", 224), ("3x3_3", 256, 2)),
+        halved(n, name, bottom),
+    )
 
 
 def _b(n: NetSpec, name: str, bottom: Top) -> Top:
@@ -74,20 +79,22 @@ def _b(n: NetSpec, name: str, bottom: Top) -> Top:
 
 def _reduction_b(n: NetSpec, name: str, bottom: Top) -> Top:
     """Figure 8."""
-    seven = chain(n, name, bottom, ("1x7_reduce", 256), ("1x7", 256), ("7x1", 320), ("3x3_2", 320, 2))
-    three = chain(n, name, bottom, ("3x3_reduce", 192), ("3x3", 192, 2))
-    return concat(n, f"{name}_concat", three, seven, halved(n, name, bottom))
+    return concat(
+        n,
+        f"{name}_concat",
+        chain(n, name, bottom, ("3x3_reduce", 192), ("3x3", 192, 2)),
+        chain(n, name, bottom, ("1x7_reduce", 256), ("1x7", 256), ("7x1", 320), ("3x3_2", 320, 2)),
+        halved(n, name, bottom),
+    )
 
 
 def _c(n: NetSpec, name: str, bottom: Top) -> Top:
     """Figure 6."""
-    one = chain(n, name, bottom, ("1x1_3", 384))
-    three = chain(n, name, bottom, ("1x1_4", 384), ("3x1_2", 448), ("1x3_2", 512))
     return concat(
         n,
         f"{name}_concat",
         chain(n, name, bottom, ("1x1_2", 256)),
-        *split(n, name, one, ("1x3", 256), ("3x1", 256)),
-        *split(n, name, three, ("1x3_3", 256), ("3x1_3", 256)),
+        *forked(n, name, bottom, ("1x1_3", 384), ("1x3", 256), ("3x1", 256)),
+        *forked(n, name, bottom, ("1x1_4", 384), ("3x1_2", 448), ("1x3_2", 512), ("1x3_3", 256), ("3x1_3", 256)),
         pooled(n, name, bottom, "pool_ave", ("1x1", 256)),
     )

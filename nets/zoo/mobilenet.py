@@ -4,6 +4,8 @@ With the names of shicai/MobileNet-Caffe: 4,231,976 parameters (Table 4: 4.2 mil
 normalisation among them, its running statistics not.
 """
 
+from typing import Any
+
 from imae.nets.zoo.blocks import MSRA, images, normalised, pool, scored
 from imae.prototxt_like.net_spec import L, NetSpec, Top
 from imae.prototxt_like.schema import NetParameter
@@ -30,10 +32,12 @@ def mobilenet(*, classes: int = 1000, batch: int = 32) -> NetParameter:
     for name, (width, stride) in PAIRS.items():
         top = _convolution(n, f"conv{name}/dw", top, channels, 3, stride=stride, group=channels)
         top, channels = _convolution(n, f"conv{name}/sep", top, width), width
-    n.fc7 = L.Convolution(pool(n, "pool6", top, "AVE", 0), num_output=classes, kernel_size=1, weight_filler=MSRA)
-    scored(n, n.fc7, label)
+    n.fc7 = scores = L.Convolution(
+        pool(n, "pool6", top, "AVE", 0), num_output=classes, kernel_size=1, weight_filler=MSRA
+    )
+    scored(n, scores, label)
     return n.to_proto("MobileNet")
 
 
-def _convolution(n: NetSpec, name: str, bottom: Top, channels: int, kernel: int = 1, **geometry: int) -> Top:
+def _convolution(n: NetSpec, name: str, bottom: Top, channels: int, kernel: int = 1, **geometry: Any) -> Top:
     return normalised(n, name, bottom, channels, kernel, bn="{}/bn", scale="{}/scale", **geometry)

@@ -5,6 +5,8 @@ and 44,549,160 parameters, the scales and shifts of the normalisation among them
 published ResNet-50 has 64 more, biases of conv1 before a normalisation.)
 """
 
+from typing import Any
+
 from imae.nets.zoo.blocks import images, inner_product, normalised, pool, relu, scored
 from imae.prototxt_like.net_spec import L, NetSpec, Top
 from imae.prototxt_like.schema import NetParameter
@@ -48,9 +50,7 @@ def _block(n: NetSpec, name: str, bottom: Top, width: int, *, stride: int, proje
     return relu(n, f"res{name}_relu", n[f"res{name}"])
 
 
-def _convolution(
-    n: NetSpec, block: str, branch: str, bottom: Top, channels: int, kernel: int = 1, stride: int = 1, **more: bool
-) -> Top:
+def _convolution(n: NetSpec, block: str, branch: str, bottom: Top, channels: int, kernel: int = 1, **more: Any) -> Top:
     suffix = f"{block}_{branch}"
-    names = {"bn": f"bn{suffix}", "scale": f"scale{suffix}"}
-    return normalised(n, f"res{suffix}", bottom, channels, kernel, stride=stride, **names, **more)
+    more |= {"bn": f"bn{suffix}", "scale": f"scale{suffix}"}
+    return normalised(n, f"res{suffix}", bottom, channels, kernel, **more)

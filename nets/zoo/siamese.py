@@ -19,8 +19,8 @@ def siamese(*, classes: int = 2, batch: int = 64) -> NetParameter:
     """
     n = NetSpec()
     pairs, similar = inputs(n, pair_data=(batch, 2, 28, 28), sim=(batch,))
-    n.data, n.data_p = L.Slice(pairs, axis=1, slice_point=1, ntop=2)
-    n.loss = L.ContrastiveLoss(_lenet(n, n.data, "", classes), _lenet(n, n.data_p, "_p", classes), similar, margin=1)
+    n.data, n.data_p = one, other = L.Slice(pairs, axis=1, slice_point=1, ntop=2)
+    n.loss = L.ContrastiveLoss(_lenet(n, one, "", classes), _lenet(n, other, "_p", classes), similar, margin=1)
     return n.to_proto("siamese")
 
 
@@ -33,10 +33,14 @@ def _lenet(n: NetSpec, data: Top, suffix: str, outputs: int) -> Top:
     n[f"ip1{suffix}"] = L.InnerProduct(top, num_output=500, **_shared("ip1"))
     top = relu(n, f"relu1{suffix}", n[f"ip1{suffix}"])
     n[f"ip2{suffix}"] = L.InnerProduct(top, num_output=10, **_shared("ip2"))
-    n[f"feat{suffix}"] = feat = L.InnerProduct(n[f"ip2{suffix}"], num_output=outputs, **_shared("feat"))
+    feat: Top = L.InnerProduct(n[f"ip2{suffix}"], num_output=outputs, **_shared("feat"))
+    n[f"feat{suffix}"] = feat
     return feat
 
 
 def _shared(name: str) -> dict[str, Any]:
     """Weights and biases that all layers of this name in their `param` share."""
-    return {"param": [{"name": f"{name}_w", "lr_mult": 1}, {"name": f"{name}_b", "lr_mult": 2}], "weight_filler": XAVIER}
+    return {
+        "param": [{"name": f"{name}_w", "lr_mult": 1}, {"name": f"{name}_b", "lr_mult": 2}],
+        "weight_filler": XAVIER,
+    }

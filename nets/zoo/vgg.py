@@ -1,7 +1,7 @@
 """VGG-16: Simonyan and Zisserman 2014, "Very deep convolutional networks for large-scale image recognition".
 
 Configuration D of Table 1, with the names of VGG_ILSVRC_16_layers_deploy.prototxt: 138,357,544 parameters (Table 2: 138
-million). It begins at Glorot and Bengio's weights, with which the authors found it to train without a shallower net's.
+million). It begins at Glorot and Bengio's weights, with which the authors found that no shallower net need come first.
 """
 
 from imae.nets.zoo.blocks import convolution, dropout, images, inner_product, pool, relu, scored
