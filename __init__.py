@@ -7,16 +7,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imae.layers.loss.for_pytorch import CCELoss, GCELoss, IMAELoss, MAELoss
+    from imae.layers.loss.for_pytorch import (
+        CCELoss,
+        GCELoss,
+        IMAELoss,
+        MAELoss,
+        cce_loss,
+        gce_loss,
+        imae_loss,
+        mae_loss,
+    )
     from imae.nets.net import Net
     from imae.prototxt_like.errors import InputError
     from imae.prototxt_like.schema import TEST, TRAIN
     from imae.solvers.solver import Solver
 
 __version__ = "0.1.0"
-__all__ = ["TEST", "TRAIN", "CCELoss", "GCELoss", "IMAELoss", "InputError", "MAELoss", "Net", "Solver"]
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "CCELoss",
+    "GCELoss",
+    "IMAELoss",
+    "InputError",
+    "MAELoss",
+    "Net",
+    "Solver",
+    "cce_loss",
+    "gce_loss",
+    "imae_loss",
+    "mae_loss",
+]
 
 _MODULES = {
+    "TEST": "imae.prototxt_like.schema",
+    "TRAIN": "imae.prototxt_like.schema",
     "CCELoss": "imae.layers.loss.for_pytorch",
     "GCELoss": "imae.layers.loss.for_pytorch",
     "IMAELoss": "imae.layers.loss.for_pytorch",
@@ -24,8 +49,10 @@ _MODULES = {
     "MAELoss": "imae.layers.loss.for_pytorch",
     "Net": "imae.nets.net",
     "Solver": "imae.solvers.solver",
-    "TEST": "imae.prototxt_like.schema",
-    "TRAIN": "imae.prototxt_like.schema",
+    "cce_loss": "imae.layers.loss.for_pytorch",
+    "gce_loss": "imae.layers.loss.for_pytorch",
+    "imae_loss": "imae.layers.loss.for_pytorch",
+    "mae_loss": "imae.layers.loss.for_pytorch",
 }
 """Where each name is defined."""
 
