@@ -3,18 +3,14 @@
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from imae.cli.options import LARGEST, AllowPython, Model, SkipBroken, Weights, load_torch
-from imae.prototxt_like.errors import counted
+from imae.prototxt_like.errors import InputError, counted
 
-if TYPE_CHECKING:
-    from imae.nets.onnx_export import OnnxReport
-
-_IMAGES = 4
-"""How many random images the check compares."""
+_SIZES = re.compile(r"[1-9]\d{0,9}([x,][1-9]\d{0,9})*", re.ASCII)
 
 
 def export(
@@ -24,21 +20,68 @@ def export(
         Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The file to write.", show_default=False)
     ],
     shape: Annotated[
-        str,
-        typer.Option(metavar="CxHxW", help="The shape of an image, where the net's data is not at hand to tell it."),
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            metavar="CxHxW|NAME=NxCxHxW",
+            help="The shape of an image, where the net's data is not at hand to tell it, or of any input, by name.",
+        ),
+    ] = None,
     outputs: Annotated[
         str, typer.Option(metavar="BLOB,...", help="The blobs to give out; without it, all that nothing reads.")
     ] = "",
+    dynamic: Annotated[
+        str,
+        typer.Option(metavar="SIZE,...", help="The sizes that stay open: of batch, height and width, or none."),
+    ] = "batch",
+    fold: Annotated[
+        bool, typer.Option(help="Make BatchNorm, Scale and Bias part of the convolution or inner product before them.")
+    ] = True,
+    preprocess: Annotated[
+        bool,
+        typer.Option(
+            "--preprocess",
+            help="Take images as files have them, uint8 NxHxWxC: resize, crop, remove the mean and scale in the model.",
+        ),
+    ] = False,
+    resize: Annotated[
+        str, typer.Option(metavar="HxW", help="With --preprocess: bring images to this size, before a crop.")
+    ] = "",
+    channels: Annotated[
+        str,
+        typer.Option(
+            metavar="RGB|BGR",
+            help="With --preprocess: the order that the net was trained on. The model takes RGB. Without: what its "
+            "data layer reads; where that is unknown, the channels stay as they come.",
+        ),
+    ] = "",
+    mean: Annotated[
+        str,
+        typer.Option(metavar="FILE|V,V,V", help="With --preprocess: the mean, for a net that begins with an Input."),
+    ] = "",
+    scale: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="With --preprocess: the scale, for such a net."),
+    ] = None,
     include_transform: Annotated[
         bool,
-        typer.Option("--include-transform", help="Take pixels, 0 to 255: subtract the mean and scale in the model."),
+        typer.Option("--include-transform", help="Take float pixels, 0 to 255, of the window that the net sees."),
+    ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The names of the classes, one a line, for the metadata.")
+    ] = None,
+    continuous: Annotated[
+        bool, typer.Option("--continuous", help="Recurrent layers: no sequence begins inside of a batch, cont is 1.")
     ] = False,
     opset: Annotated[
         int | None, typer.Option(metavar="N", help="The version of ONNX's operators, from 13; the newest by default.")
     ] = None,
-    check: Annotated[
-        bool, typer.Option(help="Compare the model in ONNX Runtime with the net, on random images.")
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify",
+            "--check/--no-check",
+            help="Run the model in ONNX Runtime, and compare its outputs with the net's.",
+        ),
     ] = True,
     allow_python: AllowPython = False,
     skip_broken: SkipBroken = False,
@@ -47,19 +90,39 @@ def export(
 
     [bold]imae export --model net.prototxt --weights net_iter_64000.caffemodel --output net.onnx[/]
     """
-    sizes = _sizes(shape)
-    blobs = [blob for blob in outputs.split(",") if blob]
+    image, shapes = _shapes(shape or [])
+    names = _read_labels(labels)
+    settings = {"--resize": resize, "--channels": channels, "--mean": mean, "--scale": scale}
+    for option, value in settings.items():
+        if value not in ("", None) and not preprocess:
+            raise typer.BadParameter(f"{option} goes with --preprocess")
+    if preprocess and include_transform:
+        raise typer.BadParameter("--preprocess and --include-transform take different images: give one of them")
+    if channels not in ("", "RGB", "BGR"):
+        raise typer.BadParameter(f'--channels takes RGB or BGR, not "{channels}"')
+    size = _numbers("--resize", "HxW, such as 256x256", resize)
+    if len(size) not in (0, 2):
+        raise typer.BadParameter(f"--resize takes HxW, such as 256x256, not {resize}")
     load_torch()
     from imae.nets.onnx_export import export_onnx
+    from imae.nets.onnx_preprocess import ImageOptions
+    from imae.nets.onnx_verify import verify as compare
 
+    options = ImageOptions((size[0], size[1]) if size else None, channels, mean, scale)
     report = export_onnx(
         model,
         weights,
         output,
-        shape=sizes,
-        outputs=blobs,
+        shape=image,
+        shapes=shapes,
+        outputs=[blob for blob in outputs.split(",") if blob],
         include_transform=include_transform,
+        preprocess=preprocess and options,
         opset=opset,
+        dynamic=[size for size in dynamic.split(",") if size not in ("", "none")],
+        fold_channels=fold,
+        continuous=continuous,
+        labels=names,
         allow_python=allow_python,
         skip_broken=skip_broken,
     )
@@ -70,35 +133,48 @@ def export(
     for what, values in (("input", report.inputs), ("output", report.outputs)):
         for name, dimensions in values.items():
             typer.echo(f"{what} {name}: {'x'.join(map(str, dimensions))}")
-    if check and include_transform:
-        typer.echo("Not compared with the net, which takes no pixels; without --include-transform it is.")
-    elif check:
-        difference = _difference(model, weights, report, sizes, blobs, skip_broken)
-        typer.echo(f"Largest difference from the net on {_IMAGES} random images, in ONNX Runtime: {difference:.1e}")
+    for dimension, reason in report.sizes.closed.items():
+        typer.echo(f"The {dimension} is fixed: {reason}")
+    for name, images in report.images.items():
+        if images.raw:
+            typer.echo(f"{name} takes uint8 images, channels {images.channels}")
+    if verify:
+        typer.echo(compare(report, model))
 
 
-def _sizes(shape: str) -> list[int]:
-    """The numbers of `CxHxW`, none of an empty text."""
-    if shape and not re.fullmatch(r"[1-9]\d{0,9}([x,][1-9]\d{0,9})*", shape, re.ASCII):
-        raise typer.BadParameter(f'--shape takes CxHxW, such as 3x32x32, not "{shape}"')
-    sizes = [int(size) for size in re.split("[x,]", shape) if size]
+def _shapes(given: list[str]) -> tuple[list[int], dict[str, list[int]]]:
+    """The shape of an image, and those of inputs by name."""
+    image: list[int] = []
+    shapes: dict[str, list[int]] = {}
+    for text in given:
+        name, equals, sizes = text.rpartition("=")
+        if equals:
+            shapes[name] = _numbers("--shape", "NAME=1x3x32x32", sizes)
+        else:
+            image = _numbers("--shape", "CxHxW, such as 3x32x32", sizes)
+    return image, shapes
+
+
+def _numbers(option: str, what: str, text: str) -> list[int]:
+    """The numbers of a text such as 3x32x32, none of an empty one."""
+    if text and not _SIZES.fullmatch(text):
+        raise typer.BadParameter(f'{option} takes {what}, not "{text}"')
+    sizes = [int(size) for size in re.split("[x,]", text) if size]
     if math.prod(sizes) > LARGEST:
-        raise typer.BadParameter(f"--shape {shape}: an image of more than {LARGEST:,} numbers, which no blob can hold")
+        raise typer.BadParameter(f"{option} {text}: an image of more than {LARGEST:,} numbers, which no blob can hold")
     return sizes
 
 
-def _difference(
-    model: Path, weights: Path, report: "OnnxReport", shape: list[int], outputs: list[str], skip_broken: bool
-) -> float:
-    import torch
+def _read_labels(path: Path | None) -> list[str]:
+    """The names of the classes."""
+    if path is None:
+        return []
+    from imae.prototxt_like.files import read_bytes
 
-    from imae.nets.deploy import deploy
-    from imae.nets.net import Net
-    from imae.nets.onnx_export import compare_with_onnxruntime
-
-    net = Net(deploy(model, shape=shape, outputs=outputs, skip_broken=skip_broken), backward=False)
-    net.copy_weights(weights)
-    generator = torch.Generator().manual_seed(0)
-    sizes = {name: [_IMAGES if size == "N" else int(size) for size in given] for name, given in report.inputs.items()}
-    inputs = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
-    return compare_with_onnxruntime(report.path, net, inputs)
+    try:
+        names = read_bytes(path).decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text in UTF-8: {error}") from None
+    if not names or not all(name.strip() for name in names):
+        raise InputError(f"{path}: needs the name of a class on each line")
+    return [name.strip() for name in names]

@@ -1,6 +1,6 @@
 """From the net that was trained to the net that predicts: what Caffe calls a deploy prototxt."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from imae.layers.data.data_layer import DataLayer
@@ -43,6 +43,8 @@ def deploy(
         param, shapes_of = _of_net(net, shape)
     else:
         param, shapes_of = _of_prototxt(net, shape, folder, shapes or {}, skip_broken)
+    fed = [top for layer in param.layer if issubclass(_kind(layer), DataLayer | Input) for top in layer.top]
+    _check_names(param.name, shapes or {}, fed)
     layers = _predicting(param.layer)
     wanted = set(outputs) or _outputs(layers, param.layer)
     produced = {top for layer in layers for top in layer.top}
@@ -68,14 +70,19 @@ def _give_shapes(deployed: NetParameter, shapes: Mapping[str, Sequence[int]]) ->
         if layer.type == "Input"
         for top, dims in zip(layer.top, layer.input_param.shape, strict=True)
     }
+    _check_names(deployed.name, shapes, inputs)
     for name, shape in shapes.items():
-        if name not in inputs:
-            known = f"inputs are {', '.join(inputs)}" if inputs else "it has no inputs"
-            raise InputError(
-                f'net "{deployed.name}": the shape {describe(shape)} cannot be given to "{name}", which is no input of '
-                f"it; {known}"
-            )
         inputs[name].dim[:] = list(shape)
+
+
+def _check_names(net: str, shapes: Mapping[str, Sequence[int]], inputs: Collection[str]) -> None:
+    for name in shapes:
+        if name not in inputs:
+            known = f"inputs are {', '.join(inputs)}" if inputs else "it has none"
+            raise InputError(
+                f'net "{net}": no shape can be given to "{name}", which is no input of what predicts; {known}'
+                f"{did_you_mean(name, inputs)}"
+            )
 
 
 def _reshape(deployed: NetParameter, names: set[str], shape: Sequence[int]) -> None:

@@ -146,6 +146,10 @@ class Net:
         self._settle_shapes()
         return self.shapes[self.newest[name]]
 
+    def index_inputs(self) -> set[str]:
+        """Return the inputs that layers read as integers, such as labels."""
+        return {name for name, index in self.input_values.items() if index in self._hold_indices}
+
     def reshape(self, **inputs: Sequence[int]) -> None:
         """Give `inputs` (of the net's Input layers, by name) other shapes, and all blobs theirs that follow.
 
@@ -227,6 +231,10 @@ class Net:
         if end is not None:
             return {self.names[top]: _present(values[top]) for top in steps[-1].tops}
         return {name: _present(values[self.newest[name]]) for name in self.outputs}
+
+    def value(self, index: int) -> Tensor:
+        """Return a value of the last pass by its number, also one that a layer in its place has replaced in `blobs`."""
+        return _present(self._values[index])
 
     def backward(
         self,

@@ -13,20 +13,19 @@ import torch
 from torch import Tensor
 
 from imae import __version__
-from imae.layers.data.image_set import ImageSetData, mean_image
 from imae.layers.data.input import Input
-from imae.layers.data.transform import Transform
 from imae.layers.layer import TEST, describe
 from imae.layers.onnx_graph import OnnxGraph, Size
 from imae.layers.recurrent.recurrent import Recurrent
 from imae.layers.values import as_tensor
-from imae.nets.deploy import data_layer, deploy
+from imae.nets.deploy import deploy
 from imae.nets.net import Net
 from imae.nets.onnx_model import check_opset, make_model, newest_opset, write_model
+from imae.nets.onnx_preprocess import ImageOptions, Images, images_of
 from imae.nets.onnx_simplify import drop_identities, drop_unread_constants, fold
 from imae.nets.onnx_sizes import Open, Sizes, find_open_axes, larger, open_sizes
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes
+from imae.prototxt_like.files import check_regular
 from imae.prototxt_like.schema import NetParameter
 
 
@@ -50,6 +49,8 @@ class OnnxReport:
     """The names of the net's values in the model."""
     states: dict[str, tuple[str, str]] = field(default_factory=dict)
     """For each output that goes on into the next pass, the input that it becomes, and the recurrent layer."""
+    images: dict[str, Images] = field(default_factory=dict)
+    """What happens to the images of inputs before the net sees them."""
 
 
 @dataclass
@@ -80,6 +81,7 @@ def export_onnx(
     outputs: Sequence[str] = (),
     folder: Path | None = None,
     include_transform: bool = False,
+    preprocess: bool | ImageOptions = False,
     opset: int | None = None,
     dynamic: Sequence[str] = ("batch",),
     fold_channels: bool = True,
@@ -94,10 +96,11 @@ def export_onnx(
     `weights` are a caffemodel's, or those in a given Net if None. The sizes of `dynamic` (batch, height, width) stay
     open; a batch that a layer ties to another size is fixed, as the report says. The graph takes images as the net
     does: with the mean removed, and scaled; with `include_transform` it takes pixels, 0 to 255, of the window that the
-    net sees, and does that itself as the data layer's `transform_param` says. With `fold_channels` BatchNorm, Scale and
-    Bias become part of the layer before them; with `continuous` recurrent layers take their cont as 1 throughout. The
-    names `labels` of the classes go into the metadata. `opset` is the newest that is installed, unless given;
-    `allow_python` and `skip_broken` are as for `Net`, and Python layers add their own nodes.
+    net sees, and does that itself as the data layer's `transform_param` says; with `preprocess` it takes images as
+    files have them, uint8 N x H x W x C (`imae.nets.onnx_preprocess`). With `fold_channels` BatchNorm, Scale and Bias
+    become part of the layer before them; with `continuous` recurrent layers take their cont as 1 throughout. The names
+    `labels` of the classes go into the metadata. `opset` is the newest that is installed, unless given; `allow_python`
+    and `skip_broken` are as for `Net`, and Python layers add their own nodes.
 
     Raises InputError for a layer without ONNX form or without weights, for a height or width that cannot stay open, and
     as `deploy` does, before anything is written.
@@ -106,14 +109,12 @@ def export_onnx(
     check_opset(opset)
     predictor = _predictor(net, weights, shape, outputs, folder, shapes or {}, allow_python, skip_broken)
     made = list(outputs or predictor.outputs)
-    transforms: dict[str, Transform] = {}
-    if include_transform:
-        found = ((name, _transform(net, name, folder)) for name in predictor.inputs)
-        transforms = {name: transform for name, transform in found if transform}
-    sizes = open_sizes(predictor, dynamic)
+    images = _images(predictor, net, folder, preprocess) if preprocess or include_transform else {}
+    fixed = any(of.fixes_window for of in images.values())
+    sizes = open_sizes(predictor, [name for name in dynamic if name == "batch" or not fixed])
 
     def build() -> _Built:
-        return _build(predictor, made, sizes, transforms, opset, continuous)
+        return _build(predictor, made, sizes, images, opset, continuous)
 
     built = _settled(predictor, sizes, build)
     for dimension, reason in sizes.closed.items():
@@ -123,15 +124,20 @@ def export_onnx(
     values = _value_names(predictor, OnnxGraph(predictor.names))
     ends = [values[predictor.newest[name]] for name in made] + list(graph.outputs)
     inputs = {
-        name: sizes.shape(name, predictor.shapes[index])
+        name: images[name].shape(shape) if name in images else shape
         for name, index in predictor.input_values.items()
         if not (continuous and _is_cont(predictor, index))
+        for shape in [sizes.shape(name, predictor.shapes[index])]
     } | graph.inputs
     drop_identities(graph, ends, inputs)
     if fold_channels:
         fold(graph, ends)
     drop_unread_constants(graph)
-    model = make_model(graph, predictor.name, inputs, ends, _metadata(predictor, net, weights, labels))
+    metadata = _metadata(predictor, [net, weights], labels, images)
+    types = {name: np.uint8 for name, of in images.items() if of.raw}
+    given = {values[index]: _given_shape(predictor, sizes, index) for index in map(predictor.newest.__getitem__, made)}
+    given |= {name: graph.inputs[before] for name, (before, _) in graph.outputs.items()}
+    model = make_model(graph, predictor.name, inputs, given, metadata, types)
     write_model(Path(path), model, graph.constants)
     return OnnxReport(
         Path(path),
@@ -143,7 +149,8 @@ def export_onnx(
         predictor,
         sizes,
         values,
-        {name: (before, layer) for name, (before, layer) in graph.outputs.items()},
+        graph.outputs,
+        images,
     )
 
 
@@ -222,19 +229,23 @@ def _value_names(net: Net, graph: OnnxGraph) -> list[str]:
     return [name if i in named else graph.name(f"{name}/{producer[i]}") for i, name in enumerate(net.names)]
 
 
-def _transform(source: Net | NetParameter | str | Path, name: str, folder: Path | None) -> Transform | None:
-    """What the data layer that gives the blob `name` does to its images; None for an input of another kind."""
-    layer = data_layer(source, name, folder)
-    if layer is None or layer.param.top[0] != name:
-        return None
-    param, mean = layer.param.transform_param, None
-    if isinstance(layer, ImageSetData) and not param.mean_value and not param.HasField("mean_file"):
-        mean = mean_image(layer.load(True)[0])
-    return Transform(layer, random_crop=False, mirror=False, default_mean=mean)
+def _images(
+    predictor: Net, source: Net | NetParameter | str | Path, folder: Path | None, preprocess: bool | ImageOptions
+) -> dict[str, Images]:
+    """What happens to the images of each input that takes some."""
+    options = preprocess if isinstance(preprocess, ImageOptions) else ImageOptions()
+    windows = {name: predictor.shapes[index][1:] for name, index in predictor.input_values.items()}
+    found = {
+        name: images_of(source, name, window, folder, raw=bool(preprocess), options=options)
+        for name, window in windows.items()
+    }
+    if preprocess and not any(found.values()):
+        raise InputError(f'net "{predictor.name}": no input of it takes images, N x C x H x W, to prepare')
+    return {name: images for name, images in found.items() if images is not None}
 
 
 def _build(
-    net: Net, made: Sequence[str], sizes: Sizes, transforms: Mapping[str, Transform], opset: int, continuous: bool
+    net: Net, made: Sequence[str], sizes: Sizes, images: Mapping[str, Images], opset: int, continuous: bool
 ) -> _Built:
     """The graph of the net as it is now shaped, with the open axes of `sizes`."""
     names = _value_names(net, OnnxGraph(net.names))
@@ -247,9 +258,8 @@ def _build(
         continuous=continuous,
     )
     values = _value_names(net, graph)
-    for name, transform in transforms.items():
-        index = net.input_values[name]
-        values[index] = transform.to_onnx(graph, name, net.shapes[index][1:])
+    for name, of in images.items():
+        values[net.input_values[name]] = of.to_onnx(graph, name)
     parts = []
     for step in net.steps:
         if not isinstance(step.layer, Input):
@@ -281,6 +291,16 @@ def _differing(net: Net, size: Open, built: _Built, build: Callable[[], _Built])
     return None
 
 
+def _given_shape(net: Net, sizes: Sizes, index: int) -> tuple[Size | None, ...] | None:
+    """The shape of a value, without a number where it is open and has no name; None where values decide it."""
+    step = next(step for step in net.steps if index in step.tops)
+    if step.layer.tops_vary:
+        return None
+    return tuple(
+        (axes.get(i, size) or None) for axes in [sizes.axes[index]] for i, size in enumerate(net.shapes[index])
+    )
+
+
 def _same(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
@@ -294,14 +314,24 @@ def _is_cont(net: Net, index: int) -> bool:
 
 
 def _metadata(
-    predictor: Net, net: Net | NetParameter | str | Path, weights: object, labels: Sequence[str]
+    predictor: Net, sources: Sequence[object], labels: Sequence[str], images: Mapping[str, Images]
 ) -> dict[str, str]:
     """What the model says of itself: see docs/onnx.md."""
-    files = [Path(source) for source in (net, weights) if isinstance(source, str | Path)]
-    hashes = {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
+    hashes = {}
+    for source in sources:
+        if isinstance(source, str | Path):
+            check_regular(source)
+            with Path(source).open("rb") as file:
+                hashes[Path(source).name] = hashlib.file_digest(file, "sha256").hexdigest()
     metadata = {"imae.version": __version__, "imae.net": predictor.name, "imae.sources": json.dumps(hashes)}
-    return metadata | ({"imae.labels": json.dumps(list(labels))} if labels else {})
+    if labels:
+        metadata["imae.labels"] = json.dumps(list(labels))
+    if images:
+        metadata["imae.images"] = json.dumps({name: of.describe() for name, of in images.items()})
+    return metadata
 
 
-def _shape(value: Any) -> tuple[int | str, ...]:
-    return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+def _shape(value: Any) -> tuple[Size, ...]:
+    """The sizes of a value, "?" where one is open without a name."""
+    dims = value.type.tensor_type.shape.dim
+    return tuple("?" if dim.dim_param.startswith("unk__") else dim.dim_param or dim.dim_value or "?" for dim in dims)

@@ -57,7 +57,7 @@ def make_model(
     graph: OnnxGraph,
     name: str,
     inputs: Shapes,
-    outputs: list[str],
+    outputs: Mapping[str, tuple[Size | None, ...] | None],
     metadata: Mapping[str, str],
     types: Mapping[str, type[np.generic]] = MappingProxyType({}),
 ) -> onnx.ModelProto:
@@ -76,7 +76,7 @@ def make_model(
         graph.nodes,
         name or "net",
         [*given, *heavy],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [_tensor(name, value) for name, value in light.items()],
     )
     opsets = [helper.make_opsetid("", graph.opset)]

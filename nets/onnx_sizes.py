@@ -40,7 +40,7 @@ class Sizes:
     closed: dict[str, str] = field(default_factory=dict)
     """The reason, by dimension."""
     axes: list[dict[int, str]] = field(default_factory=list)
-    """For each value of the net its open axes, with the name of the first size that changes them."""
+    """For each value of the net its open axes, with the name of the size that they have; without where it is none."""
 
     def shape(self, name: str, shape: Shape) -> tuple[Size, ...]:
         """Return an input's shape with the names of its open sizes."""
@@ -80,12 +80,15 @@ def find_open_axes(net: Net, sizes: Sizes) -> None:
     before = list(net.shapes)
     sizes.axes = [{} for _ in before]
     for size in sizes.opened:
+        name, at = size.slots[0]
+        base = before[net.input_values[name]][at]
         for step in size.steps:
             with larger(net, size.slots, step):
                 for axes, old, new in zip(sizes.axes, before, net.shapes, strict=True):
                     for axis in range(len(old)):
                         if len(new) != len(old) or old[axis] != new[axis]:
-                            axes.setdefault(axis, size.symbol)
+                            same = len(new) == len(old) and (old[axis], new[axis]) == (base, base + step)
+                            axes[axis] = size.symbol if same and axes.get(axis, size.symbol) == size.symbol else ""
 
 
 def _tied(net: Net, axis: int, recurrent: bool) -> tuple[tuple[Slot, ...], list[int]] | str:

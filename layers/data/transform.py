@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad as zero_pad
 
-from imae.layers.layer import Layer, OnnxGraph, Shape, describe
+from imae.layers.layer import Layer, Shape, describe
 from imae.layers.random_streams import random_below
 from imae.prototxt_like.binary import read_binaryproto
 
@@ -32,8 +32,9 @@ class Transform:
         # Weak, as the layer has this Transform: a cycle would keep its images until garbage is collected.
         self._layer: Layer = weakref.proxy(layer)
         self._pad, self._mirror = pad, mirror
-        self._crop, self._random_crop = param.crop_size, random_crop
-        self._scale = param.scale
+        self._crop: int = param.crop_size
+        self._random_crop = random_crop
+        self._scale: float = param.scale
         self._dtype = torch.float64 if layer.context.dtype == torch.float64 else torch.float32
         mean = self._read_mean()
         if mean is None:
@@ -169,16 +170,29 @@ class Transform:
     def _draw(self, n: int, what: str, position: Tensor) -> Tensor:
         return random_below(n, self._layer.context.passes.seed, f"{self._layer.name} {what}", position)[:, None]
 
-    def to_onnx(self, graph: OnnxGraph, images: str, window: Shape) -> str:
-        """Add scale (image - mean) for images that are the centre `window` (C, H, W) already; return its name."""
-        value, mean = images, self.mean
-        if mean is not None:
-            if mean.shape[1:] != (1, 1):
-                top, left = ((whole - part) // 2 for whole, part in zip(mean.shape[1:], window[1:], strict=True))
-                if min(top, left) < 0:
-                    raise self._layer.error(f"the mean, {describe(mean.shape)}, does not cover {describe(window)}")
-                mean = mean[:, top : top + window[1], left : left + window[2]]
-            value = graph.add("Sub", [value, graph.constant(f"{images}/mean", mean)])
-        if self._scale != 1:
-            value = graph.add("Mul", [value, graph.constant(f"{images}/scale", torch.tensor(self._scale))])
-        return value
+    @property
+    def scale(self) -> float:
+        """What is multiplied by."""
+        return self._scale
+
+    @property
+    def crop(self) -> int:
+        """Height and width of the window; 0 for whole images."""
+        return self._crop
+
+    def mean_of(self, window: Shape) -> Tensor | None:
+        """Return what is subtracted of the `window` (C, H, W) in the centre of images; None for nothing.
+
+        Raises InputError, naming the layer, if the mean does not cover it, or is of another number of channels.
+        """
+        mean = self.mean
+        if mean is None:
+            return None
+        if len(mean) not in (1, window[0]):
+            raise self._layer.error(f"the mean, {describe(mean.shape)}, does not fit images of {describe(window)}")
+        if mean.shape[1:] == (1, 1):
+            return mean
+        top, left = ((whole - part) // 2 for whole, part in zip(mean.shape[1:], window[1:], strict=True))
+        if min(top, left) < 0:
+            raise self._layer.error(f"the mean, {describe(mean.shape)}, does not cover {describe(window)}")
+        return mean[:, top : top + window[1], left : left + window[2]]

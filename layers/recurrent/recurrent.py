@@ -160,7 +160,8 @@ class Recurrent(Layer):
         static = others.pop(0) if self.static else None
         after = tops[1:]
         if not self.exposed:
-            sequences = graph.open_axes(x).get(1, self.geometry[1])
+            is_open = 1 in graph.open_axes(x)
+            sequences = graph.open_axes(x)[1] or f"{self.name}_sequences" if is_open else self.geometry[1]
             for hidden in self.hidden:
                 others.append(graph.name(f"{self.name}_{hidden}_0"))
                 after.append(graph.name(f"{self.name}_{hidden}_T"))

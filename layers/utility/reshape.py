@@ -69,8 +69,6 @@ class Reshape(Layer):
         unknown = [axis for axis in graph.open_axes(tops[0]) if new[axis] > 0]
         if -1 not in new and len(unknown) == 1:
             new[unknown[0]] = -1
-        elif not unknown and -1 in new and not graph.open_axes(tops[0]).get(new.index(-1)):
-            new[new.index(-1)] = top[new.index(-1)]
         graph.reshape(bottoms[0], new, tops[0])
 
     def _replaced(self, shape: Shape) -> tuple[int, int]:

@@ -1,0 +1,293 @@
+"""Exported models against the net: run in ONNX Runtime on inputs of several sizes and kinds, output by output."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imae.layers.layer import TEST, Shape
+from imae.layers.utility.batch_reindex import BatchReindex
+from imae.nets.deploy import data_layer
+from imae.nets.net import Net
+from imae.nets.onnx_export import OnnxReport
+from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.files import temporary_folder
+from imae.prototxt_like.schema import NetParameter
+
+TOLERANCE = 1e-4
+"""How much of an output's standard deviation an exported model may differ by."""
+_ROUNDING = 8
+"""By how many times what float32 itself loses in our own pass, where that is more."""
+_BATCHES = (1, 3, 2, 4, 6, 8)
+"""Batch sizes to try, where the batch is open: the first two that the net takes."""
+_LARGE = 100
+"""How many times as large as usual the large inputs are."""
+_OWN_IMAGES = 4
+"""How many of the net's own images are compared."""
+
+
+@dataclass
+class Verification:
+    """How far a model is from its net."""
+
+    difference: float = 0.0
+    """The largest of any output, over the output's standard deviation."""
+    output: str = ""
+    runs: int = 0
+    kinds: list[str] = field(default_factory=list)
+    """What was fed, and in which sizes."""
+
+    def __str__(self) -> str:
+        return (
+            "Largest difference from the net in ONNX Runtime, relative to an output's standard deviation, in "
+            f"{counted(self.runs, 'run')} on {', '.join(self.kinds)} input: {self.difference:.1e}"
+        )
+
+
+@dataclass
+class _Case:
+    """One input: its kind, what the net is fed and what the model, and the hidden values that both begin with."""
+
+    kind: str
+    shapes: dict[str, Shape]
+    fed: dict[str, Tensor] = field(default_factory=dict)
+    given: dict[str, NDArray[Any]] = field(default_factory=dict)
+    states: dict[str, list[Tensor]] = field(default_factory=dict)
+    """By recurrent layer."""
+
+
+def verify(
+    report: OnnxReport,
+    source: Net | NetParameter | str | Path,
+    *,
+    folder: Path | None = None,
+    tolerance: float = TOLERANCE,
+) -> Verification:
+    """Compare the model that `report` tells of with its net, on the CPU; `source` is what was exported.
+
+    The inputs are random, at two batch sizes and two sizes of images where these are open, zeros, large, and what the
+    net's data layers give, where they can read it. Each output is compared relative to its standard deviation. Raises
+    InputError that names the first blob that differs if one does by more than `tolerance`; the file stays.
+    """
+    verification, spread = Verification(), dict.fromkeys(report.outputs, 0.0)
+    session = _session(report.path)
+    for case in _cases(report, _own_data(report, source, folder)):
+        expected = _by_the_net(report, report.net, case)
+        actual = dict(zip(report.outputs, session.run(list(report.outputs), case.given), strict=True))
+        for name, value in expected.items():
+            spread[name] = max(spread[name], _std(value))
+            difference = _difference(actual[name], value, spread[name])
+            if difference > tolerance and difference > _ROUNDING * _rounding(report, case, name, spread[name]):
+                raise InputError(_complaint(report, case, name, difference, tolerance))
+            if tolerance >= difference >= verification.difference:
+                verification.difference, verification.output = difference, name
+        verification.runs += 1
+        verification.kinds = list(dict.fromkeys([*verification.kinds, case.kind]))
+    return verification
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _cases(report: OnnxReport, own: Mapping[str, Tensor]) -> Iterator[_Case]:
+    """Inputs of each kind at the first sizes, random ones at the others, and the net's own data."""
+    first, *others = _settings(report)
+    for kind in ("random", "zero", "large"):
+        yield _drawn(report, _Case(kind, first), {})
+    for shapes in others:
+        yield _drawn(report, _Case("larger random", shapes), {})
+    if own:
+        yield _drawn(report, _Case("its own data as", first | {name: tuple(x.shape) for name, x in own.items()}), own)
+
+
+def _settings(report: OnnxReport) -> list[dict[str, Shape]]:
+    """The inputs' shapes: small ones, and ones that are larger in all that is open."""
+    net = report.net
+    small, large = ({name: list(net.shapes[index]) for name, index in net.input_values.items()} for _ in range(2))
+    for size in report.sizes.opened:
+        base = small[size.slots[0][0]][size.slots[0][1]]
+        sizes = [base, base + size.steps[0]]
+        if size.symbol == "N":
+            sizes = [batch for batch in (*_BATCHES, *sizes) if _takes(net, size.slots, batch)]
+        for name, axis in size.slots:
+            small[name][axis], large[name][axis] = sizes[:2]
+    settings = [{name: tuple(shape) for name, shape in shapes.items()} for shapes in (small, large)]
+    return settings if settings[0] != settings[1] else settings[:1]
+
+
+def _takes(net: Net, slots: Sequence[tuple[str, int]], size: int) -> bool:
+    """Whether these axes of inputs can be of this size."""
+    before = {name: net.shapes[net.input_values[name]] for name, _ in slots}
+    after = {name: list(shape) for name, shape in before.items()}
+    for name, axis in slots:
+        after[name][axis] = size
+    try:
+        net.reshape(**after)
+    except InputError:
+        return False
+    net.reshape(**before)
+    return True
+
+
+def _own_data(report: OnnxReport, source: Net | NetParameter | str | Path, folder: Path | None) -> dict[str, Tensor]:
+    """What the net's data layers give to its inputs, of those that can be read and are of the inputs' shapes."""
+    net, own = report.net, {}
+    open_batch = {name for size in report.sizes.opened for name, axis in size.slots if axis == 0}
+    for name, index in net.input_values.items():
+        try:
+            layer = data_layer(source, name, folder)
+            if layer is None:
+                continue
+            layer.setup([])
+            layer.reshape([])
+            value = layer.forward([], {})[list(layer.param.top).index(name)].cpu().to(net.context.dtype)
+        except InputError:
+            continue
+        value = value[:_OWN_IMAGES] if name in open_batch else value
+        if value.shape[1:] == net.shapes[index][1:] and (name in open_batch or value.shape == net.shapes[index]):
+            own[name] = value
+    return own
+
+
+def _drawn(report: OnnxReport, case: _Case, own: Mapping[str, Tensor]) -> _Case:
+    """Give the case its inputs: pixels where the model takes images, indices where the net does, else numbers."""
+    net, kind = report.net, case.kind
+    generator = torch.Generator().manual_seed(sum(map(sum, case.shapes.values())))
+    net.reshape(**case.shapes)
+    indices = net.index_inputs()
+    for name, shape in case.shapes.items():
+        images = report.images.get(name)
+        taken = None
+        if name not in report.inputs:  # cont, which is 1 throughout
+            case.fed[name] = torch.ones(shape)
+            continue
+        if name in own:
+            case.fed[name] = own[name]
+            taken = own[name] if images is None else images.taken(own[name])
+        elif name in indices:
+            case.fed[name] = torch.randint(0, _values(net, name), shape, generator=generator).float()
+        elif images is None:
+            scale = {"zero": 0, "large": _LARGE}.get(kind, 1)
+            case.fed[name] = torch.randn(shape, generator=generator) * scale
+        if taken is None and images is not None:
+            low, high = {"zero": (0, 1), "large": (255, 256)}.get(kind, (0, 256))
+            taken = torch.randint(low, high, images.of_any(shape), dtype=torch.uint8, generator=generator)
+            taken = taken if images.raw else taken.float()
+            case.fed[name] = images.seen(taken)
+        case.given[name] = (case.fed[name] if taken is None else taken).numpy()
+    for before, layer in report.states.values():
+        states = case.states.setdefault(layer, [])
+        shape = next(step.layer.state for step in net.steps if step.layer.name == layer)[len(states)].shape
+        states.append(torch.randn(shape, generator=generator))
+        case.given[before] = states[-1].numpy()
+    case.given = {name: x if x.dtype == np.uint8 else x.astype(np.float32) for name, x in case.given.items()}
+    return case
+
+
+def _values(net: Net, name: str) -> int:
+    """How many indices an input may have: two, or one where its readers know no more."""
+    readers = [step for step in net.steps if net.input_values[name] in step.bottoms]
+    sizes = [step.layer.blobs[0].shape[0] for step in readers if step.layer.type == "Embed"]
+    sizes += [net.shapes[step.bottoms[0]][0] for step in readers if isinstance(step.layer, BatchReindex)]
+    return min([2, *sizes])
+
+
+def _by_the_net(report: OnnxReport, net: Net, case: _Case) -> dict[str, NDArray[Any]]:
+    """The outputs by the net, and the hidden values that it ends with."""
+    net.reshape(**case.shapes)
+    layers = {step.layer.name: step.layer for step in net.steps}
+    for name, states in case.states.items():
+        for own, state in zip(layers[name].state, states, strict=True):
+            own.copy_(state)
+    feeds: dict[str, Any] = case.fed
+    net.forward(**feeds)
+    made = {report.values[index]: net.blobs[name] for name, index in net.newest.items()}
+    for output, (before, layer) in report.states.items():
+        place = [name for name, of in report.states.values() if of == layer].index(before)
+        made[output] = layers[layer].state[place]
+    return {name: made[name].detach().cpu().numpy() for name in report.outputs}
+
+
+def _std(value: NDArray[Any]) -> float:
+    finite = value[np.isfinite(value)]
+    return float(finite.std(dtype=np.float64)) if finite.size else 0.0
+
+
+def _difference(actual: NDArray[Any], expected: NDArray[Any], spread: float) -> float:
+    """The largest absolute difference over `spread`, or over the largest number where all are one; equal NaNs agree."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(actual.astype(np.float64) - expected)
+    apart[(actual == expected) | (np.isnan(actual) & np.isnan(expected))] = 0
+    largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
+    if not largest:
+        return 0.0
+    return largest / (spread or float(np.abs(expected).max()) or 1.0)
+
+
+def _rounding(report: OnnxReport, case: _Case, output: str, spread: float) -> float:
+    """How far our own pass in float32 is from one in float64, relative to the output's standard deviation."""
+    exact = _in_float64(report.net)
+    wide = {name: value.double() for name, value in case.fed.items()}
+    precise = _by_the_net(report, exact, _Case(case.kind, case.shapes, wide, {}, case.states))
+    return _difference(_by_the_net(report, report.net, case)[output], precise[output], spread)
+
+
+def _in_float64(net: Net) -> Net:
+    """The same net with values and weights in float64."""
+    context = net.context
+    exact = Net(
+        net.param,
+        TEST,
+        dtype=torch.float64,
+        folder=context.folders[-1],
+        backward=False,
+        allow_python=context.allow_python,
+    )
+    for name, blobs in net.params.items():
+        for mine, theirs in zip(exact.params[name], blobs, strict=True):
+            mine.data.copy_(theirs.data)
+    return exact
+
+
+def _complaint(report: OnnxReport, case: _Case, output: str, difference: float, tolerance: float) -> str:
+    """Say which output differs, on which input, and which blob is the first to."""
+    sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in case.shapes.items())
+    first = _first_difference(report, case, tolerance)
+    where = f"; the first blob that differs is {first}" if first else ""
+    return (
+        f'{report.path}: its output "{output}" differs from the net\'s by {difference:.1e} of its standard deviation, '
+        f"more than {tolerance:g}, on {case.kind} input ({sizes}){where}"
+    )
+
+
+def _first_difference(report: OnnxReport, case: _Case, tolerance: float) -> str:
+    """The first blob, in the order of layers, that the model has and that differs; empty if only outputs do."""
+    model = onnx.load(report.path, load_external_data=False)
+    made = {name for node in model.graph.node for name in node.output}
+    wanted = [(index, name) for index, name in enumerate(report.values) if name in made]
+    given = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for _, name in wanted if name not in given)
+    with temporary_folder(report.path.parent, f"{report.path.name}.compared") as folder:
+        for beside in report.path.parent.glob(f"{report.path.name}.data"):
+            (folder / beside.name).symlink_to(beside.resolve())
+        (folder / report.path.name).write_bytes(model.SerializeToString())
+        actual = _session(folder / report.path.name).run([name for _, name in wanted], case.given)
+    net = report.net
+    _by_the_net(report, net, case)
+    for (index, _), value in zip(wanted, actual, strict=True):
+        expected = net.value(index).detach().cpu().numpy()
+        step = next(step for step in net.steps if index in step.tops)
+        if _difference(value, expected, _std(expected)) > tolerance:
+            return f'"{net.names[index]}" of {step.layer.error("").args[0].removesuffix(": ")}'
+    return ""

@@ -1,0 +1,198 @@
+"""The comparison of an exported model with its net: what it finds, what it says, and what folding must keep."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from imae.nets.digits_net import digits_net
+from imae.nets.net import Net
+from imae.nets.onnx_export import OnnxReport, export_onnx
+from imae.nets.onnx_preprocess import ImageOptions
+from imae.nets.onnx_verify import verify
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.text import parse_net
+
+
+def with_weights(net: Net) -> Net:
+    generator = torch.Generator().manual_seed(1)
+    for step in net.steps:
+        for blob in step.layer.blobs:
+            blob.data.normal_(0, 0.3, generator=generator)
+            if step.layer.type == "BatchNorm":
+                blob.data.abs_().add_(0.5)
+    return net
+
+
+@pytest.fixture
+def digits() -> Net:
+    return with_weights(Net(digits_net("imae"), backward=False))
+
+
+def damage(report: OnnxReport, name: str) -> None:
+    """Change one weight a little."""
+    model = onnx.load(report.path)
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            values = numpy_helper.to_array(tensor).copy()
+            values.flat[0] += 0.01
+            tensor.CopyFrom(numpy_helper.from_array(values, name))
+    onnx.save(model, report.path)
+
+
+def test_the_line_tells_what_was_fed_and_how_far_apart_the_outputs_are(digits: Net, tmp_path: Path) -> None:
+    report = export_onnx(digits, None, tmp_path / "net.onnx")
+    verification = verify(report, digits)
+    assert 0 < verification.difference < 1e-5
+    said = str(verification)
+    assert "5 runs on random, zero, large, larger random, its own data as input" in said
+    assert said.count("\n") == 0
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_difference_is_an_error_that_names_the_first_blob_and_removes_nothing(
+    digits: Net, fold: bool, tmp_path: Path
+) -> None:
+    report = export_onnx(digits, None, tmp_path / "net.onnx", fold_channels=fold)
+    nodes = onnx.load(report.path).graph.node
+    reader = next(node for node in nodes if node.name == "block1_conv1/block1_conv1/Conv")
+    damage(report, reader.input[1])
+    with pytest.raises(InputError) as error:
+        verify(report, digits)
+    assert 'its output "prob" differs' in str(error.value)
+    assert 'the first blob that differs is "block1_conv1"' in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_reversed_channels_are_found_on_the_nets_own_images(tmp_path: Path) -> None:
+    """As it was once: noise alone let it pass."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for i in range(4):
+        color = generator.integers(0, 255, 3) // [1, 2, 8]
+        Image.fromarray(np.full((9, 11, 3), color, np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "list.txt").write_text("".join(f"{i}.png {i}\n" for i in range(4)))
+    (tmp_path / "net.prototxt").write_text(
+        f'layer {{ name: "data" type: "ImageData" top: "data" top: "label" '
+        f'image_data_param {{ source: "list.txt" root_folder: "{tmp_path}/" batch_size: 4 }} '
+        "transform_param { mean_value: 104 mean_value: 117 mean_value: 123 scale: 0.0078125 crop_size: 8 } }"
+        'layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" '
+        "convolution_param { num_output: 4 kernel_size: 3 } }"
+    )
+    net = with_weights(Net(tmp_path / "net.prototxt", backward=False))
+    report = export_onnx(net, None, tmp_path / "net.onnx", preprocess=True)
+    assert report.inputs == {"data": ("N", "H", "W", 3)}
+    assert verify(report, net).difference < 1e-5
+    pixels = np.stack([np.asarray(Image.open(tmp_path / f"{i}.png")) for i in range(4)])
+    (actual,) = onnxruntime.InferenceSession(report.path).run(None, {"data": pixels})
+    np.testing.assert_allclose(actual, net.forward()["conv"], atol=1e-5)
+    wrong = export_onnx(net, None, tmp_path / "net.onnx", preprocess=ImageOptions(channels="RGB"))
+    with pytest.raises(InputError, match=r'its output "conv" differs .* on its own data'):
+        verify(wrong, net)
+
+
+def test_images_are_resized_cropped_and_scaled_in_the_model(tmp_path: Path) -> None:
+    net = with_weights(
+        Net(
+            parse_net(
+                'name: "deploy" input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 6 } '
+                'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+                "convolution_param { num_output: 2 kernel_size: 3 } }"
+            ),
+            backward=False,
+        )
+    )
+    options = ImageOptions(resize=(12, 14), channels="BGR", mean="104,117,123", scale=0.5)
+    report = export_onnx(net, None, tmp_path / "net.onnx", preprocess=options)
+    assert report.inputs == {"data": ("N", "H", "W", 3)}
+    assert verify(report, net).difference < 1e-5
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 12, 14, 3), np.uint8)
+    window = pixels[:, 2:10, 4:10, ::-1].astype(np.float32) - [104, 117, 123]
+    expected = net.forward(data=np.moveaxis(0.5 * window, 3, 1))["c"]
+    (actual,) = onnxruntime.InferenceSession(report.path).run(None, {"data": pixels})
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+FOLDED = """
+input: "data" input_shape { dim: 2 dim: 4 dim: 6 dim: 6 }
+layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+  convolution_param { num_output: 6 kernel_size: 3 group: 2 } }
+layer { name: "cn" type: "BatchNorm" bottom: "c" top: "c" }
+layer { name: "cs" type: "Scale" bottom: "c" top: "c" scale_param { bias_term: true } }
+layer { name: "d" type: "Deconvolution" bottom: "c" top: "d"
+  convolution_param { num_output: 4 kernel_size: 2 stride: 2 group: 2 bias_term: false } }
+layer { name: "ds" type: "Scale" bottom: "d" top: "ds" }
+layer { name: "db" type: "Bias" bottom: "ds" top: "db" bias_param { num_axes: 0 } }
+layer { name: "flat" type: "Flatten" bottom: "db" top: "flat" }
+layer { name: "again" type: "Flatten" bottom: "flat" top: "again" }
+layer { name: "drop" type: "Dropout" bottom: "again" top: "again" }
+layer { name: "ip" type: "InnerProduct" bottom: "again" top: "ip" inner_product_param { num_output: 5 } }
+layer { name: "is" type: "Scale" bottom: "ip" top: "ip" scale_param { bias_term: true } }
+layer { name: "tr" type: "InnerProduct" bottom: "ip" top: "tr" inner_product_param { num_output: 3 transpose: true } }
+layer { name: "tn" type: "BatchNorm" bottom: "tr" top: "tn" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("outputs", "operators"),
+    [
+        (["tn"], ["Conv", "ConvTranspose", "Reshape", "Gemm", "Gemm"]),
+        (["ds", "ip", "tn"], ["Conv", "ConvTranspose", "Add", "Reshape", "Gemm", "Gemm"]),
+    ],
+)
+def test_channels_fold_into_the_layer_before_unless_something_else_reads_it(
+    outputs: list[str], operators: list[str], tmp_path: Path
+) -> None:
+    net = with_weights(Net(parse_net(FOLDED), backward=False))
+    report = export_onnx(net, None, tmp_path / "net.onnx", outputs=outputs)
+    assert [node.op_type for node in onnx.load(report.path).graph.node] == operators
+    assert verify(report, net).difference < 1e-5
+    plain = export_onnx(net, None, tmp_path / "plain.onnx", outputs=outputs, fold_channels=False)
+    assert plain.nodes > report.nodes
+    assert verify(plain, net).difference < 1e-5
+
+
+def test_a_python_layer_adds_its_own_nodes_or_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "halves.py").write_text(
+        "import caffe, numpy\n"
+        "class Half(caffe.Layer):\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)\n"
+        "    def forward(self, bottom, top): top[0].data[...] = bottom[0].data / 2\n"
+        "class Exported(Half):\n"
+        "    def to_onnx(self, graph, bottoms, tops):\n"
+        "        graph.node('Mul', [bottoms[0], graph.constant('half', numpy.float32(0.5))], tops)\n"
+    )
+
+    def net(name: str) -> Net:
+        text = 'input: "x" input_shape { dim: 2 dim: 3 } layer { name: "half" type: "Python" bottom: "x" top: "y" '
+        text += f'python_param {{ module: "halves" layer: "{name}" }} }}'
+        return Net(parse_net(text), folder=tmp_path, allow_python=True, backward=False)
+
+    report = export_onnx(net("Exported"), None, tmp_path / "net.onnx")
+    assert verify(report, net("Exported")).difference == 0
+    with pytest.raises(InputError, match=r'layer "half" .Python.: has no ONNX form, as its class Half'):
+        export_onnx(net("Half"), None, tmp_path / "other.onnx")
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_what_the_model_says_of_itself(digits: Net, tmp_path: Path) -> None:
+    import hashlib
+    import json
+
+    from imae import __version__
+
+    digits.write_weights(tmp_path / "digits.caffemodel")
+    path = tmp_path / "net.onnx"
+    export_onnx(digits, tmp_path / "digits.caffemodel", path, labels=list("0123456789"), preprocess=True)
+    metadata = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    assert (metadata["imae.version"], metadata["imae.net"]) == (__version__, "digits")
+    assert json.loads(metadata["imae.labels"]) == list("0123456789")
+    digest = hashlib.sha256((tmp_path / "digits.caffemodel").read_bytes()).hexdigest()
+    assert json.loads(metadata["imae.sources"]) == {"digits.caffemodel": digest}
+    images = json.loads(metadata["imae.images"])
+    assert images == {"data": {"layout": "NHWC", "type": "uint8", "channels": "gray", "window": [8, 8]}}
