@@ -100,7 +100,7 @@ def export(
         raise typer.BadParameter("--preprocess and --include-transform take different images: give one of them")
     if channels not in ("", "RGB", "BGR"):
         raise typer.BadParameter(f'--channels takes RGB or BGR, not "{channels}"')
-    size = _numbers("--resize", "HxW, such as 256x256", resize)
+    size = sizes_in("--resize", "HxW, such as 256x256", resize)
     if len(size) not in (0, 2):
         raise typer.BadParameter(f"--resize takes HxW, such as 256x256, not {resize}")
     load_torch()
@@ -149,13 +149,13 @@ def _shapes(given: list[str]) -> tuple[list[int], dict[str, list[int]]]:
     for text in given:
         name, equals, sizes = text.rpartition("=")
         if equals:
-            shapes[name] = _numbers("--shape", "NAME=1x3x32x32", sizes)
+            shapes[name] = sizes_in("--shape", "NAME=1x3x32x32", sizes)
         else:
-            image = _numbers("--shape", "CxHxW, such as 3x32x32", sizes)
+            image = sizes_in("--shape", "CxHxW, such as 3x32x32", sizes)
     return image, shapes
 
 
-def _numbers(option: str, what: str, text: str) -> list[int]:
+def sizes_in(option: str, what: str, text: str) -> list[int]:
     """The numbers of a text such as 3x32x32, none of an empty one."""
     if text and not _SIZES.fullmatch(text):
         raise typer.BadParameter(f'{option} takes {what}, not "{text}"')

@@ -251,11 +251,7 @@ class Net:
         derivative by labels or other indices.
         """
         if self._no_derivative:
-            layer, i = self._no_derivative
-            raise layer.error(
-                f'has no derivative by its bottom "{layer.param.bottom[i]}", but is asked for one: it depends on what '
-                "is learned, or propagate_down is true in its place; false there takes it as given"
-            )
+            raise self._refusal()
         steps = self._between(end, start)
         diffs: list[Tensor | None] = [None] * len(self.names)
         values = list(self._values) if self.keep_blobs else self._values
@@ -303,6 +299,15 @@ class Net:
         # In-place layers make several values of one name: the gradient of the first, computed last, is the name's.
         arrived_at = reversed([*zip(self.names, diffs, strict=True)])
         self.diffs.update({name: diff for name, diff in arrived_at if diff is not None and name in self.newest})
+
+    def _refusal(self) -> InputError:
+        """The error that names the layer without the derivative that it is asked for."""
+        assert self._no_derivative is not None
+        layer, i = self._no_derivative
+        return layer.error(
+            f'has no derivative by its bottom "{layer.param.bottom[i]}", but is asked for one: it depends on what '
+            "is learned, or propagate_down is true in its place; false there takes it as given"
+        )
 
     def _run(self, step: Step, values: Sequence[Tensor | None], inputs: Mapping[str, Tensor | np.ndarray]) -> Tensors:
         """Run a step forward on the `values` of this pass, and return its tops."""
@@ -404,20 +409,8 @@ class Net:
         """
         if not isinstance(source, Stored):
             source = Stored(source) if isinstance(source, NetParameter) else open_weights(source)
-        origin = source.origin
         given = {layer.name: layer.blobs for layer in source.message.layer if layer.blobs}
-        copies = []
-        for name, blobs in self.params.items():
-            if name not in given:
-                continue
-            held = {i: proto for i, proto in enumerate(given[name]) if proto.ByteSize()}
-            own = {i for i in range(len(blobs)) if (name, i) not in self._shared}
-            if not own <= set(held) <= set(range(len(blobs))):
-                raise InputError(
-                    f'layer "{name}": has {counted(len(blobs), "blob")}, {origin} has {len(held)}{_RENAME}'
-                )
-            for i, proto in held.items():
-                copies.append((blobs[i].data, self._fitting(f'layer "{name}": blob {i}', blobs[i], proto, source)))
+        copies = [copy for name in self.params if name in given for copy in self.copies(name, given[name], source)]
         for data, array in copies:
             copy_array(data, array)
         return CopyReport(
@@ -425,6 +418,24 @@ class Net:
             kept=[name for name in self.owners if name not in given],
             unused=[name for name in given if name not in self.params],
         )
+
+    def copies(self, name: str, stored: Sequence[BlobProto], source: Stored) -> list[tuple[Tensor, np.ndarray]]:
+        """Return the data of layer `name`'s blobs, each with the array, of those `stored` in `source`, that goes there.
+
+        Those may be missing that another layer shares. Raises InputError if they differ in number or shape, or one
+        is not finite.
+        """
+        blobs = self.params[name]
+        held = {i: proto for i, proto in enumerate(stored) if proto.ByteSize()}
+        own = {i for i in range(len(blobs)) if (name, i) not in self._shared}
+        if not own <= set(held) <= set(range(len(blobs))):
+            raise InputError(
+                f'layer "{name}": has {counted(len(blobs), "blob")}, {source.origin} has {len(held)}{_RENAME}'
+            )
+        return [
+            (blobs[i].data, self._fitting(f'layer "{name}": blob {i}', blobs[i], proto, source))
+            for i, proto in held.items()
+        ]
 
     def share_weights(self, other: "Net") -> None:
         """Let layers of this net share memory with `other`'s layers of the same names: data and gradients.

@@ -20,6 +20,10 @@ from imae.prototxt_like.upgrade import upgrade_net, upgrade_solver
 _log = logging.getLogger(__name__)
 _CODE_OF_LINE = re.compile(r"""(?:[^"'#]|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)*""")  # up to the comment
 _FIRST_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|#[^\n]*\n)*[A-Za-z_]\w*\s*[:{<#]")
+_TOKEN = re.compile(
+    r"""\s+|\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}<>\[\]:;,]|[^\s{}<>\[\]:;,"'\#]+""",
+)
+_QUOTES = "\"'"
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) (\S+)\.')
 _REPEATED = re.compile(r'Message type "caffe\.(\w+)" should not have multiple "(\w+)" fields')
@@ -52,6 +56,45 @@ def read_solver(path: str | os.PathLike[str]) -> SolverParameter:
 def read_as_written(path: str | os.PathLike[str], message_class: Any) -> Any:
     """Read any message of the schema from prototxt, its old forms as they stand; raises InputError as `read_net`."""
     return _parse(_read_text(path), message_class(), str(path))
+
+
+def read_net_past_unknown_names(path: str | os.PathLike[str]) -> tuple[NetParameter, list[str]]:
+    """Read a net as `read_net` does, but leave out fields that the schema lacks, and those with values that it lacks.
+
+    Also returns what `read_net` would have said of each. Raises InputError for all else that is wrong.
+    """
+    text, said, first = _read_text(path), list[str](), InputError()
+    while True:
+        try:
+            return parse_net(text, str(path)), said
+        except UnknownName as error:
+            said.append(str(error))
+            first = error if len(said) == 1 else first
+            begin, end = _field_at(text, error.place)
+            # Blanks in its place, so that what follows stays where it is.
+            text = text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:]
+            if not re.sub("#.*", "", text).strip():  # a file of another kind
+                raise first from None
+
+
+def _field_at(text: str, place: int) -> tuple[int, int]:
+    """Where the field begins and ends of which the name, or the value, begins at `place`."""
+    before = re.search(r"\w+\s*:\s*$", text[:place])
+    begin, end, depth = before.start() if before else place, place, 0
+    found = ["name"] if before else []  # then the value, which may be several strings
+    for token in _TOKEN.finditer(text, place):
+        what = token[0]
+        if what.isspace() or what[0] == "#":
+            continue
+        if len(found) == 2 and depth == 0 and what not in ",;" and not (what[0] in _QUOTES and found[1] in _QUOTES):
+            break
+        end = token.end()
+        depth += (what in "{<[") - (what in "}>]")
+        if len(found) == 2 and depth == 0 and what in ",;":
+            break
+        if what != ":" and len(found) < 2:
+            found.append(what[0])
+    return begin, end
 
 
 def looks_like_prototxt(data: bytes) -> bool:
@@ -101,6 +144,14 @@ def _read_text(path: str | os.PathLike[str]) -> str:
     return text
 
 
+class UnknownName(InputError):
+    """A field, or a value of one, that the schema lacks; `place` is where in the text it begins."""
+
+    def __init__(self, message: str, place: int) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def _parse(text: str, message: Any, name: str) -> Any:
     try:
         text_format.Parse(text, message)
@@ -108,8 +159,11 @@ def _parse(text: str, message: Any, name: str) -> Any:
         line, column = error.GetLine(), error.GetColumn()
         if line is None or column is None:
             raise InputError(f"{name}: {error}") from None
-        reason = _explain(str(error), text.split("\n")[line - 1], column, message.DESCRIPTOR)
-        raise InputError(f"{name}:{line}:{column}: {reason}") from None
+        lines = text.split("\n")
+        said = f"{name}:{line}:{column}: {_explain(str(error), lines[line - 1], column, message.DESCRIPTOR)}"
+        if _NO_FIELD.search(str(error)) or _NO_VALUE.search(str(error)):
+            raise UnknownName(said, sum(len(before) + 1 for before in lines[: line - 1]) + column - 1) from None
+        raise InputError(said) from None
     if missing := message.FindInitializationErrors():
         raise InputError(f"{name}: the required {missing[0]} is missing")
     if not message.ListFields():

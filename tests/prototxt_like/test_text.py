@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter, NetParameter, SolverParameter
-from imae.prototxt_like.text import format_text, parse_net, parse_solver, read_net, read_solver, write_text
+from imae.prototxt_like.text import (
+    format_text,
+    parse_net,
+    parse_solver,
+    read_net,
+    read_net_past_unknown_names,
+    read_solver,
+    write_text,
+)
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data/resnet20"
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -213,3 +221,35 @@ def test_numbers_are_read_as_caffe_reads_them() -> None:
     assert list(net.layer[0].loss_weight) == pytest.approx([1, 0.5, 1e-3])
     assert net.layer[0].clip_param.min == -math.inf
     assert list(parse_net("input_dim: [0x10, 010]").input_dim) == [16, 8]
+
+
+PAST = """
+name: "x" # "
+layer { name: "p" type: "Permute" permute_param { order: 0 order: [1, 2] # }
+ s: "}" 't' } bottom: "a" }
+layer { name: "q" pooling_param { pool: L2 kernel_size: 3, kk: -1.5; stride: 2 } foo: "a" "b" bar <x: 1> bottom: "b" }
+zzz { }
+"""
+
+
+def test_unknown_names_are_left_out_one_by_one_and_told_with_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(PAST)
+    net, said = read_net_past_unknown_names(path)
+    assert net == parse_net("""
+        name: "x" layer { name: "p" type: "Permute" bottom: "a" }
+        layer { name: "q" pooling_param { kernel_size: 3 stride: 2 } bottom: "b" }
+    """)
+    told = [line.removeprefix(f"{path}:").split(" ")[:2] for line in said]
+    assert told == [
+        ["3:35:", '"permute_param"'],
+        ["5:41:", "pool:"],
+        ["5:60:", '"kk"'],
+        ["5:82:", '"foo"'],
+        ["5:95:", '"bar"'],
+        ["6:1:", '"zzz"'],
+    ]
+    for text in ("name: 'x' name: 'y' foo: 1", "foo: 1 layer {", "foo: 1 # all"):
+        path.write_text(text)
+        with pytest.raises(InputError):
+            read_net_past_unknown_names(path)
