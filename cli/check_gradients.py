@@ -33,7 +33,7 @@ def check_gradients(
     net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.", show_default=False)],
     phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")] = Phase.train,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE.caffemodel", help="The weights at which to check; else initial ones.")
+        Path | None, typer.Option(metavar="FILE", help="The weights at which to check; else initial ones.")
     ] = None,
     samples: Annotated[
         int, typer.Option(metavar="N", min=1, max=LARGEST, help="Elements of each bottom and blob to check.")

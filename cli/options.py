@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 Model = Annotated[Path, typer.Option(metavar="NET.prototxt", help="The net.", show_default=False)]
-Weights = Annotated[Path, typer.Option(metavar="FILE.caffemodel", help="Its weights.", show_default=False)]
+Weights = Annotated[
+    Path, typer.Option(metavar="FILE", help="Its weights: .caffemodel, .h5, .npz or .safetensors.", show_default=False)
+]
 Gpu = Annotated[
     str | None,
     typer.Option(

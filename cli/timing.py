@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 def time(
     context: typer.Context,
     model: Model,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE.caffemodel", help="Its weights; else initial ones.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Its weights; else initial ones.")] = None,
     iterations: Iterations = 50,
     phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")] = Phase.train,
     gpu: Gpu = None,

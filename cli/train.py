@@ -66,15 +66,15 @@ def train(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE.caffemodel,...",
-            help="Start from these weights, by the names of the layers; of several files the later win.",
+            metavar="FILE,...",
+            help="Start from these weights, in any form, by the names of the layers; of several files the later win.",
             rich_help_panel=_RESUMING,
         ),
     ] = None,
     snapshot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.solverstate", help="Go on from this state, to the same end.", rich_help_panel=_RESUMING
+            metavar="FILE.solverstate[.h5]", help="Go on from this state, to the same end.", rich_help_panel=_RESUMING
         ),
     ] = None,
     resume: Annotated[
@@ -95,7 +95,7 @@ def train(
     ] = False,
     keep_best: Annotated[
         bool,
-        typer.Option("--keep-best", help="Keep the weights of the best test accuracy in PREFIX_best.caffemodel."),
+        typer.Option("--keep-best", help="Keep the weights of the best test accuracy in PREFIX_best.caffemodel[.h5]."),
     ] = False,
     on_divergence: Annotated[
         Divergence,
@@ -296,10 +296,14 @@ def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: 
 
 def _copy_weights(trainer: "Solver", sources: list[str]) -> None:
     """Copy the weights of files, each of `sources` one or `A,B`, and say which layers got them."""
+    from imae.prototxt_like import provenance
+
     for name in ",".join(sources).split(",") if sources else []:
         source = next((path for path in (Path(name), trainer.folder / name) if path.exists()), Path(name))
         report = trainer.net.copy_weights(source)
         trainer.log.line(f"Copied the weights of {counted(len(report.copied), 'layer')} from {source}", "net.cpp:744")
+        if report.provenance:
+            trainer.log.line(f"{source} is of {provenance.describe(report.provenance)}", "net.cpp:744")
         if report.kept:
             trainer.log.line(f"Layers that keep theirs: {', '.join(report.kept)}", "net.cpp:744")
         if report.unused:

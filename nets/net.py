@@ -26,6 +26,7 @@ from imae.prototxt_like.binary import array_to_blob
 from imae.prototxt_like.blobs import Stored
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.limits import check_message
+from imae.prototxt_like.provenance import of_net
 from imae.prototxt_like.schema import BlobProto, ImaeProvenance, LayerParameter, NetParameter, ParamSpec
 from imae.prototxt_like.text import did_you_mean, read_net
 from imae.prototxt_like.weights import open_weights, write_weights
@@ -43,6 +44,8 @@ class CopyReport:
     """Layers of the net whose blobs the source lacks."""
     unused: list[str]
     """Layers of the source whose blobs the net lacks."""
+    provenance: ImaeProvenance | None
+    """Where the source is from, if it says so."""
 
 
 class Net:
@@ -417,6 +420,7 @@ class Net:
             copied=[name for name in self.params if name in given],
             kept=[name for name in self.owners if name not in given],
             unused=[name for name in given if name not in self.params],
+            provenance=of_net(source.message),
         )
 
     def copies(self, name: str, stored: Sequence[BlobProto], source: Stored) -> list[tuple[Tensor, np.ndarray]]:

@@ -158,9 +158,9 @@ def read_binaryproto(path: FilePath) -> FloatArray:
     return array
 
 
-def write_binaryproto(array: ArrayLike, path: FilePath) -> None:
-    """Write one array as a blob; see `array_to_blob`."""
-    _write(path, blob_pieces(array))
+def write_binaryproto(array: ArrayLike, path: FilePath, *, old: bool = False) -> None:
+    """Write one array as a blob; see `array_to_blob`. With `old` its 4 axes are given by the four old dimensions."""
+    _write(path, blob_pieces(array, old=old))
 
 
 def _as_field(number: int, pieces: Pieces) -> Pieces:

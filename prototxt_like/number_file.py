@@ -87,14 +87,15 @@ def read_arrays(path: FilePath) -> dict[str, Numbers]:
         arrays = {}
         for name in archive.namelist():
             with archive.open(name) as member:
-                array: Numbers = _from_npy(member, _check_count, objects=False)
+                array: Numbers = _from_npy(member, check_count, objects=False)
             if array.dtype.kind not in "iuf":
                 raise InputError(f"{path}:{name}: holds {array.dtype} values, expected numbers")
             arrays[name.removesuffix(".npy")] = array
         return arrays
 
 
-def _check_count(shape: tuple[int, ...]) -> None:
+def check_count(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for a shape of more numbers than a blob has."""
     if math.prod(shape) > LARGEST_INT32:
         raise ValueError(f"an array of shape {shape}, of more numbers than a blob has")
 

@@ -22,7 +22,7 @@ ENDINGS = (".caffemodel", ".h5", ".npz", ".safetensors")
 """Of files of weights, by which it is known in which form one is written."""
 _KEY = re.compile(r"(.+)/(0|[1-9]\d{0,2})", re.DOTALL)
 """The name of a blob among an .npz's arrays and a safetensors file's tensors: LAYER/INDEX."""
-_SAFETENSORS = "safetensors, which is not installed: pip install safetensors"
+_SAFETENSORS = "safetensors, which is not installed: pip install 'imae[safetensors]'"
 
 
 def is_hdf5(path: FilePath) -> bool:
@@ -184,7 +184,7 @@ def _write_safetensors(
         raise InputError(f"{path}: is written by {_SAFETENSORS}") from error
     metadata = {provenances.NAME: provenances.as_text(provenance)} if provenance else None
     with replacing(path) as file:
-        save_file({key: np.ascontiguousarray(array) for key, array in arrays}, file.name, metadata)
+        save_file({key: np.asarray(array, order="C") for key, array in arrays}, file.name, metadata)
 
 
 def _read_safetensors(path: FilePath) -> tuple[dict[str, NDArray[Any]], str]:

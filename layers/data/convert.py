@@ -5,14 +5,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad as zero_pad
 
 from imae.layers.data.cifar10_data import load_cifar10
+from imae.layers.data.data import decode_datum
 from imae.layers.data.image_set import mean_image
+from imae.layers.data.leveldb_file import CURRENT_FILE, LevelDbFile
+from imae.layers.data.lmdb_file import LmdbFile
+from imae.layers.layer import describe
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import temporary_folder, write_atomically
-from imae.prototxt_like.schema import BlobProto, Datum
+from imae.prototxt_like.files import temporary_folder
+from imae.prototxt_like.mean_file import write_mean
+from imae.prototxt_like.schema import Datum
 
 Progress = Callable[[int, int], None]
 _COMMIT = 1000
@@ -52,7 +59,7 @@ def convert_cifar10(
                     if progress:
                         progress(done, total)
             for name, images in means.items():
-                write_atomically(temporary / name, _mean_blob(images))
+                write_mean(mean_image(images).numpy(), temporary / name)
             for target in targets:
                 if target.is_dir():
                     shutil.rmtree(target)
@@ -77,9 +84,29 @@ def _write_lmdb(folder: Path, images: Tensor, labels: Tensor) -> Iterator[int]:
             yield last - first
 
 
-def _mean_blob(images: Tensor) -> bytes:
-    """Return the mean of `images` with the four old dimensions, which every version of Caffe reads."""
-    mean = mean_image(images)
-    channels, height, width = mean.shape
-    blob = BlobProto(num=1, channels=channels, height=height, width=width, data=mean.flatten().tolist())
-    return bytes(blob.SerializeToString())
+def convert_mean(source: Path, out: Path, progress: Progress | None = None) -> NDArray[np.float32]:
+    """Write the mean image of a database, as compute_image_mean, to a .binaryproto or .npy; return it, C x H x W.
+
+    Sums are of doubles, where Caffe's are of floats. `progress` is called as by `convert_cifar10`. Raises InputError if
+    `source` is no LMDB or LevelDB of Datum records, or an image differs from the first in shape.
+    """
+    records = LevelDbFile(source) if (source / CURRENT_FILE).exists() else LmdbFile(source)
+    total: NDArray[np.float64] | None = None
+    for number in range(len(records)):
+        key, value = records[number]
+        record = f'{source}: record "{key.decode(errors="backslashreplace")}"'
+        image, _ = decode_datum(value, record)
+        if total is None:
+            total = np.zeros(image.shape)
+        if image.shape != total.shape:
+            raise InputError(
+                f"{record} is an image of {describe(image.shape)}, the first one of {describe(total.shape)}"
+            )
+        total += image
+        if progress:
+            progress(number + 1, len(records))
+    if total is None:
+        raise InputError(f"{source}: holds no record")
+    mean = (total / len(records)).astype(np.float32)
+    write_mean(mean, out)
+    return mean

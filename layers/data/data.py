@@ -88,19 +88,25 @@ class Data(DataLayer):
         """Return the key, image (C x H x W, uint8 or float32) and label of record `number` modulo their count."""
         key_bytes, value = self._records[number % len(self._records)]
         key = f'"{key_bytes.decode(errors="backslashreplace")}"'
+        return key, *decode_datum(value, f"{self._folder}: record {key}", self._color)
+
+
+def decode_datum(value: bytes, record: str, color: bool | None = None) -> tuple[NDArray[Any], int]:
+    """Return the image (C x H x W, uint8 or float32) and label of a serialised Datum, an encoded one as `decode_image`.
+
+    Raises InputError, beginning with `record`, if it is none.
+    """
+    try:
+        datum = Datum.FromString(value)
+    except DecodeError:
+        raise InputError(f"{record} ({len(value)} bytes) is no Datum") from None
+    if datum.encoded:
         try:
-            datum = Datum.FromString(value)
-        except DecodeError:
-            raise InputError(f"{self._folder}: record {key} ({len(value)} bytes) is no Datum") from None
-        if datum.encoded:
-            try:
-                return key, decode_image(datum.data, self._color), datum.label
-            except InputError as error:
-                raise InputError(f"{self._folder}: record {key} holds {error}") from None
-        shape = (datum.channels, datum.height, datum.width)
-        values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
-        if min(shape) < 1 or math.prod(shape) != values.size:
-            raise InputError(
-                f"{self._folder}: record {key} holds {values.size} values for an image of {describe(shape)}"
-            )
-        return key, values.reshape(shape), datum.label
+            return decode_image(datum.data, color), datum.label
+        except InputError as error:
+            raise InputError(f"{record} holds {error}") from None
+    shape = (datum.channels, datum.height, datum.width)
+    values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+    if min(shape) < 1 or math.prod(shape) != values.size:
+        raise InputError(f"{record} holds {values.size} values for an image of {describe(shape)}")
+    return values.reshape(shape), datum.label

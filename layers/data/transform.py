@@ -13,7 +13,7 @@ from torch.nn.functional import pad as zero_pad
 
 from imae.layers.layer import Layer, Shape, describe
 from imae.layers.random_streams import random_below
-from imae.prototxt_like.binary import read_binaryproto
+from imae.prototxt_like.mean_file import read_mean
 
 
 class Transform:
@@ -50,7 +50,7 @@ class Transform:
         if param.mean_value:
             raise self._layer.error("transform_param has both mean_file and mean_value, it takes one of them")
         with self._layer.naming():
-            mean = torch.from_numpy(read_binaryproto(self._layer.context.find(param.mean_file)))
+            mean = torch.from_numpy(read_mean(self._layer.context.find(param.mean_file)))
         while mean.dim() > 3 and mean.shape[0] == 1:
             mean = mean[0]
         if mean.dim() != 3:

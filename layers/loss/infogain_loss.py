@@ -8,7 +8,7 @@ from imae.layers.layer import Diffs, Saved, Shapes, Tensors, describe
 from imae.layers.loss.labels import Labels
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 from imae.layers.loss.normaliser import Normaliser
-from imae.prototxt_like.binary import read_binaryproto
+from imae.prototxt_like.mean_file import read_mean
 
 aten = torch.ops.aten
 _LOG_SMALLEST = math.log(1e-20)
@@ -19,7 +19,7 @@ class InfogainLoss(Loss):
     """-sum over l of H[y, l] log p_l, p = softmax of the logits along `axis`; with the identity as H, cross entropy.
 
     Bottoms: logits (N x C x ...), labels (N x ...), and H (C x C, in any shape) unless it is in the `source`, a
-    binaryproto. Tops: the mean of the samples, as `loss_param` says; by option p.
+    .binaryproto or .npy. Tops: the mean of the samples, as `loss_param` says; by option p.
     """
 
     type = "InfogainLoss"
@@ -40,7 +40,7 @@ class InfogainLoss(Loss):
         if not param.HasField("source"):
             raise self.error("needs its matrix as a third bottom, or as infogain_loss_param { source }")
         with self.naming():
-            matrix = read_binaryproto(self.context.find(param.source))
+            matrix = read_mean(self.context.find(param.source))
         dtype = torch.float64 if self.context.dtype == torch.float64 else torch.float32
         self.matrix = torch.from_numpy(matrix).to(self.context.device, dtype)
 

@@ -2,8 +2,6 @@
 
 import ctypes
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,18 +259,13 @@ def test_weights_and_states_given_for_one_another_are_named(tmp_path: Path) -> N
 def test_a_file_that_cannot_be_written_whole_leaves_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "w.h5"
     hdf5.write_hdf5_weights(path, {"ip": [(BIAS, None)]})
-    program = f"""
-import resource, sys
-import numpy as np
-from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.hdf5 import write_hdf5_weights
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))
-try:
-    write_hdf5_weights(sys.argv[1], {{"ip": [(np.ones((1000, 1000), np.float32), None)]}})
-except InputError as error:
-    print(error)
-"""
-    ended = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{path}: cannot be written: File too large\n", "")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(InputError) as error:
+            hdf5.write_hdf5_weights(path, {"ip": [(np.ones((1000, 1000), np.float32), None)]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(error.value) == f"{path}: cannot be written: File too large"
     assert [found.name for found in tmp_path.iterdir()] == ["w.h5"]
     assert_same(arrays(hdf5.open_hdf5_weights(path)), {"ip": [BIAS]})

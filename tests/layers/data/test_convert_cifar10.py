@@ -9,8 +9,10 @@ import pytest
 from imae.layers.data import convert
 from imae.layers.data.cifar10_data import load_cifar10
 from imae.layers.data.convert import convert_cifar10
+from imae.layers.data.image_set import mean_image
 from imae.prototxt_like.binary import read_binaryproto
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.mean_file import write_mean
 from imae.prototxt_like.schema import BlobProto, Datum
 
 MEAN = Path(__file__).resolve().parents[3] / "../shared/data/resnet20/mean.binaryproto"
@@ -54,7 +56,8 @@ def test_pad_adds_the_padded_training_images_and_their_mean(mini_cifar10: Path, 
 
 @pytest.mark.skipif(not MEAN.exists(), reason="Caffe's mean image is not at ../shared/data/resnet20")
 def test_the_real_mean_file_is_caffes_byte_for_byte(cifar10_root: Path, tmp_path: Path) -> None:
-    assert convert._mean_blob(load_cifar10(cifar10_root, True)[0]) == MEAN.read_bytes()
+    write_mean(mean_image(load_cifar10(cifar10_root, True)[0]).numpy(), tmp_path / "mean.binaryproto")
+    assert (tmp_path / "mean.binaryproto").read_bytes() == MEAN.read_bytes()
 
 
 def test_the_mean_has_the_four_old_dimensions(mini_cifar10: Path, tmp_path: Path) -> None:
@@ -82,10 +85,10 @@ def test_what_exists_is_overwritten_only_by_force(mini_cifar10: Path, tmp_path: 
 def test_a_failure_leaves_nothing_half_written(
     mini_cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(images: object) -> bytes:
+    def full(*arguments: object) -> None:
         raise lmdb.DiskError("No space left on device")
 
-    monkeypatch.setattr(convert, "_mean_blob", full)
+    monkeypatch.setattr(convert, "write_mean", full)
     with pytest.raises(InputError, match=r"out: cannot be written: No space left on device"):
         convert_cifar10(mini_cifar10, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

@@ -217,6 +217,25 @@ def test_a_data_layer_and_a_loss_of_pycaffes_train_a_net(folder: Path, plan: str
     np.testing.assert_allclose(bias, [0], atol=0.02)
 
 
+def test_what_a_layers_object_holds_is_in_no_snapshot(folder: Path) -> None:
+    """As in Caffe: the layer's count of its batches starts over."""
+    text = python("Numbers", "", "x t", param_str="[4, 7, 5]")
+    text += 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 1 } } '
+    text += python("EuclideanLossLayer", "y t", "loss", "loss_weight: 1")
+    (folder / "net.prototxt").write_text(text)
+    param = parse_solver('net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9', "solver")
+    param.snapshot_prefix = str(folder / "run")
+    trained, resumed = (Solver(param, folder=folder, allow_python=True) for _ in range(2))
+    trained.step(2)
+    resumed.restore(trained.snapshot())
+    assert torch.equal(resumed.net.storage.data, trained.net.storage.data)
+    sizes = []
+    for solver in trained, resumed:
+        solver.net.forward()
+        sizes.append(solver.net.shape("x")[0])
+    assert sizes == [5, 4]
+
+
 def test_a_net_follows_tops_whose_shape_changes(folder: Path) -> None:
     net = net_of(python("Numbers", "", "x t", param_str="[4, 7]") + python("Linear", "x", "y"), folder)
     assert net.shape("x") == (4, 3)
