@@ -18,7 +18,18 @@ from benchmarks.measuring import RESULTS, ROOT, table
 from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.text import did_you_mean
 
-NAMES = ("floor", "train_step", "cost", "inference", "data_path", "loading", "plan_building", "startup", "busy_machine")
+NAMES = (
+    "floor",
+    "train_step",
+    "cost",
+    "inference",
+    "onnx_sizes",
+    "data_path",
+    "loading",
+    "plan_building",
+    "startup",
+    "busy_machine",
+)
 """The benchmarks in the order of the README."""
 ON_A_GPU = ("gpu_train",)
 """Run by name only."""

@@ -75,6 +75,16 @@ def export(
     opset: Annotated[
         int | None, typer.Option(metavar="N", help="The version of ONNX's operators, from 13; the newest by default.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="fp32|fp16|int8", help="In how many bits, by ONNX Runtime's own tools.")
+    ] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With int8: images by whose ranges activations are quantized; without it that is done as they come.",
+        ),
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -100,14 +110,20 @@ def export(
         raise typer.BadParameter("--preprocess and --include-transform take different images: give one of them")
     if channels not in ("", "RGB", "BGR"):
         raise typer.BadParameter(f'--channels takes RGB or BGR, not "{channels}"')
+    if precision not in ("fp32", "fp16", "int8"):
+        raise typer.BadParameter(f'--precision takes fp32, fp16 or int8, not "{precision}"')
+    if calibration is not None and precision != "int8":
+        raise typer.BadParameter("--calibration goes with --precision int8")
     size = sizes_in("--resize", "HxW, such as 256x256", resize)
     if len(size) not in (0, 2):
         raise typer.BadParameter(f"--resize takes HxW, such as 256x256, not {resize}")
     load_torch()
     from imae.nets.onnx_export import export_onnx
+    from imae.nets.onnx_precision import calibration_feeds, convert
     from imae.nets.onnx_preprocess import ImageOptions
     from imae.nets.onnx_verify import verify as compare
 
+    images = _image_files(calibration) if calibration is not None else []
     options = ImageOptions((size[0], size[1]) if size else None, channels, mean, scale)
     report = export_onnx(
         model,
@@ -135,11 +151,16 @@ def export(
             typer.echo(f"{what} {name}: {'x'.join(map(str, dimensions))}")
     for dimension, reason in report.sizes.closed.items():
         typer.echo(f"The {dimension} is fixed: {reason}")
-    for name, images in report.images.items():
-        if images.raw:
-            typer.echo(f"{name} takes uint8 images, channels {images.channels}")
+    for name, prepared in report.images.items():
+        if prepared.raw:
+            typer.echo(f"{name} takes uint8 images, channels {prepared.channels}")
     if verify:
         typer.echo(compare(report, model))
+    if precision != "fp32":
+        convert(report.path, precision, calibration_feeds(report, model, images))
+        typer.echo(f"Made it {precision}: {report.path.stat().st_size:,} bytes")
+        if verify:
+            typer.echo(compare(report, model, tolerance=math.inf, kinds=["random"]))
 
 
 def _shapes(given: list[str]) -> tuple[list[int], dict[str, list[int]]]:
@@ -178,3 +199,13 @@ def _read_labels(path: Path | None) -> list[str]:
     if not names or not all(name.strip() for name in names):
         raise InputError(f"{path}: needs the name of a class on each line")
     return [name.strip() for name in names]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """All files below a folder, in the order of their names."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder, expected one of images to calibrate by")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise InputError(f"{folder}: has no images to calibrate by")
+    return files

@@ -100,13 +100,15 @@ def write_model(path: Path, model: onnx.ModelProto, constants: Mapping[str, Tens
 
     Raises InputError if the files cannot be written.
     """
+    data = path.with_name(f"{path.name}.data")
     small = {tensor.name for tensor in model.graph.initializer}
     heavy = {name: value for name, value in constants.items() if name not in small}
     if model.ByteSize() + sum(value.nbytes for value in heavy.values()) <= LARGEST_FILE:
         model.graph.initializer.extend(_tensor(name, value) for name, value in heavy.items())
         write_atomically(path, model.SerializeToString())
+        data.unlink(missing_ok=True)
         return
-    data, offset = path.with_name(f"{path.name}.data"), 0
+    offset = 0
     for name, value in heavy.items():
         tensor = model.graph.initializer.add(name=name, dims=value.shape, data_type=_tensor("", value[:0]).data_type)
         tensor.raw_data = b"elsewhere"  # for a moment, as external_data_helper asks for it

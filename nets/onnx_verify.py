@@ -24,6 +24,8 @@ TOLERANCE = 1e-4
 """How much of an output's standard deviation an exported model may differ by."""
 _ROUNDING = 8
 """By how many times what float32 itself loses in our own pass, where that is more."""
+KINDS = ("random", "zero", "large")
+"""Inputs at the first sizes."""
 _BATCHES = (1, 3, 2, 4, 6, 8)
 """Batch sizes to try, where the batch is open: the first two that the net takes."""
 _LARGE = 100
@@ -68,16 +70,17 @@ def verify(
     *,
     folder: Path | None = None,
     tolerance: float = TOLERANCE,
+    kinds: Sequence[str] = KINDS,
 ) -> Verification:
     """Compare the model that `report` tells of with its net, on the CPU; `source` is what was exported.
 
-    The inputs are random, at two batch sizes and two sizes of images where these are open, zeros, large, and what the
-    net's data layers give, where they can read it. Each output is compared relative to its standard deviation. Raises
-    InputError that names the first blob that differs if one does by more than `tolerance`; the file stays.
+    The inputs are of `kinds` at small sizes, random at larger ones in all that is open, and what the net's data layers
+    give, where they can read it. Each output is compared relative to its standard deviation. Raises InputError that
+    names the first blob that differs if one does by more than `tolerance`; the file stays.
     """
     verification, spread = Verification(), dict.fromkeys(report.outputs, 0.0)
     session = _session(report.path)
-    for case in _cases(report, _own_data(report, source, folder)):
+    for case in _cases(report, _own_data(report, source, folder), kinds):
         expected = _by_the_net(report, report.net, case)
         actual = dict(zip(report.outputs, session.run(list(report.outputs), case.given), strict=True))
         for name, value in expected.items():
@@ -98,10 +101,10 @@ def _session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def _cases(report: OnnxReport, own: Mapping[str, Tensor]) -> Iterator[_Case]:
+def _cases(report: OnnxReport, own: Mapping[str, Tensor], kinds: Sequence[str]) -> Iterator[_Case]:
     """Inputs of each kind at the first sizes, random ones at the others, and the net's own data."""
     first, *others = _settings(report)
-    for kind in ("random", "zero", "large"):
+    for kind in kinds:
         yield _drawn(report, _Case(kind, first), {})
     for shapes in others:
         yield _drawn(report, _Case("larger random", shapes), {})

@@ -1,0 +1,118 @@
+"""Exported models in fewer bits, by ONNX Runtime's own tools: float16, or int8 with or without calibration."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from imae.layers.data.image_list import read_image
+from imae.nets.net import Net
+from imae.nets.onnx_export import OnnxReport
+from imae.nets.onnx_preprocess import ImageOptions, images_of
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import temporary_folder, write_atomically
+from imae.prototxt_like.schema import NetParameter
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+_AS_THEY_ARE = ImageOptions()
+
+Feeds = Mapping[str, NDArray[np.generic]]
+
+
+def calibration_feeds(
+    report: OnnxReport, source: Net | NetParameter | str | Path, files: Sequence[Path]
+) -> Iterator[Feeds]:
+    """Give the model's input for each of these image files; an image is resized where the model takes one size alone.
+
+    Where the model takes no images as files have them, they are prepared as the net's data layer does. Raises
+    InputError, naming the file, for one that is no image, and for a model that has another input, too.
+    """
+    for file in files:
+        (name, *others), net = report.inputs, report.net
+        window = net.shapes[net.input_values[name]][1:] if name in net.input_values else ()
+        own = report.images.get(name)
+        images = own if own and own.raw else images_of(source, name, window, None, raw=True, options=_AS_THEY_ARE)
+        if others or images is None:
+            raise InputError(
+                f"{report.path}: calibrating by images takes one input of images, not {len(report.inputs)}"
+            )
+        height, width = report.inputs[name][1:3] if images is own else window[1:]
+        size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        blue_green_red = read_image(file, window[0] == 3, size)
+        pixels = np.ascontiguousarray(blue_green_red[::-1].transpose(1, 2, 0))[None]
+        batch = report.inputs[name][0]
+        pixels = pixels.repeat(batch if isinstance(batch, int) else 1, 0)
+        yield {name: pixels if images is own else images.seen(torch.from_numpy(pixels)).numpy()}
+
+
+def convert(path: Path, precision: str, calibration: Iterable[Feeds] = ()) -> None:
+    """Replace the model at `path` by one of `precision` (of PRECISIONS); its inputs and outputs keep their types.
+
+    int8 quantizes weights by channel; activations too where `calibration` feeds the model's inputs, by the ranges that
+    they take there, else as they come (dynamically). Raises InputError for an unknown precision, for weights in a file
+    of their own, and for a model that the tools cannot convert.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f'the precision must be one of {", ".join(PRECISIONS)}, not "{precision}"')
+    if precision == "fp32":
+        return
+    if path.with_name(f"{path.name}.data").exists():
+        raise InputError(f"{path}: its weights stand in a file of their own, which cannot be made {precision}")
+    before = onnx.load(path)
+    try:
+        with temporary_folder(path.parent, f"{path.name}.{precision}") as folder, _quiet():
+            after = _half(before) if precision == "fp16" else _quantized(path, folder / "int8.onnx", list(calibration))
+    except Exception as error:  # of many kinds, by tools that were not made for it
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: ONNX Runtime's tools cannot make it {precision}: {reason}") from error
+    metadata = {prop.key: prop.value for prop in before.metadata_props}
+    onnx.helper.set_model_props(after, metadata | {"imae.precision": precision})
+    write_atomically(path, after.SerializeToString())
+
+
+def _half(model: onnx.ModelProto) -> onnx.ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=False)
+    return half
+
+
+def _quantized(path: Path, output: Path, calibration: list[Feeds]) -> onnx.ModelProto:
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dynamic, quantize_static
+
+    if calibration:
+        settings: dict[str, Any] = {"per_channel": True, "calibrate_method": CalibrationMethod.MinMax}
+        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        quantize_static(path, output, _Reader(calibration), **settings, **types)
+    else:
+        quantize_dynamic(path, output, weight_type=QuantType.QUInt8)
+    return onnx.load(output)
+
+
+class _Reader:
+    """What the calibration reads, one after the other."""
+
+    def __init__(self, feeds: list[Feeds]) -> None:
+        self._rest: Iterator[Feeds] = iter(feeds)
+
+    def get_next(self) -> Feeds | None:
+        """Return the next inputs, None after the last."""
+        return next(self._rest, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tools' advice, which is for their own users, out of the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
