@@ -97,6 +97,14 @@ def train(
         bool,
         typer.Option("--keep-best", help="Keep the weights of the best test accuracy in PREFIX_best.caffemodel[.h5]."),
     ] = False,
+    record_samples: Annotated[
+        bool,
+        typer.Option(
+            "--record-samples",
+            help="Keep p_y and the weight of each training sample at each test in PREFIX.samples.npz, which "
+            "[bold]imae plot samples[/] draws.",
+        ),
+    ] = False,
     on_divergence: Annotated[
         Divergence,
         typer.Option(case_sensitive=False, help="What a loss, output or weight does that turns NaN or infinite."),
@@ -179,9 +187,10 @@ def train(
     from imae.nets.memory import keep_freed_memory
     from imae.solvers.divergence import Diverged
     from imae.solvers.parallel import ParallelSolver, Processes
-    from imae.solvers.results import is_at, newest_snapshot, refuse_results, remove_results
+    from imae.solvers.results import is_at, newest_snapshot, refuse_results, remove_results, sample_record
     from imae.solvers.run_lock import RunLock
     from imae.solvers.solver import Solver, TrainingEnded
+    from imae.solvers.training_samples import SampleRecord
 
     keep_freed_memory()
     done = 0
@@ -220,6 +229,8 @@ def train(
             log_folder=glog.log_dir,
         )
         trainer.on_progress = advance
+        if first and record_samples:
+            trainer.on_test = SampleRecord(trainer, sample_record(param.snapshot_prefix)).add
         size = sum(blob.data.numel() for blob in trainer.net.learnable if blob.lr_mult)
         each = f"{counted(processes.count, 'process')}, the first on " if processes else ""
         trainer.log.line(
@@ -324,7 +335,7 @@ def _report(ended: "TrainingEnded", context: typer.Context, trainer: "Solver") -
 def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
     """Print what was done, the last test's outputs, and where the results are."""
     from imae.solvers.log import read_metrics
-    from imae.solvers.results import weights_beside
+    from imae.solvers.results import sample_record, weights_beside
 
     rate = f" ({iterations / seconds:.4g} it/s)" if iterations else ""
     verb = "Stopped" if trainer.stop_requested else "Done"
@@ -352,7 +363,7 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
         typer.echo(line)
     state = trainer.state_path
     files += [weights_beside(state), state]
-    files += [path for path in trainer.best.files if path.exists()]
+    files += [*trainer.best.files, sample_record(trainer.prefix)]
     typer.echo("Wrote " + ", ".join(str(file) for file in files if file and file.exists()))
 
 

@@ -39,13 +39,18 @@ def is_at(prefix: str, state: Path) -> bool:
 
 
 def results_at(prefix: str) -> list[Path]:
-    """Return metrics, best weights and snapshots at `prefix`, oldest first; not the log: each training adds to it."""
+    """Return metrics, samples, best weights and snapshots at `prefix`, oldest first; not the log, which is added to."""
     if not prefix:
         return []
-    metrics = [path for path in (Path(f"{prefix}.metrics.jsonl"),) if path.exists()]
+    metrics = [path for path in (Path(f"{prefix}.metrics.jsonl"), sample_record(prefix)) if path.exists()]
     best = [Path(f"{prefix}_best.{kind}") for kind in ("caffemodel", "caffemodel.h5", "json")]
     snapshots = sorted(_snapshots(prefix, ".caffemodel") + _snapshots(prefix, ".solverstate"))
     return metrics + [path for path in best if path.exists()] + [path for _, path in snapshots]
+
+
+def sample_record(prefix: str) -> Path:
+    """Return where a training at `prefix` records its samples."""
+    return Path(f"{prefix}.samples.npz")
 
 
 def refuse_results(prefix: str) -> None:

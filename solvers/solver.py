@@ -152,6 +152,8 @@ class Solver:
         self.losses: deque[Tensor] = deque(maxlen=param.average_loss)
         self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
+        self.on_test: Callable[[], None] = lambda: None
+        """Called after each test of the test nets."""
         self._open_log(show, log_folder)
         self.lock = lock or RunLock(self.prefix if self.log.log_path else "")
         kept = self.prefix if keep_best and self.log.metrics_path else ""
@@ -346,7 +348,10 @@ class Solver:
         Beside the mean of a class's accuracy over batches, under the name NAME_over_all_images, is the one over all
         images.
         """
-        return [self._test(number) for number in range(len(self.test_nets)) if not self.stop_requested]
+        tested = [self._test(number) for number in range(len(self.test_nets)) if not self.stop_requested]
+        if not self.stop_requested:
+            self.on_test()
+        return tested
 
     def _test(self, number: int) -> dict[str, float]:
         self._check_losses()

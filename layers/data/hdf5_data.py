@@ -115,7 +115,7 @@ class HDF5Data(DataLayer):
             parts.append(labels[:, 0])
         intact = np.concatenate(parts)
         self._labels = corrupt_by(self._own, intact, int(intact.max()) + 1, self.context.find)
-        self.label_noise = describe_noise(self._own, self._labels, intact)
+        self.label_noise, self.intact = describe_noise(self._own, self._labels, intact), torch.from_numpy(intact)
 
     def _rows(self, epoch: int, places: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
         """Return which rows of which files stand at these places (ascending) of an epoch, file by file."""

@@ -64,7 +64,7 @@ class ImageData(DataLayer):
                 self._leave_out_broken()
             if noisy:
                 self.label_noise = describe_noise(self._own, labels[self._images], intact[self._images])
-            self._labels = torch.from_numpy(labels[self._images])
+            self._labels, self.intact = (torch.from_numpy(x[self._images]) for x in (labels, intact))
             first = int(self._order(torch.zeros(1, dtype=torch.int64))[0])
             image = self._read(first)
         except InputError as error:

@@ -42,6 +42,10 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
         over = half / (d + self.epsilon / 2).clamp_min(torch.finfo(torch.float32).tiny)
         return (over * d if self.epsilon else half), over
 
+    def l1_norm(self, saved: Saved) -> Tensor:
+        """w d / (d + epsilon/2)."""
+        return 2 * self.halves(saved)[0]
+
     def divisor(self, saved: Saved) -> Tensor | float:
         """The normaliser, or the sum of the weights, which are at least 1."""
         if not self.by_weights:

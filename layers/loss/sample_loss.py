@@ -47,6 +47,11 @@ class SampleLoss(Loss):
         """Return -p_y dvalue/dp_y of each sample."""
         raise NotImplementedError
 
+    def l1_norm(self, saved: Saved) -> Tensor:
+        """Return the weight of each sample: the L1 norm of its gradient by the logits."""
+        p_y: Tensor = saved["p_y"]
+        return 2 * self.factor(saved) * (1 - p_y)
+
     def probabilities(self, bottom: Tensor) -> Tensor:
         """Return p (N x C x ...)."""
         raise NotImplementedError

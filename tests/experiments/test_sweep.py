@@ -105,8 +105,12 @@ def _kill_and_restart(kills: int, undisturbed: tuple[Sweep, list[Result]], outpu
         resumed += sweep.result(CCE) is None
     assert resumed, "every kill came after the end"
     assert run(sweep, CCE) == results[:1]
-    for file in ("cell.metrics.jsonl", "cell_iter_24.caffemodel"):
-        assert (sweep.folder(CCE) / file).read_bytes() == (reference.folder(CCE) / file).read_bytes()
+    ended, undisturbed_end = sweep.folder(CCE), reference.folder(CCE)
+    assert (ended / "cell.metrics.jsonl").read_bytes() == (undisturbed_end / "cell.metrics.jsonl").read_bytes()
+    weights = [read_caffemodel(folder / "cell_iter_24.caffemodel") for folder in (ended, undisturbed_end)]
+    for net in weights:
+        net.imae_provenance.ClearField("solver_sha256")  # it writes to another folder
+    assert weights[0] == weights[1]
     assert "Restoring previous solver status" in (sweep.folder(CCE) / "cell.log").read_text()
 
 
