@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := cli examples experiments layers nets prototxt_like pycaffe reports solvers
 
-.PHONY: demo test check install test-slow bench fuzz format clean
+.PHONY: demo test check install test-slow bench docs fuzz format clean
 
 demo: install
 	$(BIN)/imae demo
@@ -25,11 +25,17 @@ bench: install
 fuzz: install
 	$(BIN)/python -m fuzzing $(FUZZ_FLAGS)
 
+# What is drawn and written from the code: docs/house.svg, docs/layers.md, docs/zoo.md.
+docs: install
+	$(BIN)/python docs/house.py
+	$(BIN)/python docs/layers.py
+	$(BIN)/python docs/zoo.py
+
 check: install build/typing/imae
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -n 2 $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__
-	$(BIN)/mypy -n 2 benchmarks fuzzing docs/house.py docs/zoo.py
+	$(BIN)/mypy -n 2 benchmarks fuzzing docs/house.py docs/layers.py docs/zoo.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def check(
     net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.", show_default=False)],
     weights: Annotated[
-        Path | None, typer.Argument(metavar="[WEIGHTS]", help="Weights to compare with it.", show_default=False)
+        Path | None, typer.Argument(metavar="WEIGHTS", help="Weights to compare with it.", show_default=False)
     ] = None,
     phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase whose layers are shown.")] = Phase.train,
     shape: Annotated[

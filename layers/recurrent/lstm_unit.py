@@ -53,7 +53,7 @@ class LSTMUnit(Layer):
         return [dc * cont, dgates, None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """See `unit_to_onnx`."""
+        """Sigmoid, Tanh, Mul and Add: the formula, step by step."""
         c_prev, gates, cont = bottoms
         kept = graph.add("Mul", [c_prev, graph.unsqueeze(cont, [2])])
         unit_to_onnx(graph, gates, kept, tops)
