@@ -145,10 +145,16 @@ def _code(layer: type[Layer]) -> Iterator[str]:
             continue
         yield (own := _without_docstrings(cls))
         for name in set(re.findall(r"\b[A-Za-z_]\w*\b", own)):
-            used: Any = vars(sys.modules[cls.__module__]).get(name)
-            is_ours = str(getattr(used, "__module__", "")).startswith("imae.layers.")
-            if is_ours and (inspect.isfunction(used) or (inspect.isclass(used) and not issubclass(used, Layer))):
+            used = vars(sys.modules[cls.__module__]).get(name)
+            if _is_part(used):
                 yield _without_docstrings(used)
+
+
+def _is_part(used: Any) -> bool:
+    """Whether it is a function, or a class but no layer, of this package's layers."""
+    if not str(getattr(used, "__module__", "")).startswith("imae.layers."):
+        return False
+    return inspect.isfunction(used) or (inspect.isclass(used) and not issubclass(used, Layer))
 
 
 @functools.cache
