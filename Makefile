@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := cli examples experiments layers nets prototxt_like pycaffe reports solvers
+PACKAGES := audit cli examples experiments layers nets prototxt_like pycaffe reports solvers
 
 .PHONY: demo test check install test-slow bench docs fuzz format clean
 

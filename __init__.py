@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imae.audit.classifier import IMAEClassifier
     from imae.layers.loss.for_pytorch import (
         CCELoss,
         GCELoss,
@@ -28,6 +29,7 @@ __all__ = [
     "TRAIN",
     "CCELoss",
     "GCELoss",
+    "IMAEClassifier",
     "IMAELoss",
     "InputError",
     "MAELoss",
@@ -44,6 +46,7 @@ _MODULES = {
     "TRAIN": "imae.prototxt_like.schema",
     "CCELoss": "imae.layers.loss.for_pytorch",
     "GCELoss": "imae.layers.loss.for_pytorch",
+    "IMAEClassifier": "imae.audit.classifier",
     "IMAELoss": "imae.layers.loss.for_pytorch",
     "InputError": "imae.prototxt_like.errors",
     "MAELoss": "imae.layers.loss.for_pytorch",

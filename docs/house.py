@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 JOBS = {
     "cli": "the imae command",
     "experiments": "the paper's tables and figures",
+    "audit": "labels that are wrong",
     "examples": "nets and solvers",
     "pycaffe": "Caffe's Python interface",
     "solvers": "the training loop",

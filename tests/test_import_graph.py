@@ -14,9 +14,10 @@ LAYERED = {
     "nets": {"layers", "prototxt_like"},
     "solvers": {"nets", "layers", "prototxt_like"},
     "experiments": {"solvers", "reports", "nets", "layers", "prototxt_like"},
+    "audit": {"solvers", "reports", "nets", "layers", "prototxt_like"},
     "examples": {"nets", "layers", "prototxt_like"},
     "pycaffe": {"solvers", "nets", "layers", "prototxt_like"},
-    "cli": {"pycaffe", "experiments", "examples", "reports", "solvers", "nets", "layers", "prototxt_like"},
+    "cli": {"pycaffe", "experiments", "audit", "examples", "reports", "solvers", "nets", "layers", "prototxt_like"},
 }
 """Each package, and those below it that it may import."""
 

@@ -1,0 +1,170 @@
+"""Heads over features, trained side by side: one fully connected layer, or two with a ReLU between, and a softmax.
+
+All heads of a call see the same batches, so one product of matrices serves them all: several settings, seeds and folds
+cost little more than one. Their gradients are those of the layers `InnerProduct`, `ReLU` and `SoftmaxWith...Loss`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imae.audit.features import Features
+
+LOSSES = ("IMAE", "GCE", "CCE", "MAE")
+EPSILON = 1e-6
+"""Of IMAE, as `imae_param.epsilon` has it."""
+MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a head is trained."""
+
+    loss: str
+    """One of LOSSES."""
+    parameter: float
+    """T of IMAE, q of GCE; the others have none."""
+    rate: float
+    """The learning rate."""
+
+
+def factor(loss: str, parameter: Tensor | float, p_y: Tensor, d: Tensor) -> Tensor:
+    """Return what p - onehot(y) is multiplied by in the gradient of a loss by the logits; d = 1 - p_y, summed exactly.
+
+    IMAE's w/2 d / (d + epsilon/2) (r - onehot(y)) is w/2 / (d + epsilon/2) (p - onehot(y)), as r d = p but at y.
+    """
+    if loss == "IMAE":
+        return torch.exp(parameter * p_y * d) / (2 * d + EPSILON)
+    if loss == "GCE":
+        return p_y**parameter
+    return 2 * p_y if loss == "MAE" else torch.ones_like(p_y)
+
+
+def logits_gradient(loss: str, parameter: Tensor | float, logits: Tensor, index: Tensor, counts: Tensor) -> Tensor:
+    """Return the gradient of each sample's loss by its `logits` (... x C); index (... x 1): its label.
+
+    It is multiplied by `counts`, which is broadcast (... x 1), as `parameter` is.
+    """
+    p = torch.softmax(logits, -1)
+    p_y = p.gather(-1, index)
+    p.scatter_(-1, index, 0.0)
+    d = p.sum(-1, keepdim=True)
+    return p.scatter_(-1, index, -d).mul_(factor(loss, parameter, p_y, d) * counts)
+
+
+class Heads:
+    """K heads: logits = W x + b for C classes, or W max(0, W1 x + b1) + b with `hidden` values in between."""
+
+    def __init__(self, count: int, width: int, classes: int, hidden: int, generator: torch.Generator) -> None:
+        self.count, self.classes, self.hidden = count, classes, hidden
+        self.weights = [torch.zeros(count, classes, hidden or width), torch.zeros(count, classes)]
+        if hidden:
+            spread = (2 / width) ** 0.5
+            first = torch.randn(count, hidden, width, generator=generator) * spread
+            self.weights[0] = torch.randn(count, classes, hidden, generator=generator) / hidden**0.5 / 4
+            self.weights = [first, torch.zeros(count, hidden), *self.weights]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B x K x C) of rows x (B x D)."""
+        return self._forward(x)[0]
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits, and the hidden values (K x B x H) after their ReLU."""
+        *first, weight, bias = self.weights
+        if not first:
+            return torch.addmm(bias.flatten(), x, weight.flatten(0, 1).t()).view(len(x), *bias.shape), None
+        hidden = torch.addmm(first[1].flatten(), x, first[0].flatten(0, 1).t()).relu_()
+        hidden = hidden.view(len(x), self.count, -1).transpose(0, 1)
+        return torch.baddbmm(bias[:, None], hidden, weight.transpose(1, 2)).transpose(0, 1), hidden
+
+    def gradients(self, x: Tensor, index: Tensor, counts: Tensor, loss: str, parameter: Tensor) -> list[Tensor]:
+        """Return the gradients of the mean loss over the batch by the weights.
+
+        x: B x D; index: B x 1 x 1 or B x K x 1, the labels; counts: B x K x 1, the weight of each sample for each head.
+        """
+        logits, hidden = self._forward(x)
+        index = index.expand(*logits.shape[:2], 1)
+        dz = logits_gradient(loss, parameter.view(1, -1, 1), logits, index, counts / len(x))
+        if hidden is None:
+            return [(dz.flatten(1).t() @ x).view(self.weights[0].shape), dz.sum(0)]
+        by_head = dz.transpose(0, 1)
+        dh = (by_head @ self.weights[2]).mul_(hidden > 0)
+        dh_rows = dh.transpose(0, 1).reshape(len(x), -1)
+        first = (dh_rows.t() @ x).view(self.weights[0].shape)
+        return [first, dh.sum(1), by_head.transpose(1, 2) @ hidden, dz.sum(0)]
+
+    def take(self, heads: Sequence[int]) -> "Heads":
+        """Return some of the heads, by number."""
+        taken = object.__new__(Heads)
+        taken.count, taken.classes, taken.hidden = len(heads), self.classes, self.hidden
+        taken.weights = [weight[list(heads)] for weight in self.weights]
+        return taken
+
+
+def batch_size(samples: int) -> int:
+    """Return how many samples a batch has: 256, fewer where there are less than 5,120."""
+    return max(8, min(256, samples // 20))
+
+
+def train_heads(
+    features: Features,
+    labels: Tensor,
+    classes: int,
+    settings: Sequence[Setting],
+    *,
+    iterations: int,
+    stops: Sequence[float] = (1.0,),
+    counts: Tensor | None = None,
+    hidden: int = 0,
+    seed: int = 0,
+    on_progress: Progress = lambda done, total: None,
+) -> list[Heads]:
+    """Train a head for each of `settings`, all of one loss, and return them as they are at each of `stops`.
+
+    labels: N; `counts` (N x K, or None for all): which samples each head is trained on. A stop is a fraction of
+    `iterations`; what is returned for it is the mean of the weights over the half before it: over the late iterations.
+    SGD with momentum at a constant rate, samples in a new random order each epoch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    heads = Heads(len(settings), features.width, classes, hidden, generator)
+    rates = torch.tensor([setting.rate for setting in settings])
+    parameter = torch.tensor([setting.parameter for setting in settings])
+    momenta = [torch.zeros_like(weight) for weight in heads.weights]
+    means = [[torch.zeros_like(weight) for weight in heads.weights] for _ in stops]
+    ends = [max(1, round(stop * iterations)) for stop in stops]
+    batch = batch_size(len(labels))
+    everyone = torch.ones(batch, 1, 1)
+    order = torch.empty(0, dtype=torch.long)
+    for iteration in range(1, iterations + 1):
+        if len(order) < batch:
+            order = torch.randperm(len(labels), generator=generator)
+        chosen, order = order[:batch].sort().values, order[batch:]
+        x, index = features.rows(chosen), labels[chosen].view(-1, 1, 1)
+        counted = everyone[: len(x)] if counts is None else counts[chosen].float().unsqueeze(-1)
+        gradients = heads.gradients(x, index, counted, settings[0].loss, parameter)
+        for weight, momentum, gradient in zip(heads.weights, momenta, gradients, strict=True):
+            rate = rates.view(-1, *[1] * (weight.dim() - 1))
+            if weight.dim() == 3:
+                gradient.add_(weight, alpha=WEIGHT_DECAY)
+            momentum.mul_(MOMENTUM).add_(gradient.mul_(rate))
+            weight.sub_(momentum)
+        for mean, end in zip(means, ends, strict=True):
+            if end // 2 < iteration <= end:
+                for total, weight in zip(mean, heads.weights, strict=True):
+                    total.add_(weight, alpha=1 / (end - end // 2))
+        on_progress(iteration, iterations)
+    trained = []
+    for mean in means:
+        stopped = heads.take(range(heads.count))
+        stopped.weights = mean
+        trained.append(stopped)
+    return trained
+
+
+def all_logits(heads: Heads, features: Features, *, rows: int = 8192) -> Tensor:
+    """Return the logits (N x K x C) of all samples."""
+    every = torch.arange(len(features))
+    return torch.cat([heads.logits(features.rows(part)) for part in torch.split(every, rows)])

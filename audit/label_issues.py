@@ -1,0 +1,334 @@
+"""Which labels are wrong: heads trained on the labels at hand, and what they make of each label."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from imae.audit.features import Features, check_labels
+from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, train_heads
+from imae.audit.noise_model import Interval, bootstrap, fit_noise_model
+from imae.prototxt_like.errors import InputError
+
+GRID = {"IMAE": (2.0, 4.0, 8.0, 16.0), "GCE": (0.3, 0.5, 0.7, 0.9), "CCE": (0.0,), "MAE": (0.0,)}
+"""T of IMAE and q of GCE that are tried."""
+RATES = {"IMAE": (0.01,), "GCE": (0.03,), "CCE": (0.003, 0.01), "MAE": (0.1, 0.3)}
+STOPS = (0.25, 0.5, 1.0)
+"""After which part of the iterations a training may stop."""
+HELD_OUT = 5
+"""One sample in so many is held out to pick by."""
+PICKED_ON = 10_000
+"""Samples at most that the settings are picked on."""
+SEARCH, FINAL = 400, 1000
+"""Iterations at least: of the trainings that are compared, and of those that score."""
+EPOCHS = 6
+"""Passes over the samples at least, of the trainings that score."""
+GAP = 0.02
+"""By how much more labels a head may predict where it was trained than where not, to be taken at its word there."""
+FOLDS = 5
+"""Where it is not."""
+
+DOUBT = 0.8
+"""The power that a probability of being wrong is raised to."""
+
+Numbers = NDArray[np.float64]
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What was picked on the part of the noisy labels that was held out."""
+
+    loss: str
+    parameter: float | None
+    """T of IMAE, q of GCE."""
+    rate: float
+    """The learning rate."""
+    iterations: int
+    folds: int
+    """0: scored by heads that were trained on all samples."""
+    seeds: int
+    accuracy_trained: float
+    """How many noisy labels the picked head predicts, as a fraction: where it was trained,"""
+    accuracy_held_out: float
+    """and where not."""
+    tried: list[dict[str, float]]
+    """The settings that were compared, each with the mean log-probability of the labels held out."""
+
+
+@dataclass(frozen=True)
+class LabelIssues:
+    """What was found about N labels of C classes; arrays are in the order of the samples."""
+
+    label: NDArray[np.int64]
+    """The class of each sample's label."""
+    classes: list[str]
+    """What the classes are called."""
+    score: Numbers
+    """The larger, the more suspicious: what to sort by."""
+    p_wrong: Numbers
+    """The probability that the label is wrong; rises with `score`."""
+    suggested: NDArray[np.int64]
+    """The most probable class other than the label."""
+    p_suggested: Numbers
+    """The probability that this is the true class."""
+    is_issue: NDArray[np.bool_]
+    """Whether the label is among those to look at: where the expected F1 of wrong labels found is largest."""
+    noise_rate: Interval
+    """Which part of all labels is wrong."""
+    transition: Interval
+    """How often samples of each true class (row) have each label (column)."""
+    picked: Picked
+    logits: NDArray[np.float32]
+    """N x C, the mean over the seeds."""
+    heads: Heads | None = None
+    """Trained on all samples, one for each seed."""
+    features: Features | None = None
+    frame: Any = None
+    """label, score, p_wrong, suggested, p_suggested and is_issue as a pandas DataFrame, where pandas is installed."""
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """The samples, the most suspicious first."""
+        return np.argsort(-self.score, kind="stable")
+
+    def expected_wrong(self, n: int) -> float:
+        """Return how many of the `n` most suspicious labels are expected to be wrong."""
+        return float(self.p_wrong[self.order[:n]].sum())
+
+
+def find_label_issues(
+    features: ArrayLike | Features | Any,
+    labels: ArrayLike | None = None,
+    *,
+    loss: str = "IMAE",
+    parameter: float | None = None,
+    hidden: int = 0,
+    folds: int | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    on_progress: Report = lambda what, done, total: None,
+) -> LabelIssues:
+    """Find the labels that are wrong.
+
+    features: N x D numbers (NumPy, PyTorch, pandas, a map of a file), or a data set whose items are (features, label),
+    with `labels` left out; labels: N classes, of any integers or texts. A head, one fully connected layer, or two with
+    `hidden` values in between, is trained on them by `loss`, "IMAE", "GCE", "CCE" or "MAE". T or q is `parameter`, else
+    picked, as are learning rate and stopping, by the labels of samples held out; no label needs to be right for that.
+    `folds`: in so many parts, each scored by heads trained on the others; 0, by heads trained on all; None: by how
+    much better the head predicts labels that it was trained on. Scores are means over `seeds` trainings.
+
+    Raises InputError for features and labels that do not fit, or settings out of range.
+    """
+    if labels is None:
+        features, labels = _of_data_set(features)
+    if not isinstance(features, Features):
+        features = Features(np.asarray(features))
+    given, classes = check_labels(np.asarray(labels), len(features))
+    _check(loss, parameter, hidden, folds, seeds, len(given))
+    target = torch.from_numpy(given)
+    setting, stop, tried, gap = _pick(features, target, len(classes), loss, parameter, hidden, seed, on_progress)
+    if folds is None:
+        # What is learnt by heart shrinks as the samples outnumber the weights.
+        expected = (gap[0] - gap[1]) * min(PICKED_ON, len(given)) / len(given)
+        folds = FOLDS if expected > GAP else 0
+    iterations = max(1, round(stop * max(FINAL, EPOCHS * len(given) // batch_size(len(given)))))
+    heads, logits = _score(features, target, len(classes), setting, iterations, hidden, folds, seeds, seed, on_progress)
+    picked = Picked(
+        loss,
+        setting.parameter if loss in ("IMAE", "GCE") else None,
+        setting.rate,
+        iterations,
+        folds,
+        seeds,
+        *gap,
+        tried,
+    )
+    return judge(logits, target, classes, picked, heads, features, seed=seed)
+
+
+def judge(
+    logits: Tensor,
+    target: Tensor,
+    classes: list[str],
+    picked: Picked,
+    heads: Heads | None = None,
+    features: Features | None = None,
+    *,
+    seed: int = 0,
+) -> LabelIssues:
+    """Return what the logits (N x C) of a net say about the labels (N) by the noise model.
+
+    Two models are fitted: one that trusts the logits' order, by which probabilities are told, and one that also mixes
+    the logits, which sorts better. Where a label is in doubt, people err more often than the first model expects, which
+    takes errors for independent of the sample: `DOUBT` is for that.
+    """
+    plain = fit_noise_model(logits, target, seed=seed)
+    own = plain.posterior(logits, target).gather(1, target[:, None])[:, 0].double().numpy()
+    mixed = fit_noise_model(logits, target, mixed=True, start=plain, seed=seed).posterior(logits, target).double()
+    others = mixed.scatter(1, target[:, None], 0.0)
+    wrong = others.sum(1).clamp_min(1e-12)
+    score = (wrong.log() - (mixed.sum(1) - wrong).clamp_min(1e-12).log()).numpy()
+    p_wrong = _isotonic(score, (1 - own) ** DOUBT)
+    most, suggested = others.max(1)
+    rate, transition = bootstrap(plain, logits, target, float(p_wrong.mean()), seed=seed)
+    found = LabelIssues(
+        label=target.numpy(),
+        classes=classes,
+        score=score,
+        p_wrong=p_wrong,
+        suggested=suggested.numpy(),
+        p_suggested=(most / wrong).numpy() * p_wrong,
+        is_issue=_best_f1(score, p_wrong),
+        noise_rate=rate,
+        transition=transition,
+        picked=picked,
+        logits=logits.numpy(),
+        heads=heads,
+        features=features,
+    )
+    return replace(found, frame=_frame(found))
+
+
+def _check(loss: str, parameter: float | None, hidden: int, folds: int | None, seeds: int, samples: int) -> None:
+    if loss not in LOSSES:
+        raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
+    if parameter is not None and loss not in ("IMAE", "GCE"):
+        raise InputError(f"{loss} has no parameter: T is IMAE's, q is GCE's")
+    if parameter is not None and not (0 < parameter <= 1 if loss == "GCE" else 0 <= parameter <= 64):
+        raise InputError(f"{'q must lie in (0, 1]' if loss == 'GCE' else 'T must lie in [0, 64]'}, not {parameter:g}")
+    if hidden < 0 or seeds < 1:
+        raise InputError(f"hidden must be at least 0 and seeds at least 1, not {hidden} and {seeds}")
+    if samples < 20:
+        raise InputError(f"{samples} samples: expected at least 20 to learn from")
+    if folds is not None and (folds < 0 or folds == 1 or folds > samples // 4):
+        raise InputError(f"folds must be 0, or 2 to {samples // 4}, a quarter of the samples, not {folds}")
+
+
+def _of_data_set(data: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The features and labels of a data set of pairs."""
+    try:
+        pairs = [data[i] for i in range(len(data))]
+        rows, labels = zip(*pairs, strict=True)
+        return np.stack([np.asarray(row).ravel() for row in rows]), np.array([np.asarray(label) for label in labels])
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"expected labels, or a data set whose items are (features, label): {error}") from error
+
+
+def _pick(
+    features: Features,
+    target: Tensor,
+    classes: int,
+    loss: str,
+    parameter: float | None,
+    hidden: int,
+    seed: int,
+    on_progress: Report,
+) -> tuple[Setting, float, list[dict[str, float]], tuple[float, float]]:
+    """The setting and stop under which labels held out are most probable, all that were tried, and two accuracies."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(target), generator=generator)[:PICKED_ON].sort().values
+    part, given = features.subset(chosen), target[chosen]
+    held = torch.randperm(len(given), generator=generator) % HELD_OUT == 0
+    values = GRID[loss] if parameter is None else (parameter,)
+    settings = [Setting(loss, value, rate) for value in values for rate in RATES[loss]]
+    stopped = train_heads(
+        part,
+        given,
+        classes,
+        settings,
+        iterations=max(SEARCH, EPOCHS * len(given) // batch_size(len(given))),
+        stops=STOPS,
+        counts=(~held)[:, None].expand(-1, len(settings)),
+        hidden=hidden,
+        seed=seed,
+        on_progress=lambda done, total: on_progress("picking", done, total),
+    )
+    best, tried = (-float("inf"), 0, 0), []
+    logits = [all_logits(heads, part) for heads in stopped]
+    for i, setting in enumerate(settings):
+        for j, stop in enumerate(STOPS):
+            z = logits[j][held, i]
+            likelihood = fit_noise_model(z, given[held], iterations=10).log_likelihood(z, given[held])
+            tried.append({"parameter": setting.parameter, "rate": setting.rate, "stop": stop, "fit": likelihood})
+            best = max(best, (likelihood, -i, -j))
+    i, j = -best[1], -best[2]
+    right = (logits[j][:, i].argmax(1) == given).double()
+    return settings[i], STOPS[j], tried, (float(right[~held].mean()), float(right[held].mean()))
+
+
+def _score(
+    features: Features,
+    target: Tensor,
+    classes: int,
+    setting: Setting,
+    iterations: int,
+    hidden: int,
+    folds: int,
+    seeds: int,
+    seed: int,
+    on_progress: Report,
+) -> tuple[Heads, Tensor]:
+    """Heads trained on all samples, one a seed, and the logits that score (N x C), their mean."""
+    part = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed)) % max(folds, 1)
+    counts = torch.cat([part[:, None] != torch.arange(folds), torch.ones(len(target), 1, dtype=torch.bool)], 1)
+    whole, sums = [], torch.zeros(len(target), classes)
+    for number in range(seeds):
+        (heads,) = train_heads(
+            features,
+            target,
+            classes,
+            [setting] * (folds + 1),
+            iterations=iterations,
+            counts=counts if folds else None,
+            hidden=hidden,
+            seed=seed + number + 1,
+            on_progress=lambda done, total: on_progress("scoring", done + number * total, seeds * total),  # noqa: B023
+        )
+        whole.append(heads.take([folds]))
+        for rows in torch.split(torch.arange(len(target)), 8192):
+            own = part[rows] if folds else torch.zeros(len(rows), dtype=torch.long)
+            sums[rows] += heads.logits(features.rows(rows))[torch.arange(len(rows)), own] / seeds
+    return joined(whole), sums
+
+
+def joined(heads: Sequence[Heads]) -> Heads:
+    """Return heads of several trainings as one."""
+    together = heads[0].take([0])
+    together.weights = [torch.cat(weights) for weights in zip(*(each.weights for each in heads), strict=True)]
+    together.count = len(together.weights[0])
+    return together
+
+
+def _isotonic(score: Numbers, probability: Numbers) -> Numbers:
+    """The probabilities made to rise with the score: the closest that do."""
+    from sklearn.isotonic import IsotonicRegression
+
+    rising: Numbers = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(score, probability)
+    return rising
+
+
+def _best_f1(score: Numbers, p_wrong: Numbers) -> NDArray[np.bool_]:
+    """The most suspicious samples, as many as give the largest expected F1, 2 found / (flagged + wrong)."""
+    order = np.argsort(-score, kind="stable")
+    found = np.cumsum(p_wrong[order])
+    expected = 2 * found / (np.arange(1, len(order) + 1) + found[-1])
+    flagged = np.zeros(len(order), np.bool_)
+    flagged[order[: int(expected.argmax()) + 1]] = found[-1] > 0
+    return flagged
+
+
+def _frame(found: LabelIssues) -> Any:
+    """A DataFrame of the columns, with the classes' names; None without pandas."""
+    try:
+        import pandas
+    except ImportError:
+        return None
+    names = np.array(found.classes, dtype=object)
+    columns = {"label": names[found.label], "score": found.score, "p_wrong": found.p_wrong}
+    columns |= {"suggested": names[found.suggested], "p_suggested": found.p_suggested, "is_issue": found.is_issue}
+    return pandas.DataFrame(columns)

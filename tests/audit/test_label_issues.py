@@ -1,0 +1,135 @@
+"""Wrong labels are found, counted and told apart from right ones, by the labels at hand alone."""
+
+import importlib.util
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+
+import imae
+from imae.audit import find_label_issues
+from imae.audit.label_issues import LabelIssues
+from imae.audit.noise_model import fit_noise_model
+from imae.layers.data.label_noise import corrupt
+from imae.prototxt_like.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def digits() -> SimpleNamespace:
+    images, labels = load_digits(return_X_y=True)
+    noisy = corrupt(labels, 10, "SYMMETRIC", 0.5, seed=4)
+    return SimpleNamespace(images=images, noisy=noisy, wrong=noisy != labels, labels=labels)
+
+
+@pytest.fixture(scope="module")
+def found(digits: SimpleNamespace) -> LabelIssues:
+    return find_label_issues(digits.images, digits.noisy)
+
+
+def test_the_wrong_ones_come_first(digits: SimpleNamespace, found: LabelIssues) -> None:
+    assert roc_auc_score(digits.wrong, found.score) > 0.985  # cross entropy, out of sample: 0.98
+    wrong = int(digits.wrong.sum())
+    assert digits.wrong[found.order[:wrong]].mean() > 0.95
+    flagged = found.is_issue
+    assert 2 * (flagged & digits.wrong).sum() / (flagged.sum() + wrong) > 0.95
+    suspects = found.order[: wrong // 2]
+    assert (found.suggested[suspects] == digits.labels[suspects]).mean() > 0.9
+
+
+def test_how_many_are_wrong_is_known_without_one_right_label(digits: SimpleNamespace, found: LabelIssues) -> None:
+    for n in (len(digits.noisy) // 20, int(digits.wrong.sum())):
+        true = digits.wrong[found.order[:n]].sum()
+        assert found.expected_wrong(n) == pytest.approx(true, rel=0.1)
+    rate = found.noise_rate
+    assert rate.low < rate.value < rate.high
+    assert rate.value == pytest.approx(digits.wrong.mean(), abs=0.05)
+    assert found.transition.value.diagonal().mean() == pytest.approx(0.55, abs=0.08)
+    assert (found.transition.low <= found.transition.high).all()
+
+
+def test_probabilities_rise_with_the_score_and_are_some(found: LabelIssues) -> None:
+    assert (np.diff(found.p_wrong[found.order]) <= 1e-12).all()
+    assert ((found.p_suggested >= 0) & (found.p_suggested <= found.p_wrong + 1e-9)).all()
+    assert (found.suggested != found.label).all()
+
+
+def test_what_was_picked_is_told(found: LabelIssues) -> None:
+    picked = found.picked
+    assert picked.parameter in {2.0, 4.0, 8.0, 16.0} and len(picked.tried) == 12
+    assert picked.accuracy_held_out < picked.accuracy_trained < 1
+
+
+def test_names_data_sets_losses_and_folds(digits: SimpleNamespace) -> None:
+    part = slice(0, 300)
+    names = np.array(list("abcdefghij"))[digits.noisy[part]]
+    by_name = find_label_issues(digits.images[part], names, loss="GCE", parameter=0.7, folds=3)
+    assert by_name.classes == list("abcdefghij") and by_name.picked.folds == 3
+    assert {attempt["parameter"] for attempt in by_name.picked.tried} == {0.7}
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(digits.images[part]), torch.from_numpy(digits.noisy[part]))
+    of_pairs = find_label_issues(pairs, loss="GCE", parameter=0.7, folds=3)
+    np.testing.assert_array_equal(of_pairs.score, by_name.score)
+    hidden = find_label_issues(digits.images[part], names, hidden=8, parameter=8.0, folds=0)
+    assert roc_auc_score(digits.wrong[part], hidden.score) > 0.85
+
+
+def test_a_data_frame_where_pandas_is(found: LabelIssues) -> None:
+    if importlib.util.find_spec("pandas") is None:
+        assert found.frame is None
+        pytest.skip("pandas is not installed")
+    assert list(found.frame.columns) == ["label", "score", "p_wrong", "suggested", "p_suggested", "is_issue"]
+    assert found.frame["label"].iloc[0] == str(found.label[0])
+
+
+def test_the_noise_model_finds_the_transition_matrix_that_labels_were_drawn_by() -> None:
+    draws = np.random.default_rng(0)
+    transition = np.array([[0.7, 0.3, 0.0], [0.0, 0.8, 0.2], [0.1, 0.1, 0.8]])
+    logits = 4 * draws.normal(size=(6000, 3))
+    truth = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    true = (truth.cumsum(1) < draws.random((6000, 1))).sum(1)
+    labels = (transition.cumsum(1)[true] < draws.random((6000, 1))).sum(1).clip(0, 2)
+    z, y = torch.from_numpy(logits / 3).float(), torch.from_numpy(labels)  # too soft by 3
+    model = fit_noise_model(z, y)
+    np.testing.assert_allclose(model.transition, transition, atol=0.05)
+    assert float(model.mix[0, 0]) == pytest.approx(3, rel=0.2)
+    p_wrong = 1 - model.posterior(z, y).gather(1, y[:, None])[:, 0].numpy()
+    assert p_wrong.mean() == pytest.approx((labels != true).mean(), abs=0.02)
+    mixed = fit_noise_model(z, y, mixed=True, start=model)
+    assert mixed.log_likelihood(z, y) > model.log_likelihood(z, y) - 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "CE"}, "loss must be one of IMAE, GCE, CCE, MAE, not 'CE'"),
+        ({"loss": "CCE", "parameter": 2.0}, "CCE has no parameter: T is IMAE's, q is GCE's"),
+        ({"parameter": -1.0}, "T must lie in [0, 64], not -1"),
+        ({"folds": 1}, "folds must be 0, or 2 to 25, a quarter of the samples, not 1"),
+        ({"seeds": 0}, "hidden must be at least 0 and seeds at least 1, not 0 and 0"),
+    ],
+)
+def test_settings_out_of_range(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        find_label_issues(np.random.default_rng(0).normal(size=(100, 2)), np.arange(100) % 2, **options)  # type: ignore[arg-type]
+    assert str(error.value) == message
+
+
+def test_the_classifier_passes_scikit_learns_own_checks() -> None:
+    from sklearn.utils.estimator_checks import check_estimator
+
+    results = check_estimator(imae.IMAEClassifier(iterations=50), on_fail=None, on_skip=None)
+    assert len(results) > 40
+    assert [result for result in results if result["status"] == "failed"] == []
+
+
+def test_the_classifier_does_not_mind_wrong_labels(digits: SimpleNamespace) -> None:
+    accuracy = {}
+    for loss in ("IMAE", "CCE"):
+        classifier = imae.IMAEClassifier(loss=loss, iterations=500).fit(digits.images[:1200], digits.noisy[:1200])
+        accuracy[loss] = classifier.score(digits.images[1200:], digits.labels[1200:])
+        assert classifier.predict_proba(digits.images[:7]).sum(1) == pytest.approx(np.ones(7))
+    assert accuracy["IMAE"] > accuracy["CCE"] + 0.03
+    with pytest.raises(InputError, match="loss must be one of IMAE, GCE, CCE, MAE, not 'XYZ'"):
+        imae.IMAEClassifier(loss="XYZ").fit(digits.images, digits.labels)
