@@ -29,6 +29,7 @@ NAMES = (
     "plan_building",
     "startup",
     "busy_machine",
+    "audit",
 )
 """The benchmarks in the order of the README."""
 ON_A_GPU = ("gpu_train",)
