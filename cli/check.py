@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imae.cli.check_gradients import Phase
 from imae.cli.export import sizes_in
-from imae.cli.options import AllowPython, Level, Stage, load_torch, stages
+from imae.cli.options import NetOptions, Phase, load_torch, taking
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError, counted
 
@@ -16,19 +15,19 @@ if TYPE_CHECKING:
     from imae.nets.check import LayerCheck, NetCheck, Verdict
 
 
+@taking(NetOptions, "gpu", "cpu", "threads", "precision", "plan", "skip_broken")
 def check(
     net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.", show_default=False)],
     weights: Annotated[
         Path | None, typer.Argument(metavar="WEIGHTS", help="Weights to compare with it.", show_default=False)
     ] = None,
+    *,
     phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase whose layers are shown.")] = Phase.train,
     shape: Annotated[
         str, typer.Option(metavar="CxHxW", help="The shape of an image, where the net's data is not here to tell it.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print it for machines, as one JSON object.")] = False,
-    level: Level = 0,
-    stage: Stage = "",
-    allow_python: AllowPython = False,
+    options: NetOptions,
 ) -> None:
     """Say what a net is and what stands in its way, before anything runs: shapes, parameters, and weights that fit.
 
@@ -47,10 +46,9 @@ def check(
         net,
         TRAIN if phase is Phase.train else TEST,
         weights,
-        level=level,
-        stages=stages(stage),
         shape=sizes,
-        allow_python=allow_python,
+        allow_python=options.allow_python,
+        **options.state,
     )
     if as_json:
         from dataclasses import asdict

@@ -1,37 +1,21 @@
 """`imae check-gradients`: each layer's backward against finite differences of its forward."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from imae.cli.messages import warn
-from imae.cli.options import (
-    LARGEST,
-    LARGEST_SEED,
-    AllowPython,
-    Level,
-    SkipBroken,
-    Stage,
-    Threads,
-    load_torch,
-    stages,
-)
+from imae.cli.options import LARGEST, LARGEST_SEED, NetOptions, Phase, PhaseOption, load_torch, taking
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError
 
 
-class Phase(StrEnum):
-    """A net's phase."""
-
-    train = "train"
-    test = "test"
-
-
+@taking(NetOptions, "gpu", "cpu", "precision", "plan")
 def check_gradients(
     net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.", show_default=False)],
-    phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")] = Phase.train,
+    *,
+    phase: PhaseOption = Phase.train,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The weights at which to check; else initial ones.")
     ] = None,
@@ -41,11 +25,7 @@ def check_gradients(
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of weights, inputs and samples.")
     ] = 0,
-    level: Level = 0,
-    stage: Stage = "",
-    threads: Threads = None,
-    allow_python: AllowPython = False,
-    skip_broken: SkipBroken = False,
+    options: NetOptions,
 ) -> None:
     """Check the gradients of a net's layers against finite differences, in double precision.
 
@@ -54,23 +34,15 @@ def check_gradients(
 
     [bold]imae check-gradients net.prototxt[/]
     """
-    load_torch(threads)
+    load_torch(options.threads)
     import torch
 
     from imae.layers.gradient_check import check_net
     from imae.nets.net import Net
     from imae.prototxt_like.schema import TEST, TRAIN
 
-    built = Net(
-        net,
-        TRAIN if phase is Phase.train else TEST,
-        level=level,
-        stages=stages(stage),
-        dtype=torch.float64,
-        seed=seed,
-        allow_python=allow_python,
-        skip_broken=skip_broken,
-    )
+    settings = {**options.state, **options.settings, "dtype": torch.float64, "plan": "plain"}
+    built = Net(net, TRAIN if phase is Phase.train else TEST, seed=seed, **settings)
     if weights:
         copied = built.copy_weights(weights)
         if not copied.copied:

@@ -6,25 +6,12 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import (
-    AllowPython,
-    Cpu,
-    Gpu,
-    Model,
-    Plan,
-    PlanOption,
-    Precision,
-    PrecisionOption,
-    SkipBroken,
-    Threads,
-    Weights,
-    choose_device,
-    load_torch,
-)
+from imae.cli.options import Model, NetOptions, Weights, taking
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import counted
 
 
+@taking(NetOptions, "level", "stage")
 def features(
     model: Model,
     weights: Weights,
@@ -34,17 +21,12 @@ def features(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE.npy", help="The file to write.", show_default=False)
     ],
+    *,
     data: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="The data to read, in place of the prototxt's source.", show_default=False),
     ] = None,
-    gpu: Gpu = None,
-    cpu: Cpu = False,
-    threads: Threads = None,
-    precision: PrecisionOption = Precision.fp32,
-    plan: PlanOption = Plan.fused,
-    allow_python: AllowPython = False,
-    skip_broken: SkipBroken = False,
+    options: NetOptions,
 ) -> None:
     """Write a blob of a net, in phase TEST, for each image of its data: a row of float32 numbers each.
 
@@ -52,12 +34,9 @@ def features(
 
     [bold]imae features --model net.prototxt --weights net.caffemodel --blob pool5/7x7_s1 --data MARS -o features.npy[/]
     """
-    load_torch(threads)
-    device = choose_device(gpu, cpu)
+    device = options.start()
     from imae.experiments.features import extract_features
-    from imae.nets.memory import keep_freed_memory
 
-    keep_freed_memory()
     since = time.perf_counter()
     with Display() as display:
         report = extract_features(
@@ -67,13 +46,9 @@ def features(
             output,
             data=data,
             device=device,
-            dtype=precision.dtype,
-            tf32=precision is Precision.tf32,
-            plan=plan.value,
-            allow_python=allow_python,
-            skip_broken=skip_broken,
             show=display.show,
             on_progress=lambda done, total: display.advance("images", done, total),
+            **options.settings,
         )
     seconds, images = time.perf_counter() - since, report.rows - report.found
     typer.echo(f"Wrote {output}: {counted(report.rows, 'row')} of {counted(report.features, 'feature')}")

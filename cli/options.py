@@ -1,10 +1,14 @@
 """The options that several commands share, and what they stand for."""
 
+import functools
 import gc
+import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,13 +32,6 @@ LARGEST = 2**31 - 1
 """The largest int32, which iterations, levels and the sizes of Caffe's blobs are."""
 LARGEST_SEED = 2**63 - 1
 """The largest int64, which random_seed is."""
-Level = Annotated[
-    int,
-    typer.Option(min=-LARGEST - 1, max=LARGEST, help="The level, by which include and exclude rules choose layers."),
-]
-Stage = Annotated[
-    str, typer.Option(metavar="A,B,...", help="The stages, by which include and exclude rules choose layers.")
-]
 AllowPython = Annotated[
     bool,
     typer.Option("--allow-python", help="Run the code of the net's Python layers: only of files that you trust."),
@@ -79,16 +76,14 @@ class Plan(StrEnum):
     plain = "plain"
 
 
-PlanOption = Annotated[
-    Plan,
-    typer.Option(
-        "--plan",
-        case_sensitive=False,
-        help="Run chains of layers as one, which is faster, or each by itself, as Caffe does.",
-    ),
-]
+class Phase(StrEnum):
+    """A net's phase."""
+
+    train = "train"
+    test = "test"
 
 
+PhaseOption = Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -122,9 +117,77 @@ def load_torch(threads: int | None = None) -> None:
         torch.set_num_threads(threads)
 
 
-def stages(option: str) -> list[str]:
-    """Return the stages that --stage names."""
-    return [name for stage in option.split(",") if (name := stage.strip())]
+@dataclass(frozen=True)
+class NetOptions:
+    """How a command builds and runs its net; each field is an option."""
+
+    gpu: Gpu = None
+    cpu: Cpu = False
+    threads: Threads = None
+    precision: PrecisionOption = Precision.fp32
+    plan: Annotated[
+        Plan,
+        typer.Option(
+            case_sensitive=False,
+            help="Run chains of layers as one, which is faster, or each by itself, as Caffe does.",
+        ),
+    ] = Plan.fused
+    level: Annotated[
+        int,
+        typer.Option(
+            min=-LARGEST - 1, max=LARGEST, help="The level, by which include and exclude rules choose layers."
+        ),
+    ] = 0
+    stage: Annotated[
+        str, typer.Option(metavar="A,B,...", help="The stages, by which include and exclude rules choose layers.")
+    ] = ""
+    allow_python: AllowPython = False
+    skip_broken: SkipBroken = False
+
+    def start(self, *, cpu: bool = False, **choice: Any) -> "torch.device":
+        """Load torch for the threads asked for; return the device asked for, or the CPU, as `choose_device` does."""
+        load_torch(self.threads)
+        from imae.nets.memory import keep_freed_memory
+
+        keep_freed_memory()
+        return choose_device(self.gpu, self.cpu or cpu, **choice)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The level and the stages, as a `Net` takes them."""
+        return {"level": self.level, "stages": [name for stage in self.stage.split(",") if (name := stage.strip())]}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else a `Net` takes, but for the device."""
+        return {
+            "dtype": self.precision.dtype,
+            "tf32": self.precision is Precision.tf32,
+            "plan": self.plan.value,
+            "allow_python": self.allow_python,
+            "skip_broken": self.skip_broken,
+        }
+
+
+def taking(kind: type, *without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have a command take the fields of a dataclass, but those `without`, as options, in place of its own `options`."""
+    shared = {name: field for name, field in inspect.signature(kind).parameters.items() if name not in without}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            command(options=kind(**{name: values.pop(name) for name in shared}), **values)
+
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for own in inspect.signature(command).parameters.values()
+            for parameter in (shared.values() if own.name == "options" else [own])
+        ]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return with_options
+
+    return decorate
 
 
 def choose_device(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from imae.cli.digits_retrieval import digits_retrieval
-from imae.cli.sweep_options import CELLS, SweepOptions, takes_sweep_options
+from imae.cli.options import taking
+from imae.cli.sweep_options import CELLS, SweepOptions
 from imae.cli.table import print_table
 from imae.prototxt_like.files import create_folder
 
@@ -57,7 +58,7 @@ def _what(text: str) -> What:
         raise typer.BadParameter(f"there is no {text}; expected one of {', '.join(What)}") from None
 
 
-@takes_sweep_options
+@taking(SweepOptions)
 def reproduce(
     options: SweepOptions,
     what: Annotated[
@@ -136,6 +137,7 @@ def reproduce(
             _figure2(net[0] if net else 20, options.folder)
         case What.weights:
             _weights(options.output or Path("weights"))
+    options.end()
 
 
 def _table(number: Literal[1, 2], options: SweepOptions, asked: dict[str, Any]) -> None:

@@ -1,16 +1,15 @@
 """The options of every command that trains a sweep of cells, and what those commands do alike."""
 
 import functools
-import inspect
 import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from imae.experiments.sweep_page import Outcome
     from imae.layers.data.label_noise import Labels
 
-Own = ParamSpec("Own")
 CELLS, _CHANGING = "Which cells (all, by default)", "What to change in the schedule"
 
 
@@ -121,6 +119,11 @@ class SweepOptions:
                 words += [option.opts[0]] if item is True else [option.opts[0], str(item)]
         return shlex.join(words)
 
+    def end(self) -> None:
+        """End the command: with status 1 where a cell diverged."""
+        if self.diverged:
+            raise typer.Exit(1)
+
     @functools.cached_property
     def diverged(self) -> "list[Divergence]":
         """Those of the cells of `run` that diverged."""
@@ -187,25 +190,6 @@ class SweepOptions:
             done = sum(map(sweep.is_done, cells))
             typer.echo(f"Stopped with {done} of {len(cells)} cells done. Go on with: {self.command}")
             raise typer.Exit(130) from None
-
-
-def takes_sweep_options(command: Callable[Concatenate[SweepOptions, Own], None]) -> Callable[..., None]:
-    """Give a command, beside its own options, those of `SweepOptions`, which it gets as its first argument."""
-    names = [field.name for field in fields(SweepOptions)]
-
-    @functools.wraps(command)
-    def with_options(**values: Any) -> None:
-        options = SweepOptions(**{name: values.pop(name) for name in names})
-        command(options, **values)  # type: ignore[call-arg]
-        if options.diverged:
-            raise typer.Exit(1)
-
-    shared = inspect.signature(SweepOptions).parameters.values()
-    own = list(inspect.signature(command).parameters.values())[1:]
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*shared, *own)]
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_options
 
 
 def _told(sweep: "Sweep", divergence: "Divergence") -> str:

@@ -4,43 +4,19 @@ import typer
 
 from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
-from imae.cli.options import (
-    AllowPython,
-    Cpu,
-    Gpu,
-    Iterations,
-    Level,
-    Model,
-    Plan,
-    PlanOption,
-    Precision,
-    PrecisionOption,
-    SkipBroken,
-    Stage,
-    Threads,
-    Weights,
-    choose_device,
-    load_torch,
-    stages,
-)
+from imae.cli.options import Iterations, Model, NetOptions, Weights, taking
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import InputError
 
 
+@taking(NetOptions)
 def test(
     context: typer.Context,
     model: Model,
     weights: Weights,
+    *,
     iterations: Iterations = 50,
-    gpu: Gpu = None,
-    cpu: Cpu = False,
-    threads: Threads = None,
-    precision: PrecisionOption = Precision.fp32,
-    plan: PlanOption = Plan.fused,
-    level: Level = 0,
-    stage: Stage = "",
-    allow_python: AllowPython = False,
-    skip_broken: SkipBroken = False,
+    options: NetOptions,
 ) -> None:
     """Score a net, in phase TEST, on the batches that its data layers give.
 
@@ -49,34 +25,19 @@ def test(
 
     [bold]imae test --model net.prototxt --weights net_iter_64000.caffemodel --iterations 100[/]
     """
-    load_torch(threads)
-    device = choose_device(gpu, cpu, first_of_several=True)
+    device = options.start(first_of_several=True)
     from imae.layers.data.data_layer import data_lines
     from imae.nets.debug_info import DebugInfo
     from imae.nets.loss_settings import loss_settings
-    from imae.nets.memory import keep_freed_memory
     from imae.nets.net import Net
     from imae.prototxt_like.schema import TEST
     from imae.prototxt_like.text import read_net
     from imae.solvers.class_accuracy import clear_counts, over_all_images, remark
     from imae.solvers.log import Log
 
-    keep_freed_memory()
     param = read_net(model)
-    net = Net(
-        param,
-        TEST,
-        folder=model.parent,
-        level=level,
-        stages=stages(stage),
-        device=device,
-        dtype=precision.dtype,
-        tf32=precision is Precision.tf32,
-        backward=False,
-        plan="plain" if param.debug_info else plan.value,
-        allow_python=allow_python,
-        skip_broken=skip_broken,
-    )
+    settings = options.settings | ({"plan": "plain"} if param.debug_info else {})
+    net = Net(param, TEST, folder=model.parent, device=device, backward=False, **options.state, **settings)
     net.keep_blobs = False
     report = net.copy_weights(weights)
     if report.kept and not report.copied:

@@ -8,26 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imae.cli.caffe_flags import Glog
-from imae.cli.check_gradients import Phase
-from imae.cli.options import (
-    AllowPython,
-    Cpu,
-    Gpu,
-    Iterations,
-    Level,
-    Model,
-    Plan,
-    PlanOption,
-    Precision,
-    PrecisionOption,
-    SkipBroken,
-    Stage,
-    Threads,
-    choose_device,
-    describe_device,
-    load_torch,
-    stages,
-)
+from imae.cli.options import Iterations, Model, NetOptions, Phase, PhaseOption, describe_device, taking
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 
@@ -35,21 +16,15 @@ if TYPE_CHECKING:
     from imae.layers.layer import Layer
 
 
+@taking(NetOptions)
 def time(
     context: typer.Context,
     model: Model,
+    *,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Its weights; else initial ones.")] = None,
     iterations: Iterations = 50,
-    phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")] = Phase.train,
-    gpu: Gpu = None,
-    cpu: Cpu = False,
-    threads: Threads = None,
-    precision: PrecisionOption = Precision.fp32,
-    plan: PlanOption = Plan.fused,
-    level: Level = 0,
-    stage: Stage = "",
-    allow_python: AllowPython = False,
-    skip_broken: SkipBroken = False,
+    phase: PhaseOption = Phase.train,
+    options: NetOptions,
 ) -> None:
     """Measure how long each layer takes, forward and backward.
 
@@ -57,27 +32,14 @@ def time(
 
     [bold]imae time --model net.prototxt --iterations 20[/]
     """
-    load_torch(threads)
-    device = choose_device(gpu, cpu, first_of_several=True)
+    device = options.start(first_of_several=True)
     import torch
 
-    from imae.nets.memory import keep_freed_memory
     from imae.nets.net import Net
     from imae.prototxt_like.schema import TEST, TRAIN
 
-    keep_freed_memory()
-    net = Net(
-        model,
-        TRAIN if phase is Phase.train else TEST,
-        level=level,
-        stages=stages(stage),
-        device=device,
-        dtype=precision.dtype,
-        tf32=precision is Precision.tf32,
-        plan=plan.value,
-        allow_python=allow_python,
-        skip_broken=skip_broken,
-    )
+    chosen = TRAIN if phase is Phase.train else TEST
+    net = Net(model, chosen, device=device, **options.state, **options.settings)
     net.keep_blobs = False
     if weights:
         net.copy_weights(weights)

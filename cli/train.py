@@ -17,25 +17,7 @@ import typer
 
 from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
-from imae.cli.options import (
-    LARGEST,
-    LARGEST_SEED,
-    AllowPython,
-    Cpu,
-    Gpu,
-    Level,
-    Plan,
-    PlanOption,
-    Precision,
-    PrecisionOption,
-    SkipBroken,
-    Stage,
-    Threads,
-    choose_device,
-    describe_device,
-    load_torch,
-    stages,
-)
+from imae.cli.options import LARGEST, LARGEST_SEED, NetOptions, describe_device, taking
 from imae.cli.progress import Display
 from imae.cli.signals import Effect, exit_status, handle_signals
 from imae.prototxt_like.errors import InputError, counted
@@ -60,9 +42,11 @@ _ECHO = 5.0
 """Seconds within which torchrun passes on a signal that each process may have got by itself."""
 
 
+@taking(NetOptions)
 def train(
     context: typer.Context,
     solver: Annotated[Path, typer.Option(metavar="SOLVER.prototxt", help="The solver.", show_default=False)],
+    *,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -109,9 +93,7 @@ def train(
         Divergence,
         typer.Option(case_sensitive=False, help="What a loss, output or weight does that turns NaN or infinite."),
     ] = Divergence.stop,
-    gpu: Gpu = None,
-    cpu: Cpu = False,
-    threads: Threads = None,
+    options: NetOptions,
     iterations: Annotated[
         int | None,
         typer.Option(
@@ -145,8 +127,6 @@ def train(
             rich_help_panel=_CHANGING,
         ),
     ] = None,
-    precision: PrecisionOption = Precision.fp32,
-    plan: PlanOption = Plan.fused,
     no_capture: Annotated[
         bool,
         typer.Option(
@@ -155,10 +135,6 @@ def train(
             hidden=True,
         ),
     ] = False,
-    level: Level = 0,
-    stage: Stage = "",
-    allow_python: AllowPython = False,
-    skip_broken: SkipBroken = False,
     sigint_effect: Annotated[
         Effect, typer.Option(case_sensitive=False, help="What Ctrl-C does; stopping takes a snapshot.")
     ] = Effect.stop,
@@ -178,13 +154,11 @@ def train(
     if overwrite and (resume or snapshot):
         raise typer.BadParameter("--overwrite removes what --resume and --snapshot go on from: give one of them")
     param = _solver_param(solver, iterations, seed, prefix, settings or [])
-    on_cpu = cpu or (gpu is None and param.HasField("solver_mode") and param.solver_mode == param.CPU)
+    on_cpu = options.gpu is None and param.HasField("solver_mode") and param.solver_mode == param.CPU
     parallel = "WORLD_SIZE" in os.environ  # torchrun's
     first = not parallel or os.environ.get("RANK") == "0"
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) if parallel else None
-    load_torch(threads)
-    device = choose_device(gpu, on_cpu, default_gpu=param.device_id, local_rank=local_rank)
-    from imae.nets.memory import keep_freed_memory
+    device = options.start(cpu=on_cpu, default_gpu=param.device_id, local_rank=local_rank)
     from imae.solvers.divergence import Diverged
     from imae.solvers.parallel import ParallelSolver, Processes
     from imae.solvers.results import is_at, newest_snapshot, refuse_results, remove_results, sample_record
@@ -192,7 +166,6 @@ def train(
     from imae.solvers.solver import Solver, TrainingEnded
     from imae.solvers.training_samples import SampleRecord
 
-    keep_freed_memory()
     done = 0
 
     def advance(what: str, number: int, total: int) -> None:
@@ -214,19 +187,14 @@ def train(
             folder=solver.parent,
             file=solver,
             device=device,
-            dtype=precision.dtype,
-            tf32=precision is Precision.tf32,
-            plan=plan.value,
-            allow_python=allow_python,
-            skip_broken=skip_broken,
             capture=not no_capture,
-            level=level,
-            stages=stages(stage),
             show=display.show,
             lock=lock,
             on_divergence=on_divergence.value,
             keep_best=keep_best,
             log_folder=glog.log_dir,
+            **options.state,
+            **options.settings,
         )
         trainer.on_progress = advance
         if first and record_samples:

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST
-from imae.cli.sweep_options import CELLS, SweepOptions, takes_sweep_options
+from imae.cli.options import LARGEST, taking
+from imae.cli.sweep_options import CELLS, SweepOptions
 from imae.cli.table import print_table
 
 
-@takes_sweep_options
+@taking(SweepOptions)
 def tune_t(
     options: SweepOptions,
     noise: Annotated[
@@ -76,3 +76,4 @@ def tune_t(
         typer.echo(pick.text)
     for path in write_tuning(outcome):
         typer.echo(path)
+    options.end()
