@@ -12,51 +12,18 @@ from imae.cli.messages import warn
 
 COMMANDS = frozenset({"train", "test", "time", "devices", "device-query"})
 """Those that Caffe has; `devices` is its `device_query`."""
-FLAGS = frozenset(
-    {
-        "gpu",
-        "iterations",
-        "level",
-        "model",
-        "phase",
-        "sighup-effect",
-        "sigint-effect",
-        "snapshot",
-        "solver",
-        "stage",
-        "weights",
-    }
-)
+_CAFFE = "gpu iterations level model phase sighup-effect sigint-effect snapshot solver stage weights"
+FLAGS = frozenset(_CAFFE.split())
 """All that tools/caffe.cpp defines; each takes a value, and every command takes each, whether it uses it or not."""
-_SWITCHES = frozenset(
-    {
-        "alsologtostderr",
-        "colorlogtostderr",
-        "colorlogtostdout",
-        "drop-log-memory",
-        "log-prefix",
-        "log-utc-time",
-        "log-year-in-prefix",
-        "logtostderr",
-        "logtostdout",
-        "stop-logging-if-full-disk",
-        "symbolize-stacktrace",
-        "timestamp-in-logfile-name",
-    }
+_GLOG_SWITCHES = """
+alsologtostderr colorlogtostderr colorlogtostdout drop-log-memory log-prefix log-utc-time log-year-in-prefix logtostderr
+logtostdout stop-logging-if-full-disk symbolize-stacktrace timestamp-in-logfile-name
+"""
+_SWITCHES = frozenset(_GLOG_SWITCHES.split())
+_GLOG_NUMBERS = (
+    "logbuflevel logbufsecs logcleansecs logemaillevel logfile-mode max-log-size minloglevel stderrthreshold v"
 )
-_NUMBERS = frozenset(
-    {
-        "logbuflevel",
-        "logbufsecs",
-        "logcleansecs",
-        "logemaillevel",
-        "logfile-mode",
-        "max-log-size",
-        "minloglevel",
-        "stderrthreshold",
-        "v",
-    }
-)
+_NUMBERS = frozenset(_GLOG_NUMBERS.split())
 _TEXTS = frozenset({"alsologtoemail", "log-backtrace-at", "log-dir", "log-link", "logmailer", "vmodule"})
 RENAMED: dict[tuple[str, str], list[str]] = {
     ("time", "--plain"): ["--plan", "plain"],

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.messages import warn
-from imae.cli.options import LARGEST, LARGEST_SEED, NetOptions, Phase, PhaseOption, load_torch, taking
+from imae.cli.options import LARGEST_SEED, NetOptions, Phase, PhaseOption, load_torch, number, taking
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError
 
@@ -19,12 +19,8 @@ def check_gradients(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The weights at which to check; else initial ones.")
     ] = None,
-    samples: Annotated[
-        int, typer.Option(metavar="N", min=1, max=LARGEST, help="Elements of each bottom and blob to check.")
-    ] = 16,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of weights, inputs and samples.")
-    ] = 0,
+    samples: Annotated[int, number("Elements of each bottom and blob to check.", 1)] = 16,
+    seed: Annotated[int, number("The seed of weights, inputs and samples.", 0, LARGEST_SEED)] = 0,
     options: NetOptions,
 ) -> None:
     """Check the gradients of a net's layers against finite differences, in double precision.

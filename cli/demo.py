@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST_SEED, Threads, load_torch
+from imae.cli.options import LARGEST_SEED, Threads, load_torch, number
 
 
 def demo(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where logs, snapshots and results go.")] = Path(
         "digits-demo"
     ),
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of weights and order.")] = 1,
+    seed: Annotated[int, number("The seed of weights and order.", 0, LARGEST_SEED)] = 1,
     threads: Threads = None,
 ) -> None:
     """Train on digits with each loss, and compare: half of the labels are replaced at random, 42.7 % are then wrong.

@@ -39,7 +39,14 @@ AllowPython = Annotated[
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out images of ImageData layers that cannot be read.")
 ]
-Iterations = Annotated[int, typer.Option(metavar="N", min=1, max=LARGEST, help="How many batches.")]
+
+
+def number(help: str, least: int, most: int = LARGEST, **more: Any) -> Any:
+    """Return the option of a whole number from `least` to `most`; `more` is as for typer.Option."""
+    return typer.Option(metavar="N", min=least, max=most, help=help, **more)
+
+
+Iterations = Annotated[int, number("How many batches.", 1)]
 
 
 class Precision(StrEnum):
@@ -86,14 +93,7 @@ class Phase(StrEnum):
 PhaseOption = Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        "--threads",
-        metavar="N",
-        min=1,
-        max=1024,
-        help="CPU threads; all cores without it. Results depend on it in rounding.",
-        show_default=False,
-    ),
+    number("CPU threads; all cores without it. Results depend on it in rounding.", 1, 1024, show_default=False),
 ]
 
 

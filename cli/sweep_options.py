@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imae.cli.messages import warn
-from imae.cli.options import LARGEST, Cpu, Gpu, Precision, PrecisionOption, choose_device
+from imae.cli.options import Cpu, Gpu, Precision, PrecisionOption, choose_device, number
 from imae.prototxt_like.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,17 +45,9 @@ class SweepOptions:
         ScheduleName,
         typer.Option(case_sensitive=False, help="64,000 iterations on all images, or 6,400 on the first 5,000."),
     ] = ScheduleName.paper
-    seeds: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, max=LARGEST, help="Train each cell with the seeds 1 to N, by default 1."),
-    ] = None
-    jobs: Annotated[int, typer.Option(metavar="N", min=1, max=LARGEST, help="How many cells to train at a time.")] = 1
-    threads: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, max=LARGEST, help="CPU threads of each cell; results depend on it in rounding."
-        ),
-    ] = 1
+    seeds: Annotated[int | None, number("Train each cell with the seeds 1 to N, by default 1.", 1)] = None
+    jobs: Annotated[int, number("How many cells to train at a time.", 1)] = 1
+    threads: Annotated[int, number("CPU threads of each cell; results depend on it in rounding.", 1)] = 1
     output: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help='Where all files go, by default "tables"; goes on with what is there.'),
@@ -63,14 +55,8 @@ class SweepOptions:
     gpu: Gpu = None
     cpu: Cpu = False
     precision: PrecisionOption = Precision.fp32
-    iterations: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=4, max=LARGEST, help="Stop at this iteration.", rich_help_panel=_CHANGING),
-    ] = None
-    subset: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, max=LARGEST, help="Train on the first N images.", rich_help_panel=_CHANGING),
-    ] = None
+    iterations: Annotated[int | None, number("Stop at this iteration.", 4, rich_help_panel=_CHANGING)] = None
+    subset: Annotated[int | None, number("Train on the first N images.", 1, rich_help_panel=_CHANGING)] = None
 
     @property
     def root(self) -> Path:

@@ -17,7 +17,7 @@ import typer
 
 from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
-from imae.cli.options import LARGEST, LARGEST_SEED, NetOptions, describe_device, taking
+from imae.cli.options import LARGEST_SEED, NetOptions, describe_device, number, taking
 from imae.cli.progress import Display
 from imae.cli.signals import Effect, exit_status, handle_signals
 from imae.prototxt_like.errors import InputError, counted
@@ -33,7 +33,9 @@ class Divergence(StrEnum):
     warn = "warn"
 
 
-_RESUMING, _CHANGING = "Where to start", "What to change in the solver"
+_starting = partial(typer.Option, rich_help_panel="Where to start")
+_PANEL = "What to change in the solver"
+_changing = partial(typer.Option, rich_help_panel=_PANEL)
 _OF_THE_START = ("weights", "snapshot", "resume", "overwrite", "seed")
 """Options that the command which resumes leaves out."""
 _SHOWN = 20
@@ -49,32 +51,26 @@ def train(
     *,
     weights: Annotated[
         str | None,
-        typer.Option(
+        _starting(
             metavar="FILE,...",
             help="Start from these weights, in any form, by the names of the layers; of several files the later win.",
-            rich_help_panel=_RESUMING,
         ),
     ] = None,
     snapshot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.solverstate[.h5]", help="Go on from this state, to the same end.", rich_help_panel=_RESUMING
-        ),
+        _starting(metavar="FILE.solverstate[.h5]", help="Go on from this state, to the same end."),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
+        _starting(
             "--resume",
             help="Go on from the newest snapshot at the prefix that is whole; start afresh if there is none.",
-            rich_help_panel=_RESUMING,
         ),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option(
-            "--overwrite",
-            help="Start over where a training left results: its metrics and snapshots are removed.",
-            rich_help_panel=_RESUMING,
+        _starting(
+            "--overwrite", help="Start over where a training left results: its metrics and snapshots are removed."
         ),
     ] = False,
     keep_best: Annotated[
@@ -94,37 +90,19 @@ def train(
         typer.Option(case_sensitive=False, help="What a loss, output or weight does that turns NaN or infinite."),
     ] = Divergence.stop,
     options: NetOptions,
-    iterations: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=0, max=LARGEST, help="Stop at this iteration (max_iter).", rich_help_panel=_CHANGING
-        ),
-    ] = None,
+    iterations: Annotated[int | None, number("Stop at this iteration (max_iter).", 0, rich_help_panel=_PANEL)] = None,
     seed: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=LARGEST_SEED,
-            help="The seed of weights, order and augmentation (random_seed).",
-            rich_help_panel=_CHANGING,
-        ),
+        number("The seed of weights, order and augmentation (random_seed).", 0, LARGEST_SEED, rich_help_panel=_PANEL),
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option(
-            metavar="PATH",
-            help="How the names of log, metrics and snapshots begin (snapshot_prefix).",
-            rich_help_panel=_CHANGING,
-        ),
+        _changing(metavar="PATH", help="How the names of log, metrics and snapshots begin (snapshot_prefix)."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Any other field, as often as needed: [bold]--set base_lr=0.05[/].",
-            rich_help_panel=_CHANGING,
+        _changing(
+            "--set", metavar="FIELD=VALUE", help="Any other field, as often as needed: [bold]--set base_lr=0.05[/]."
         ),
     ] = None,
     no_capture: Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST, taking
+from imae.cli.options import number, taking
 from imae.cli.sweep_options import CELLS, SweepOptions
 from imae.cli.table import print_table
 
@@ -25,9 +25,7 @@ def tune_t(
         ),
     ] = None,
     net: Annotated[int, typer.Option(metavar="DEPTH", help="The ResNet: 20, 32 or 56.")] = 20,
-    held_out: Annotated[
-        int, typer.Option(metavar="N", min=1, max=LARGEST, help="Hold the last N training images out.")
-    ] = 5000,
+    held_out: Annotated[int, number("Hold the last N training images out.", 1)] = 5000,
     T: Annotated[
         list[float] | None, typer.Option("--T", metavar="T", help="0, 0.5, 1, ..., 16.", rich_help_panel=CELLS)
     ] = None,
