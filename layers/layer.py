@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from imae.layers.autograd_refusal import refusing_autograd
-from imae.layers.blob import LARGEST_COUNT, Blob, Shape
+from imae.layers.blob import LARGEST_COUNT
+from imae.layers.blob import Blob as Blob
+from imae.layers.blob import Shape as Shape
 from imae.layers.deferred_checks import DeferredChecks
 from imae.layers.fillers import fill
-from imae.layers.onnx_graph import OnnxGraph
+from imae.layers.onnx_graph import OnnxGraph as OnnxGraph
 from imae.layers.pass_counter import PassCounter
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.limits import BLOB_AXES
-from imae.prototxt_like.schema import TEST, TRAIN, FillerParameter, LayerParameter
+from imae.prototxt_like.schema import TEST as TEST
+from imae.prototxt_like.schema import TRAIN as TRAIN
+from imae.prototxt_like.schema import FillerParameter, LayerParameter
 
 Shapes = list[Shape]
 Saved = dict[str, Any]
@@ -284,20 +288,3 @@ def _within_bounds(reshape: Callable[..., Shapes | None]) -> Callable[..., Shape
 def describe(shape: Sequence[int]) -> str:
     """Return a shape as Caffe prints it: `128x3x32x32`."""
     return "x".join(map(str, shape)) or "scalar"
-
-
-__all__ = [
-    "TEST",
-    "TRAIN",
-    "Blob",
-    "Context",
-    "Diffs",
-    "Kept",
-    "Layer",
-    "OnnxGraph",
-    "Saved",
-    "Shape",
-    "Shapes",
-    "Tensors",
-    "describe",
-]

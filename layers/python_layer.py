@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,13 @@ from numpy.typing import NDArray
 from imae.layers.blob import Shape
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import TEST, TRAIN
+
+
+def _size_of(blob: "Blob", *, axis: int) -> int:
+    shape = blob.shape
+    if len(shape) > 4:
+        raise InputError(f"a blob of {len(shape)} axes has no num, channels, height and width: take its shape")
+    return shape[axis] if axis < len(shape) else 1
 
 
 class Blob:
@@ -51,25 +59,8 @@ class Blob:
         """How many numbers it has."""
         return self._data.size
 
-    @property
-    def num(self) -> int:
-        """The size of axis 0, 1 where there is none; as are the next three."""
-        return self._size(0)
-
-    @property
-    def channels(self) -> int:
-        """The size of axis 1."""
-        return self._size(1)
-
-    @property
-    def height(self) -> int:
-        """The size of axis 2."""
-        return self._size(2)
-
-    @property
-    def width(self) -> int:
-        """The size of axis 3."""
-        return self._size(3)
+    num, channels, height, width = (property(partial(_size_of, axis=axis)) for axis in range(4))
+    """The sizes of the first four axes, 1 where there is none."""
 
     def reshape(self, *shape: int) -> None:
         """Give it other sizes, with zeros, unless it has them; raises InputError for a size below 0."""
@@ -83,11 +74,6 @@ class Blob:
     def show(self, data: NDArray[Any], diff: NDArray[Any]) -> None:
         """Have `data` and `diff` be these arrays themselves."""
         self._data, self._diff = data, diff
-
-    def _size(self, axis: int) -> int:
-        if len(self.shape) > 4:
-            raise InputError(f"a blob of {len(self.shape)} axes has no num, channels, height and width: take its shape")
-        return self.shape[axis] if axis < len(self.shape) else 1
 
 
 class Blobs(list[Blob]):

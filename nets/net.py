@@ -1,9 +1,9 @@
 """Net: layers wired by blob names, run forward and backward."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ class Net:
             folder = folder or Path(param).parent
             param = read_net(param)
         check_message(param, "net")
-        param = _copy(param)
+        param = deepcopy(param)
         state = param.state
         state.phase, state.level = phase, state.level or level
         state.stage.extend(stages)
@@ -466,7 +466,7 @@ class Net:
 
     def to_proto(self, *, diffs: bool = False) -> NetParameter:
         """Return the net with its weights, and their gradients by option, as a caffemodel holds it."""
-        param = _copy(self.param)
+        param = deepcopy(self.param)
         for layer in param.layer:
             for blob in self.params.get(layer.name, []):
                 layer.blobs.append(array_to_blob(as_array(blob.data), as_array(blob.diff) if diffs else None))
@@ -550,7 +550,7 @@ class Net:
                 if not spec.name or spec.name not in owners:
                     learnable.append(blob)
                     if spec.name:
-                        owners[spec.name] = layer, blob, _copy(spec)
+                        owners[spec.name] = layer, blob, deepcopy(spec)
                     continue
                 first, owner, owner_spec = owners[spec.name]
                 permissive = spec.share_mode == ParamSpec.PERMISSIVE
@@ -670,12 +670,6 @@ def _indices(steps: Sequence[Step]) -> set[int]:
             if top in found:
                 found.update(step.bottoms[k] for k in step.layer.moved_from(i))
     return found
-
-
-def _copy(message: Any) -> Any:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
 
 
 def _present(value: Tensor | None) -> Tensor:

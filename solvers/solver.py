@@ -166,15 +166,12 @@ class Solver:
         self._on_divergence, self._said = on_divergence, set[str]()
         self._warned = False
         """Whether it went on with what is not finite, of which nothing more is said."""
-        self._record_with(None)
-        if self.device.type == "cuda":
-            self.capture_with(CudaGraphs(self.device) if capture else Eager())
+        on_gpu = self.device.type == "cuda"
+        self.capture_with((CudaGraphs(self.device) if capture else Eager()) if on_gpu else None)
 
-    def capture_with(self, recorder: Recorder) -> None:
+    def capture_with(self, recorder: Recorder | None) -> None:
         """Have iterations and test batches recorded and replayed, once they have run; log what cannot be, and why."""
-        self._record_with(recorder)
 
-    def _record_with(self, recorder: Recorder | None) -> None:
         def usable(net: Net, more: Sequence[str] = ()) -> Recorder | None:
             told = ["debug_info: true reads values in each pass"] if self.param.debug_info else []
             hindering = [*told, *obstacles(net), *more] if recorder else []
