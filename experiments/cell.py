@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from imae.experiments.best_and_final import BestAndFinal
 from imae.experiments.paper import Schedule
 from imae.nets.paper import cifar10_solver, loss_settings
 from imae.nets.resnet_cifar import resnet_cifar
@@ -68,6 +67,22 @@ class About:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+class BestAndFinal:
+    """The two accuracies that the paper reports of a training, of those by iteration, as fractions, in `test`."""
+
+    test: list[float]
+
+    @property
+    def best(self) -> float:
+        """The best test accuracy."""
+        return max(self.test)
+
+    @property
+    def final(self) -> float:
+        """The test accuracy at the end."""
+        return self.test[-1]
+
+
 @dataclass(frozen=True)
 class Result(BestAndFinal):
     """What a cell came to: accuracies as fractions, on the test set by iteration, on the training set at the end."""
@@ -96,23 +111,6 @@ class Divergence:
     cell: Cell
     reason: str
     """At which iteration, what, and at which learning rate, in words."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the process that trains a cell is given; paths are absolute or relative to where the sweep was started."""
-
-    cell: Cell
-    schedule: Schedule
-    folder: str
-    """Where the cell's files are."""
-    data: str
-    labels: str | None
-    """The file with the labels trained on, where they are not CIFAR-10's."""
-    device: str
-    threads: int
-    dtype: str
-    tf32: bool
 
 
 def cell_net(cell: Cell, schedule: Schedule, data: str, labels: str | None) -> NetParameter:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imae.experiments.best_and_final import BestAndFinal
+from imae.experiments.cell import BestAndFinal
 from imae.experiments.curves import Curve
 from imae.experiments.paper import LOSSES
 from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy

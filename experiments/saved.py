@@ -28,13 +28,15 @@ def parse_saved(kind: type[Saved], text: str | bytes) -> Saved:
 
 
 def _checked(kind: Any, value: Any) -> Any:
-    """`value`, as JSON has it, as a `kind`: a dataclass, list, dict, number or text, or None where that may be."""
+    """`value`, as JSON has it, as a `kind`: a dataclass, list, dict, number, text, path, or None where that may be."""
     if get_origin(kind) is UnionType:
         return None if value is None else _checked(get_args(kind)[0], value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     if kind in (str, bool) and isinstance(value, kind):
         return value
     if is_dataclass(kind) and isinstance(value, dict):

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from imae.experiments.cell import CLASSES, Cell, Divergence, Job, Result
+from imae.experiments.cell import CLASSES, Cell, Divergence, Result
 from imae.experiments.paper import Schedule
 from imae.experiments.saved import read_saved
 from imae.prototxt_like.errors import InputError
@@ -260,24 +260,13 @@ class _Processes:
                 process.terminate()
 
     def _start(self, cell: Cell, stderr: IO[str]) -> subprocess.Popen[str] | None:
-        sweep = self._sweep
-        job = Job(
-            cell,
-            sweep.schedule,
-            str(sweep.folder(cell)),
-            str(sweep.data.resolve()),
-            str(sweep.labels_file(cell.labels).resolve()) if cell.labels else None,
-            sweep.device,
-            sweep.threads,
-            sweep.dtype,
-            sweep.tf32,
-        )
-        threads = {name: str(sweep.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        threads = {name: str(self._sweep.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        arguments = (json.dumps(asdict(each), default=str) for each in (self._sweep, cell))
         with self._guard:
             if self._stopping:
                 return None
             process = subprocess.Popen(
-                [sys.executable, "-m", "imae.experiments.train_cell", json.dumps(asdict(job))],
+                [sys.executable, "-m", "imae.experiments.train_cell", *arguments],
                 stdin=subprocess.PIPE,  # whose end tells it that this process was killed
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -1,8 +1,8 @@
 """The process of a sweep that trains one cell.
 
-    python -m imae.experiments.train_cell JOB
+    python -m imae.experiments.train_cell SWEEP CELL
 
-JOB is a `Job` as JSON. Standard output has the iterations, standard error the reason of a failure.
+They are a `Sweep` and a `Cell` as JSON. Standard output has the iterations, standard error the reason of a failure.
 """
 
 import contextlib
@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from imae import __version__
-from imae.experiments.cell import METRICS, About, Divergence, Job, Result, cell_solver, read_measured
+from imae.experiments.cell import METRICS, About, Cell, Divergence, Result, cell_solver, read_measured
 from imae.experiments.saved import parse_saved
+from imae.experiments.sweep import Sweep
 from imae.experiments.training_accuracy import training_accuracy
 from imae.nets.memory import keep_freed_memory
 from imae.prototxt_like.errors import InputError
@@ -35,15 +36,15 @@ _REPORT_EVERY = 0.25
 """Seconds between two messages on how far it is."""
 
 
-def train_cell(job: Job) -> None:
-    """Train the cell of a job from its newest snapshot, and write its result.
+def train_cell(sweep: Sweep, cell: Cell) -> None:
+    """Train a cell of a sweep from its newest snapshot, and write its result.
 
     Raises Diverged, after writing why.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(sweep.threads)
     keep_freed_memory()
-    cell, schedule, folder = job.cell, job.schedule, Path(job.folder)
+    schedule, folder = sweep.schedule, sweep.folder(cell)
     clock = _Clock(folder / "seconds.txt")
     training_interval = schedule.test_interval * -(-schedule.iterations // (schedule.test_interval * TRAINING_TESTS))
 
@@ -66,8 +67,9 @@ def train_cell(job: Job) -> None:
                 self.log.metrics(iteration=self.iteration, phase="training set", **asdict(training))
             return tested
 
-    param = cell_solver(cell, schedule, folder, job.data, job.labels)
-    solver = CellSolver(param, device=job.device, dtype=getattr(torch, job.dtype), tf32=job.tf32)
+    labels = str(sweep.labels_file(cell.labels).resolve()) if cell.labels else None
+    param = cell_solver(cell, schedule, folder, str(sweep.data.resolve()), labels)
+    solver = CellSolver(param, device=sweep.device, dtype=getattr(torch, sweep.dtype), tf32=sweep.tf32)
     reported = 0.0
 
     def report(what: str, done: int, total: int) -> None:
@@ -147,6 +149,6 @@ def _processor() -> str:
 
 if __name__ == "__main__":
     try:
-        train_cell(parse_saved(Job, sys.argv[1]))
+        train_cell(parse_saved(Sweep, sys.argv[1]), parse_saved(Cell, sys.argv[2]))
     except InputError as error:
         sys.exit(" ".join(str(error).split()))
