@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from imae.layers.layer import Context, Layer
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.known_names import CAFFE_LAYERS, FORK_LAYERS, OTHER_NAMES
+from imae.prototxt_like.known_names import FORK_LAYERS, OTHER_NAMES
 from imae.prototxt_like.schema import LayerParameter
 from imae.prototxt_like.text import did_you_mean
 
@@ -107,10 +107,7 @@ def create_layer(param: LayerParameter, context: Context | None = None) -> Layer
 
 def _unknown(type: str) -> str:
     """What to say of a type that is not in the registry."""
-    known = f"; known are {', '.join(registry)}"
-    if type in CAFFE_LAYERS:
-        return f'the layer type "{type}" of Caffe is not here yet{known}'
     if type in FORK_LAYERS:
         return f"the layer type \"{type}\" is of {FORK_LAYERS[type]}'s Caffe, not of BVLC's"
-    hint = did_you_mean(type, [*registry, *sorted(CAFFE_LAYERS - set(registry))], OTHER_NAMES) or known
+    hint = did_you_mean(type, registry, OTHER_NAMES) or f"; known are {', '.join(registry)}"
     return f'unknown layer type "{type}"{hint}'

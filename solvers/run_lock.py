@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from imae.prototxt_like.errors import InputError
@@ -35,9 +34,7 @@ class RunLock:
         self._depth += 1
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._path and self._file and not self._depth:
             with self._file:

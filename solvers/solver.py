@@ -90,19 +90,15 @@ class Solver:
         folder: Path | None = None,
         file: Path | None = None,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
         level: int = 0,
         stages: Sequence[str] = (),
-        plan: str = "fused",
-        tf32: bool = False,
         capture: bool = True,
         show: Callable[[str], None] = lambda line: None,
         log_folder: str | Path = "",
         lock: RunLock | None = None,
         on_divergence: OnDivergence = "stop",
         keep_best: bool = False,
-        allow_python: bool = False,
-        skip_broken: bool = False,
+        **net_options: Any,
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
 
@@ -112,8 +108,8 @@ class Solver:
         `log_folder` of its own. `show` gets the log's lines. While it solves it holds `lock`, by default one on the
         prefix. With `on_divergence` "warn" it goes on with losses that are not finite, but writes no snapshot of such
         weights. With `keep_best` the weights of the best test accuracy are kept beside the snapshots. On a GPU an
-        iteration is captured once and replayed, which `capture` can switch off; `tf32`, `allow_python` and
-        `skip_broken` are as for `Net`.
+        iteration is captured once and replayed, which `capture` can switch off. `net_options`, such as `dtype` and
+        `tf32`, are as for `Net`, but that the plan is "fused" unless they say otherwise.
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
         if not isinstance(param, SolverParameter):
@@ -124,15 +120,7 @@ class Solver:
         self.device = torch.device(device)
         self.seed = param.random_seed if param.random_seed >= 0 else secrets.randbits(31)
         self.provenance = provenance_of(param, self.folder, file, self.seed)
-        options: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "seed": self.seed,
-            "plan": plan,
-            "tf32": tf32,
-            "allow_python": allow_python,
-            "skip_broken": skip_broken,
-        }
+        options: dict[str, Any] = {"plan": "fused", **net_options, "device": device, "seed": self.seed}
         if param.debug_info:  # whose blobs a fused plan has not
             options["plan"] = "plain"
         (train_param, train_folder), *test_params = net_params(param, self.folder, level, stages)

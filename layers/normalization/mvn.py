@@ -1,17 +1,7 @@
 """MVN: each channel, or each image, brought to mean 0 and variance 1."""
 
-from dataclasses import dataclass
-
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.values import at_least_float32
-
-
-@dataclass(frozen=True)
-class MVNGeometry:
-    """The shapes of bottom and top."""
-
-    bottom: Shape
-    top: Shape
 
 
 class MVN(Layer):
@@ -23,7 +13,8 @@ class MVN(Layer):
 
     type = "MVN"
     capturable = True
-    geometry: MVNGeometry
+    geometry: tuple[Shape, Shape]
+    """The shapes of bottom and top."""
 
     def setup(self, bottoms: Shapes) -> None:
         """Read the settings."""
@@ -38,8 +29,8 @@ class MVN(Layer):
             raise self.error(f"takes a bottom of at most 4 axes, found {describe(shape)}")
         if 0 in shape[1:]:
             raise self.error(f"has no statistics of a bottom of {describe(shape)}")
-        self.geometry = MVNGeometry(shape, (*shape, *[1] * (4 - len(shape))))
-        return [self.geometry.top]
+        self.geometry = shape, (*shape, *[1] * (4 - len(shape)))
+        return [self.geometry[1]]
 
     def keeps(self) -> Kept:
         """y, for the variance's part in the gradient."""
@@ -47,7 +38,7 @@ class MVN(Layer):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = (x - mean) / (std + eps)."""
-        x = at_least_float32(bottoms[0].reshape(self.geometry.top))
+        x = at_least_float32(bottoms[0].reshape(self.geometry[1]))
         y = x - x.mean(self.over, keepdim=True)
         if self.normalize:
             saved["std"] = std = (y * y).mean(self.over, keepdim=True).sqrt_()
@@ -61,7 +52,7 @@ class MVN(Layer):
         if self.normalize:
             y = at_least_float32(tops[0])
             dx = dx.sub_(y * (y * dy).mean(self.over, keepdim=True)).div_(saved["std"] + self.eps)
-        return [dx.to(top_diffs[0].dtype).reshape(self.geometry.bottom)]
+        return [dx.to(top_diffs[0].dtype).reshape(self.geometry[0])]
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """As forward, but that the standard deviation changes by std / (std + eps) of what it does."""
@@ -74,7 +65,7 @@ class MVN(Layer):
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """The formula, step by step, by ReduceMean."""
-        missing = range(len(self.geometry.bottom), 4)
+        missing = range(len(self.geometry[0]), 4)
         x = graph.unsqueeze(bottoms[0], missing) if missing else bottoms[0]
         y = [x, graph.reduce("ReduceMean", x, self.over, keepdims=True)]
         if not self.normalize:
