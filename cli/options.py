@@ -169,6 +169,20 @@ class NetOptions:
         }
 
 
+def words_of(context: typer.Context, *without: str, always: str = "") -> list[str]:
+    """Return the options of a command line as words, but those `without` and, save for `always`, those at defaults."""
+    words = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        unset = (
+            value is None or value is False or value in ([], ()) or (value == option.default and option.name != always)
+        )
+        if option.param_type_name == "option" and option.name not in without and not unset:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                words += [option.opts[0]] if item is True else [option.opts[0], str(item)]
+    return words
+
+
 def taking(kind: type, *without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Have a command take the fields of a dataclass, but those `without`, as options, in place of its own `options`."""
     shared = {name: field for name, field in inspect.signature(kind).parameters.items() if name not in without}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imae.cli.messages import warn
-from imae.cli.options import Cpu, Gpu, Precision, PrecisionOption, choose_device, number
+from imae.cli.options import Cpu, Gpu, Precision, PrecisionOption, choose_device, number, words_of
 from imae.prototxt_like.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,17 +92,9 @@ class SweepOptions:
     @property
     def command(self) -> str:
         """The command line that these options, and the command's own, stand for."""
-        words = self.context.command_path.split()
-        known = self.context.command.params
+        words, known = self.context.command_path.split(), self.context.command.params
         words += [str(self.context.params[each.name or ""]) for each in known if each.param_type_name == "argument"]
-        for option in (each for each in known if each.param_type_name == "option"):
-            value = self.context.params.get(option.name or "")
-            unset = value is None or value is False or value in ([], ())
-            if unset or (value == option.default and option.name != "schedule"):
-                continue
-            for item in value if isinstance(value, list | tuple) else [value]:
-                words += [option.opts[0]] if item is True else [option.opts[0], str(item)]
-        return shlex.join(words)
+        return shlex.join(words + words_of(self.context, always="schedule"))
 
     def end(self) -> None:
         """End the command: with status 1 where a cell diverged."""

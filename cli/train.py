@@ -17,7 +17,7 @@ import typer
 
 from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
-from imae.cli.options import LARGEST_SEED, NetOptions, describe_device, number, taking
+from imae.cli.options import LARGEST_SEED, NetOptions, describe_device, number, taking, words_of
 from imae.cli.progress import Display
 from imae.cli.signals import Effect, exit_status, handle_signals
 from imae.prototxt_like.errors import InputError, counted
@@ -321,13 +321,5 @@ def _resuming_command(context: typer.Context, state: Path) -> str:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         hosts = [f"--nnodes={processes // here}"] if processes > here else []
         words = ["torchrun", *hosts, f"--nproc-per-node={here}", "-m", "imae", "train"]
-    for option in context.command.params:
-        value = context.params.get(option.name or "")
-        if not value or value == option.default or option.name in _OF_THE_START:
-            continue
-        values = value if isinstance(value, list) else [value]
-        words += [
-            word for item in values for word in ([option.opts[0]] if item is True else [option.opts[0], str(item)])
-        ]
     glog = context.find_object(Glog) or Glog()
-    return shlex.join([*words, *glog.words, "--snapshot", str(state)])
+    return shlex.join([*words, *words_of(context, *_OF_THE_START), *glog.words, "--snapshot", str(state)])
