@@ -19,5 +19,4 @@ class AbsVal(Neuron):
         return [top_diffs[0] * bottoms[0].sign()]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Abs."""
         graph.node("Abs", bottoms, tops)

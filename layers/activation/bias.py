@@ -16,13 +16,11 @@ class Bias(Layer):
     geometry: Spread
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create the bias, unless it is a bottom."""
         if len(bottoms) == 1:
             param = self.param.bias_param
             self.add_blob(span(self, param, bottoms[0]), param.filler)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Check that the bias fits the bottom."""
         bias = bottoms[1] if len(bottoms) == 2 else self.blobs[0].shape
         self.geometry = spread(self, self.param.bias_param, "bias", bias, bottoms[0])
         return bottoms[:1]
@@ -48,7 +46,6 @@ class Bias(Layer):
         return [dx]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Add."""
         if len(bottoms) == 2:
             bias = self.geometry.to_onnx(graph, bottoms[1])
         else:

@@ -26,5 +26,4 @@ class BNLL(Neuron):
         return [aten.softplus_backward(top_diffs[0], bottoms[0], 1, LINEAR_FROM)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Softplus."""
         graph.node("Softplus", bottoms, tops)

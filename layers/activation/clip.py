@@ -13,7 +13,6 @@ class Clip(Neuron):
     kept = Kept(bottoms=(0,))  # x: whether y is at a bound does not tell if x was
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read the bounds."""
         if not self.param.HasField("clip_param"):
             raise self.error("needs a clip_param with min and max")
         self.min, self.max = self.param.clip_param.min, self.param.clip_param.max

@@ -14,7 +14,6 @@ class ELU(Neuron):
     type = "ELU"
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read alpha."""
         self.alpha = self.param.elu_param.alpha
 
     def keeps(self) -> Kept:
@@ -31,5 +30,4 @@ class ELU(Neuron):
         return [aten.elu_backward(top_diffs[0], self.alpha, 1, 1, by_top, tops[0] if by_top else bottoms[0])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Elu."""
         graph.node("Elu", bottoms, tops, alpha=self.alpha)

@@ -46,7 +46,6 @@ class Exp(Neuron):
         return [dx if self.inner == 1 else dx.mul_(self.inner)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Mul, Exp and Mul."""
         inner, outer = (
             graph.constant(f"{self.name}_{what}", torch.tensor(factor))
             for what, factor in (("inner", self.inner), ("outer", self.outer))

@@ -14,7 +14,6 @@ class Log(Neuron):
     kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the base."""
         param = self.param.log_param
         log_base = log_of_base(self, param.base)
         if log_base == 0:
@@ -32,7 +31,6 @@ class Log(Neuron):
         return [dx if factor == 1 else dx.mul_(factor)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Mul, Add, Log and Mul."""
         scale, shift, outer = (
             graph.constant(f"{self.name}_{what}", torch.tensor(getattr(self, what)))
             for what in ("scale", "shift", "outer")

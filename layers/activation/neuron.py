@@ -12,7 +12,6 @@ class Neuron(Layer):
     capturable = True
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Shape as the bottom's."""
         return bottoms
 
 

@@ -22,7 +22,6 @@ class PReLU(Layer):
     """The number of the bottom's axes."""
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create the slopes."""
         param, shape = self.param.prelu_param, bottoms[0]
         if len(shape) < 2:
             raise self.error(f"needs a bottom of 2 axes or more, found {describe(shape)}")
@@ -53,7 +52,6 @@ class PReLU(Layer):
         return [dx if needs[0] else None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """PRelu."""
         slopes = self.blobs[0].data
         spread = (*slopes.shape, *[1] * (self.geometry - 2)) if slopes.shape else ()
         graph.node("PRelu", [bottoms[0], graph.constant(f"{self.name}_0", slopes.view(spread))], tops)

@@ -15,7 +15,6 @@ class ReLU(Neuron):
     type = "ReLU"
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read the slope."""
         self.slope = self.param.relu_param.negative_slope
 
     def keeps(self) -> Kept:
@@ -36,7 +35,6 @@ class ReLU(Neuron):
         return [aten.threshold_backward(dy, tops[0], 0)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Relu or LeakyRelu."""
         if self.slope:
             graph.node("LeakyRelu", bottoms, tops, alpha=self.slope)
         else:

@@ -17,7 +17,6 @@ class Scale(Layer):
     geometry: Spread
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create the scale, unless it is a bottom, and the bias."""
         param = self.param.scale_param
         shape = bottoms[1] if len(bottoms) == 2 else span(self, param, bottoms[0])
         if len(bottoms) == 1:
@@ -28,7 +27,6 @@ class Scale(Layer):
             self.add_blob(shape, param.bias_filler)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Check that the scale fits the bottom."""
         scale = bottoms[1] if len(bottoms) == 2 else self.blobs[0].shape
         if self.bias_term and self.blobs[-1].shape != scale:
             raise self.error(f"its bias is {describe(self.blobs[-1].shape)}, the scale {describe(scale)}")
@@ -59,7 +57,6 @@ class Scale(Layer):
         return [dx] if learned else [dx, da]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Mul, then Add."""
         if len(bottoms) == 2:
             scale = self.geometry.to_onnx(graph, bottoms[1])
         else:

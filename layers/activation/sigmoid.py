@@ -23,5 +23,4 @@ class Sigmoid(Neuron):
         return [aten.sigmoid_backward(top_diffs[0], tops[0])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Sigmoid."""
         graph.node("Sigmoid", bottoms, tops)

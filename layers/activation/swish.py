@@ -17,7 +17,6 @@ class Swish(Neuron):
     kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read beta."""
         self.beta = self.param.swish_param.beta
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -30,7 +29,6 @@ class Swish(Neuron):
         return [aten.silu_backward(top_diffs[0], self._scaled(bottoms[0]))]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Sigmoid, times x."""
         scaled = graph.add("Mul", [bottoms[0], graph.constant(f"{self.name}_beta", torch.tensor(self.beta))])
         graph.node("Mul", [bottoms[0], graph.add("Sigmoid", [scaled])], tops)
 

@@ -23,5 +23,4 @@ class TanH(Neuron):
         return [aten.tanh_backward(top_diffs[0], tops[0])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Tanh."""
         graph.node("Tanh", bottoms, tops)

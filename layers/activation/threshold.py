@@ -19,6 +19,5 @@ class Threshold(Neuron):
         return [(x > self.param.threshold_param.threshold).to(x.dtype)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Greater, as floating point."""
         threshold = graph.constant(f"{self.name}_threshold", torch.tensor(self.param.threshold_param.threshold))
         graph.node("Cast", [graph.add("Greater", [bottoms[0], threshold])], tops, to=1)  # FLOAT

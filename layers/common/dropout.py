@@ -15,7 +15,6 @@ class Dropout(Neuron):
     kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the ratio."""
         self.ratio = self.param.dropout_param.dropout_ratio
         if not 0 <= self.ratio < 1:
             raise self.error(f"dropout_ratio must lie between 0 and 1, not {self.ratio:g}")
@@ -35,7 +34,6 @@ class Dropout(Neuron):
         return [top_diffs[0] * saved["mask"] if "mask" in saved else top_diffs[0]]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Identity."""
         if self.training and self.ratio:
             raise self.error("has no ONNX form in phase TRAIN, in which it drops at random: leave out its phase: TRAIN")
         graph.node("Identity", bottoms, tops)

@@ -17,7 +17,6 @@ class Embed(Layer):
     kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create weight and bias."""
         param = self.param.embed_param
         for field in ("num_output", "input_dim"):
             if not getattr(param, field):
@@ -28,7 +27,6 @@ class Embed(Layer):
         self.check = IndexCheck(self, "index", "rows of its weight (input_dim)")
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The bottom's shape, and num_output."""
         return [(*bottoms[0], self.param.embed_param.num_output)]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -49,7 +47,6 @@ class Embed(Layer):
         return [None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Gather, and Add."""
         weight = graph.constant(f"{self.name}_0", self.blobs[0].data)
         index = graph.cast(bottoms[0], "INT64")
         if len(self.blobs) > 1:

@@ -15,7 +15,6 @@ class InnerProduct(Layer):
     kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create weight and bias."""
         param, shape = self.param.inner_product_param, bottoms[0]
         self.transpose = param.transpose
         if not param.num_output:

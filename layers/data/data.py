@@ -75,7 +75,6 @@ class Data(DataLayer):
         return len(self._records)
 
     def batch(self, number: int) -> list[Tensor]:
-        """Return the tops of forward pass `number`."""
         param, device = self.param.data_param, self.context.device
         position = torch.arange(number * param.batch_size, (number + 1) * param.batch_size)
         numbers = (position + self.skipped(param.rand_skip)).tolist()

@@ -42,11 +42,9 @@ class DummyData(DataLayer):
         self._constant = {i: x for i, x in enumerate(first) if self._fillers[i].type == "constant"}
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The shapes asked for."""
         return self._shapes
 
     def batch(self, number: int) -> list[Tensor]:
-        """Return the tops of forward pass `number`."""
         return [self._constant[i] if i in self._constant else self._filled(i, number) for i in range(len(self._shapes))]
 
     def _shapes_asked_for(self, count: int) -> list[Shape]:

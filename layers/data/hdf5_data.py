@@ -47,7 +47,6 @@ class HDF5Data(DataLayer):
                 self._corrupt()
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """A batch of rows for each top."""
         return [(self._own.batch_size, *shape) for shape in self._files[0].shapes]
 
     @property
@@ -56,7 +55,6 @@ class HDF5Data(DataLayer):
         return int(self._counts.sum())
 
     def batch(self, number: int) -> list[Tensor]:
-        """Return the tops of forward pass `number`."""
         size = self._own.batch_size
         dtype = np.float64 if self.context.dtype == torch.float64 else np.float32
         tops = [np.empty((size, *shape), dtype) for shape in self._files[0].shapes]

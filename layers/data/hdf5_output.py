@@ -27,13 +27,11 @@ class HDF5Output(Layer):
     kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check that there is a name for the file."""
         if not self.param.hdf5_output_param.file_name:
             raise self.error("hdf5_output_param needs file_name, the file to write")
         self._path = Path(self.param.hdf5_output_param.file_name)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Check that both bottoms have as many rows."""
         for shape in bottoms:
             if len(shape) > 4:
                 raise self.error(f"writes blobs of up to 4 axes, not {describe(shape)}")

@@ -89,7 +89,6 @@ class ImageSetData(DataLayer):
         self._epochs: list[tuple[int, int] | None] = [None] * rows
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The shapes of every batch."""
         shape = self._transform.shape(tuple(self.images.shape[1:]))
         return [(self._batch_size, *shape), (self._batch_size,), (self._batch_size,)][: len(self.param.top)]
 
@@ -98,7 +97,6 @@ class ImageSetData(DataLayer):
         self.images, self.labels, self.intact = (x[-count:] for x in (self.images, self.labels, self.intact))
 
     def batch(self, number: int) -> list[Tensor]:
-        """Return the tops of forward pass `number`."""
         self.prepare(number)
         return self.gather(torch.full((), number, device=self.context.device))
 

@@ -73,7 +73,6 @@ class MarsData(DataLayer):
         )
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The shapes of every batch."""
         shape = self._shape
         return [(self._batch_size, *shape), (self._batch_size,)][: len(self.param.top)]
 
@@ -88,7 +87,6 @@ class MarsData(DataLayer):
         return len(self.persons)
 
     def batch(self, number: int) -> list[Tensor]:
-        """Return the tops of forward pass `number`."""
         position = torch.arange(number * self._batch_size, (number + 1) * self._batch_size)
         frames = self._frames(position)
         with self.naming():

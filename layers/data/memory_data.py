@@ -22,7 +22,6 @@ class MemoryData(DataLayer):
     _since = 0
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the sizes."""
         own: Any = self.param.memory_data_param
         self._shape = (own.batch_size, own.channels, own.height, own.width)
         if min(self._shape) < 1:
@@ -32,7 +31,6 @@ class MemoryData(DataLayer):
             )
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The batch's shape, and its labels'."""
         return [self._shape, self._shape[:1]][: len(self.param.top)]
 
     def set_input_arrays(self, data: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> None:

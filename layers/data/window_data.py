@@ -82,12 +82,10 @@ class WindowData(DataLayer):
             raise self.error(f"{self._list}: has no window with an overlap {kind}")
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The shapes of every batch."""
         size = self._own.batch_size
         return [(size, 3, self._crop, self._crop), (size,)][: len(self.param.top)]
 
     def batch(self, number: int) -> list[Tensor]:
-        """Return the tops of forward pass `number`."""
         size, seed = self._own.batch_size, self.context.passes.seed
         foreground = int(np.float32(size) * np.float32(self._own.fg_fraction))
         position = torch.arange(number * size, (number + 1) * size)

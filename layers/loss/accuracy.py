@@ -31,7 +31,6 @@ class Accuracy(Layer):
     kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read which label is ignored."""
         param = self.param.accuracy_param
         self.top_k = param.top_k
         ignored = LossParameter(ignore_label=param.ignore_label) if param.HasField("ignore_label") else LossParameter()

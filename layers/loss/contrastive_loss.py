@@ -26,7 +26,6 @@ class ContrastiveLoss(Loss):
     index_bottoms = frozenset({2})
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read the margin."""
         param = self.param.contrastive_loss_param
         self.margin, self.legacy = param.margin, param.legacy_version
 

@@ -15,7 +15,6 @@ class GeneralisedCrossEntropy(SampleLoss):
     """
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check q and k."""
         param = self.param.gce_param
         self.q, self.k, self.start_iter = param.q, param.k if param.HasField("k") else None, param.start_iter
         if not 0 < self.q <= 1:

@@ -22,7 +22,6 @@ class HingeLoss(Loss):
     index_bottoms = frozenset({1})
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read the norm."""
         param = self.param.hinge_loss_param
         self.squared = param.norm == param.L2
         self.labels = Labels(self, Normaliser(LossParameter()))

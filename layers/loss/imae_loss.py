@@ -22,7 +22,6 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
     """
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check T and epsilon."""
         param = self.param.imae_param
         self.T, self.epsilon = param.T, param.epsilon
         self.by_weights = param.normalize_by == param.WEIGHTS

@@ -30,7 +30,6 @@ class InfogainLoss(Loss):
     index_bottoms = frozenset({1, 2})  # H is as exact as the labels that it is for
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read how the labels count and, unless it is a bottom, the matrix."""
         param = self.param.infogain_loss_param
         self.labels = Labels(self, Normaliser(self.param.loss_param))
         if self.param.loss_param.HasField("normalize"):

@@ -29,7 +29,6 @@ class SampleLoss(Loss):
     """The smallest p_y that is divided by or taken the logarithm of."""
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read which labels count, and how the sum is normalised."""
         self.labels = Labels(self, Normaliser(self.param.loss_param))
 
     def reshape(self, bottoms: Shapes) -> Shapes:

@@ -19,7 +19,6 @@ class SigmoidCrossEntropyLoss(Loss):
     index_bottoms = frozenset({1})
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read how the targets count."""
         self.normaliser = Normaliser(self.param.loss_param, otherwise="BATCH_SIZE")
 
     def reshape(self, bottoms: Shapes) -> Shapes:

@@ -23,7 +23,6 @@ class BatchNorm(Layer):
     """The bottom's."""
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create the three sums, all zero."""
         param, shape = self.param.batch_norm_param, bottoms[0]
         given = param.HasField("use_global_stats")
         self.use_global = param.use_global_stats if given else not self.training

@@ -20,7 +20,6 @@ class LRN(Layer):
     kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the window."""
         param = self.param.lrn_param
         self.size, self.beta = param.local_size, param.beta
         if self.size % 2 == 0:

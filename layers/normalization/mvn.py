@@ -17,7 +17,6 @@ class MVN(Layer):
     """The shapes of bottom and top."""
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read the settings."""
         param = self.param.mvn_param
         self.normalize, self.eps = param.normalize_variance, param.eps
         self.over = [1, 2, 3] if param.across_channels else [2, 3]

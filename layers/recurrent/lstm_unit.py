@@ -23,7 +23,6 @@ class LSTMUnit(Layer):
     kept = Kept(bottoms=(0,))  # c_prev; the gates are saved as activated
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Check the bottoms against each other."""
         c_prev, gates, cont = bottoms
         if len(c_prev) != 3 or c_prev[0] != 1:
             raise self.error(f"needs c_prev of 1 x N x D, found {describe(c_prev)}")
@@ -53,7 +52,6 @@ class LSTMUnit(Layer):
         return [dc * cont, dgates, None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Sigmoid, Tanh, Mul and Add: the formula, step by step."""
         c_prev, gates, cont = bottoms
         kept = graph.add("Mul", [c_prev, graph.unsqueeze(cont, [2])])
         unit_to_onnx(graph, gates, kept, tops)

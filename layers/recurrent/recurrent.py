@@ -48,7 +48,6 @@ class Recurrent(Layer):
         """By the number of sequences: a recorded pass finds its own where it was."""
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create the weights."""
         param = self.param.recurrent_param
         self.num_output = param.num_output
         if not self.num_output:

@@ -18,7 +18,6 @@ class RNN(Recurrent):
     gates = 1
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create the weights, the outputs' too."""
         super().setup(bottoms)
         param = self.param.recurrent_param
         self.add_blob((self.num_output, self.num_output), param.weight_filler)

@@ -19,7 +19,6 @@ class BatchReindex(Layer):
     moves = True
 
     def setup(self, bottoms: Shapes) -> None:
-        """Prepare the check of the indices."""
         self.check = IndexCheck(self, "index", "items")
 
     def reshape(self, bottoms: Shapes) -> Shapes:
@@ -48,5 +47,4 @@ class BatchReindex(Layer):
         return [dx.index_put_((saved["index"],), top_diffs[0], accumulate=True), None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Gather."""
         graph.node("Gather", [bottoms[0], graph.cast(bottoms[1], "INT64")], tops, axis=0)

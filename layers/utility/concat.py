@@ -15,7 +15,6 @@ class Concat(Layer):
     moves = True
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check that the axis is given once."""
         param = self.param.concat_param
         if param.HasField("axis") and param.HasField("concat_dim"):
             raise self.error("concat_param has both axis and concat_dim, it takes one of them")
@@ -46,5 +45,4 @@ class Concat(Layer):
         return list(torch.split(top_diffs[0], sizes, axis))
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Concat."""
         graph.node("Concat", bottoms, tops, axis=self.geometry[0])

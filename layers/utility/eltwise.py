@@ -19,7 +19,6 @@ class Eltwise(Layer):
     capturable = True
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the coefficients."""
         param = self.param.eltwise_param
         self.operation = param.EltwiseOp.Name(param.operation)
         if len(param.coeff) not in (0, len(bottoms)):
@@ -29,7 +28,6 @@ class Eltwise(Layer):
         self.coeff = list(param.coeff) or [1.0] * len(bottoms)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """All bottoms and the top have one shape."""
         if any(shape != bottoms[0] for shape in bottoms):
             raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")
         return bottoms[:1]
@@ -69,7 +67,6 @@ class Eltwise(Layer):
         return [diff(i) if need else None for i, need in enumerate(needs)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Sum, Mul or Max."""
         if self.operation == "MAX":
             graph.node("Max", bottoms, tops)
         elif self.operation == "PROD":

@@ -23,7 +23,6 @@ class Filter(Layer):
         self.no_gradient_to = self.index_bottoms = frozenset({len(param.bottom) - 1})
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check that there is a top for each bottom but the selector."""
         if len(self.param.top) != len(bottoms) - 1:
             raise self.error(
                 f"needs a top for each of its {len(bottoms)} bottoms but the last, the selector, not "
@@ -60,7 +59,6 @@ class Filter(Layer):
         return [*diffs, None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Compress, by the selector as BOOL."""
         *xs, selector = bottoms
         chosen = graph.reshape(graph.cast(selector, "BOOL"), [-1])
         for x, top in zip(xs, tops, strict=True):

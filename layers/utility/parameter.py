@@ -13,14 +13,12 @@ class Parameter(Layer):
     kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create the blob."""
         shape = tuple(self.param.parameter_param.shape.dim)
         if min(shape, default=0) < 0:
             raise self.error(f"parameter_param gives the shape {describe(shape)}, with a size below 0")
         self.add_blob(shape, FillerParameter())
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The blob's shape."""
         return [self.blobs[0].shape]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -34,5 +32,4 @@ class Parameter(Layer):
         return []
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """A constant."""
         graph.node("Identity", [graph.constant(f"{self.name}_0", self.blobs[0].data)], tops)

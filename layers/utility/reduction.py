@@ -17,7 +17,6 @@ class Reduction(Layer):
     capturable = True
 
     def setup(self, bottoms: Shapes) -> None:
-        """Read the operation."""
         param = self.param.reduction_param
         self.operation = param.ReductionOp.Name(param.operation)
 

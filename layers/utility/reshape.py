@@ -19,7 +19,6 @@ class Reshape(Layer):
     in_place = False
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the shape."""
         self.dims = list(self.param.reshape_param.shape.dim)
         if min(self.dims, default=0) < -1:
             raise self.error(f"reshape_param gives a size of {min(self.dims)}; expected 1 or more, 0 to copy, -1 once")

@@ -13,7 +13,6 @@ class Silence(Layer):
     kept = Kept()
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """No tops."""
         return []
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:

@@ -18,7 +18,6 @@ class Slice(Layer):
     moves = True
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check that the axis is given once, and the points, if they are, in order and one less than the tops."""
         param = self.param.slice_param
         if param.HasField("axis") and param.HasField("slice_dim"):
             raise self.error("slice_param has both axis and slice_dim, it takes one of them")

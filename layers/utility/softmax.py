@@ -29,5 +29,4 @@ class Softmax(Layer):
         return [aten._softmax_backward_data(dp, p, self.geometry, p.dtype)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Softmax."""
         graph.node("Softmax", bottoms, tops, axis=self.geometry)

@@ -22,7 +22,6 @@ class Split(Layer):
     in_place = False
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Shapes as the bottom's."""
         return bottoms * len(self.param.top)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -34,6 +33,5 @@ class Split(Layer):
         return [reduce(torch.add, top_diffs)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Identity for each top."""
         for top in tops:
             graph.node("Identity", bottoms, [top])

@@ -14,7 +14,6 @@ class Tile(Layer):
     moves = True
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the number of copies."""
         if self.param.tile_param.tiles < 1:
             raise self.error("tiles, the number of copies, is missing or below 1")
 
@@ -38,7 +37,6 @@ class Tile(Layer):
         return [top_diffs[0].reshape(*shape[:axis], self.param.tile_param.tiles, *shape[axis:]).sum(axis)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Tile."""
         axis, shape = self.geometry
         copies = torch.ones(len(shape), dtype=torch.int64)
         copies[axis] = self.param.tile_param.tiles

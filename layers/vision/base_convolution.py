@@ -37,7 +37,6 @@ class BaseConvolution(Layer):
     """Stride and dilation, no larger than makes a difference: PyTorch's kernels crash on some that are."""
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the settings, and create weight and bias."""
         param, shape = self.param.convolution_param, bottoms[0]
         if len(self.param.top) != len(bottoms):
             raise self.error(f"needs a top for each bottom, has {len(self.param.top)} for {len(bottoms)}")
@@ -55,7 +54,6 @@ class BaseConvolution(Layer):
             self.add_blob((param.num_output,), param.bias_filler)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Return one top shape a bottom."""
         shape, axis, axes = bottoms[0], self.windows.axis, len(self.windows.kernel)
         if any(len(other) != len(shape) or other[axis:] != shape[axis:] for other in bottoms):
             raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")

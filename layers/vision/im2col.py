@@ -21,7 +21,6 @@ class Im2col(Layer):
     """The bottom's."""
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the settings."""
         self.windows = read_windows(self, bottoms[0])
         if not self.windows.kernel:
             raise self.error(f"needs at least 1 spatial axis after its axis, found a bottom of {describe(bottoms[0])}")

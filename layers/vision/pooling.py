@@ -49,7 +49,6 @@ class Pooling(Layer):
     geometry: PoolingGeometry
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the settings."""
         param = self.param.pooling_param
         self.method = param.PoolMethod.Name(param.pool)
         if len(self.param.top) == 2 and self.method != "MAX":

@@ -16,7 +16,6 @@ class Shortcut(Layer):
     kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the stride."""
         self.stride = self.param.shortcut_param.stride
         if self.stride < 1:
             raise self.error("stride must be at least 1")
@@ -49,7 +48,6 @@ class Shortcut(Layer):
         return [dx]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """Slice, then Pad."""
         ends = torch.iinfo(torch.int64).max
         bounds = {"starts": [0, 0], "ends": [ends, ends], "axes": [2, 3], "steps": [self.stride] * 2}
         constants = [graph.constant(f"{self.name}_{name}", torch.tensor(value)) for name, value in bounds.items()]
