@@ -1,13 +1,14 @@
 """AbsVal: the absolute value."""
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
 
 
 class AbsVal(Neuron):
     """y = |x|."""
 
     type = "AbsVal"
+    onnx_operator = "Abs"
     kept = Kept(bottoms=(0,))  # x, for its sign
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -17,6 +18,3 @@ class AbsVal(Neuron):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = sign(x) dy, 0 at 0."""
         return [top_diffs[0] * bottoms[0].sign()]
-
-    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        graph.node("Abs", bottoms, tops)

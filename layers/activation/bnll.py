@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
 
 aten = torch.ops.aten
 LINEAR_FROM = 50
@@ -15,6 +15,7 @@ class BNLL(Neuron):
     """y = log(1 + exp(x))."""
 
     type = "BNLL"
+    onnx_operator = "Softplus"
     kept = Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -24,6 +25,3 @@ class BNLL(Neuron):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy / (1 + exp(-x))."""
         return [aten.softplus_backward(top_diffs[0], bottoms[0], 1, LINEAR_FROM)]
-
-    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        graph.node("Softplus", bottoms, tops)

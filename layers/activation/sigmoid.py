@@ -3,7 +3,7 @@
 import torch
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
 
 aten = torch.ops.aten
 
@@ -12,6 +12,7 @@ class Sigmoid(Neuron):
     """y = 1 / (1 + exp(-x))."""
 
     type = "Sigmoid"
+    onnx_operator = "Sigmoid"
     kept = Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -21,6 +22,3 @@ class Sigmoid(Neuron):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = y (1 - y) dy."""
         return [aten.sigmoid_backward(top_diffs[0], tops[0])]
-
-    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        graph.node("Sigmoid", bottoms, tops)

@@ -3,7 +3,7 @@
 import torch
 
 from imae.layers.activation.neuron import Neuron
-from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
+from imae.layers.layer import Diffs, Kept, Saved, Tensors
 
 aten = torch.ops.aten
 
@@ -12,6 +12,7 @@ class TanH(Neuron):
     """y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
 
     type = "TanH"
+    onnx_operator = "Tanh"
     kept = Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
@@ -21,6 +22,3 @@ class TanH(Neuron):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = (1 - y^2) dy."""
         return [aten.tanh_backward(top_diffs[0], tops[0])]
-
-    def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        graph.node("Tanh", bottoms, tops)

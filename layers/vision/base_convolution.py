@@ -32,7 +32,6 @@ class BaseConvolution(Layer):
     capturable = True
     transposed: ClassVar[bool]
     """Whether it is the adjoint, from the windows' results to where their elements lie."""
-    onnx_operator: ClassVar[str]
     geometry: tuple[list[int], list[int]]
     """Stride and dilation, no larger than makes a difference: PyTorch's kernels crash on some that are."""
 
