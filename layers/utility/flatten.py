@@ -2,23 +2,17 @@
 
 import math
 
-from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
+from imae.layers.layer import OnnxGraph, Shapes
+from imae.layers.utility.reshape import View
 
 
-class Flatten(Layer):
-    """y = x with its axes from `axis` to `end_axis` as one: a view, where x lies in the order of its axes."""
+class Flatten(View):
+    """y = x with its axes from `axis` to `end_axis` as one."""
 
     type = "Flatten"
-    capturable = True
-    kept = Kept()
-    moves = True
-    in_place = False
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """The axes outside stay; where `end_axis` is the one before `axis`, none is replaced by an axis of 1.
-
-        The geometry is the bottom's shape, the top's, and the place of the flat axis.
-        """
+        """The axes outside stay; where `end_axis` is the one before `axis`, none is replaced by an axis of 1."""
         param, shape = self.param.flatten_param, bottoms[0]
         first, last = self.axis(param.axis, shape), self.axis(param.end_axis, shape)
         if first > last + 1:
@@ -26,14 +20,6 @@ class Flatten(Layer):
         top = (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
         self.geometry = shape, top, first
         return [top]
-
-    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = x in the top's shape."""
-        return [bottoms[0].reshape(self.geometry[1])]
-
-    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """dx = dy in the bottom's shape."""
-        return [top_diffs[0].reshape(self.geometry[0])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Reshape, for any batch size, unless the shape is the same."""

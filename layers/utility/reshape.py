@@ -5,18 +5,33 @@ import math
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 
 
-class Reshape(Layer):
-    """y = x with `num_axes` of its axes from `axis` on (all, by default) replaced by those of `shape`.
+class View(Layer):
+    """y = x in another shape: a view, where x lies in the order of its axes."""
 
-    In `shape` 0 is the size of the bottom's axis at that place, and -1, at most once, what is left. A negative `axis`
-    counts from behind the last axis: -1 appends. y is a view, where x lies in the order of its axes.
-    """
-
-    type = "Reshape"
+    geometry: tuple[Shape, Shape, int]
+    """The bottom's shape, the top's, and the first axis that may be another."""
     capturable = True
     kept = Kept()
     moves = True
     in_place = False
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """y = x in the top's shape."""
+        return [bottoms[0].reshape(self.geometry[1])]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = dy in the bottom's shape."""
+        return [top_diffs[0].reshape(self.geometry[0])]
+
+
+class Reshape(View):
+    """y = x with `num_axes` of its axes from `axis` on (all, by default) replaced by those of `shape`.
+
+    In `shape` 0 is the size of the bottom's axis at that place, and -1, at most once, what is left. A negative `axis`
+    counts from behind the last axis: -1 appends.
+    """
+
+    type = "Reshape"
 
     def setup(self, bottoms: Shapes) -> None:
         self.dims = list(self.param.reshape_param.shape.dim)
@@ -26,7 +41,6 @@ class Reshape(Layer):
             raise self.error("reshape_param gives -1 more than once: only one size can follow from the others")
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """As many numbers as in the bottom; the geometry is the bottom's shape, the top's, and the first axis."""
         shape = bottoms[0]
         first, end = self._replaced(shape)
         new = [self._copied(shape, first + i) if dim == 0 else dim for i, dim in enumerate(self.dims)]
@@ -46,14 +60,6 @@ class Reshape(Layer):
             )
         self.geometry = shape, top, first
         return [top]
-
-    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = x in the top's shape."""
-        return [bottoms[0].reshape(self.geometry[1])]
-
-    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """dx = dy in the bottom's shape."""
-        return [top_diffs[0].reshape(self.geometry[0])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Reshape, unless the shape is the same: axes that are kept at their places have 0, and -1 stands where it is
