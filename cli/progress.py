@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
 
-_REFRESH = 0.1
-"""Seconds between updates."""
+_REFRESH = 0.1  # seconds between updates
 _FACTS = re.compile(r"\] Iteration \d+.*, (loss|lr) = (\S+)$")
 
 

@@ -38,10 +38,8 @@ _PANEL = "What to change in the solver"
 _changing = partial(typer.Option, rich_help_panel=_PANEL)
 _OF_THE_START = ("weights", "snapshot", "resume", "overwrite", "seed")
 """Options that the command which resumes leaves out."""
-_SHOWN = 20
-"""Values of an output that the summary prints; where there are more it says where they are."""
-_ECHO = 5.0
-"""Seconds within which torchrun passes on a signal that each process may have got by itself."""
+_SHOWN = 20  # values of an output that the summary prints; where there are more it says where they are
+_ECHO = 5.0  # seconds within which torchrun passes on a signal that each process may have got by itself
 
 
 @taking(NetOptions)

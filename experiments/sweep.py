@@ -24,10 +24,8 @@ from imae.prototxt_like.files import read_bytes, write_atomically
 if TYPE_CHECKING:
     from imae.layers.data.label_noise import Labels
 
-_FIRST_ARITHMETIC = {"dtype": "float32", "tf32": False}
-"""Of the sweeps whose settings do not say."""
-_LOCK_PATIENCE = 10.0
-"""Seconds in which the processes of a killed sweep will have ended."""
+_FIRST_ARITHMETIC = {"dtype": "float32", "tf32": False}  # of the sweeps whose settings do not say
+_LOCK_PATIENCE = 10.0  # seconds in which the processes of a killed sweep will have ended
 
 Progress = Callable[[str, int, bool], None]
 """Called, on any thread, with the name of a cell that runs, its iteration, and whether it is done."""

@@ -32,8 +32,7 @@ from imae.solvers.solver import Solver
 
 TRAINING_TESTS = 32
 """Tests on the training set in a cell's training, at most."""
-_REPORT_EVERY = 0.25
-"""Seconds between two messages on how far it is."""
+_REPORT_EVERY = 0.25  # seconds between two messages on how far it is
 
 
 def train_cell(sweep: Sweep, cell: Cell) -> None:

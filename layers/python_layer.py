@@ -119,8 +119,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
 
-_loaded: set[str] = set()
-"""The names of the modules and packages that nets had loaded."""
+_loaded: set[str] = set()  # the names of the modules and packages that nets had loaded
 
 
 def load_layer(module: str, name: str, folders: Sequence[Path]) -> type[Layer]:

@@ -8,8 +8,7 @@ from google.protobuf.message import Message
 from imae.nets.net import Net
 from imae.prototxt_like.schema import LayerParameter
 
-_GENERAL = ("loss_param", "softmax_param")
-"""Settings that several losses share."""
+_GENERAL = ("loss_param", "softmax_param")  # settings that several losses share
 
 
 def loss_settings(net: Net) -> list[str]:

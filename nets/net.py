@@ -656,8 +656,7 @@ class Net:
         return array.reshape(blob.shape)
 
 
-_ABSENT = torch.empty(0)
-"""Stands for a value that backward does not read."""
+_ABSENT = torch.empty(0)  # stands for a value that backward does not read
 
 
 def _indices(steps: Sequence[Step]) -> set[int]:

@@ -13,8 +13,7 @@ from imae.layers.layer import Blob
 ALIGNMENT = 64
 """Elements that a blob begins at a multiple of: a GPU's kernels want addresses of whole vectors, at least 16 bytes."""
 
-_PART = 2**22
-"""Values of an array that are copied at a time."""
+_PART = 2**22  # values of an array that are copied at a time
 
 
 TAIL = 4

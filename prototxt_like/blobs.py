@@ -27,10 +27,8 @@ _FIELDS = BlobProto.DESCRIPTOR.fields_by_name
 _NAMES = {_FIELDS[name].number: name for name in _TYPES}
 _RAW_TYPES = {BlobProto.DOUBLE: "<f8", BlobProto.FLOAT: "<f4", BlobProto.FLOAT16: "<f2"}
 _PLACE = _FIELDS["imae_place"].number
-_FEW = 64
-"""Fields that a blob may have to be taken apart here; one in thousands of pieces is left to protobuf."""
-_CHUNK = 2**22
-"""Values that are checked at a time, so that what the check needs is small beside them."""
+_FEW = 64  # fields that a blob may have to be taken apart here; one in thousands of pieces is left to protobuf
+_CHUNK = 2**22  # values that are checked at a time, so that what the check needs is small beside them
 
 
 def blob_to_array(blob: BlobProto, name: str = "blob", *, diff: bool = False) -> FloatArray:

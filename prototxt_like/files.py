@@ -23,8 +23,7 @@ _OTHER_KINDS = {
     stat.S_ISBLK: "a device",
     stat.S_ISSOCK: "a socket",
 }
-_OWNER = re.compile(r"\.(\d+)\.tmp$")
-"""How the name of a temporary file or folder ends: the process that writes it."""
+_OWNER = re.compile(r"\.(\d+)\.tmp$")  # how the name of a temporary file or folder ends: the process that writes it
 
 
 def open_regular(path: FilePath) -> BinaryIO:

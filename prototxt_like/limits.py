@@ -45,8 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """The least and the largest value of a field; all others take what their type holds, but no NaN and no infinity."""
 
-_UNBOUNDED = {"ClipParameter.min", "ClipParameter.max"}
-"""Fields in which an infinity has a meaning: no bound."""
+_UNBOUNDED = {"ClipParameter.min", "ClipParameter.max"}  # fields in which an infinity has a meaning: no bound
 _ANYTHING = {"ImaeState.recent_losses", "ImaeState.smoothed_loss"}
 """Records of what was, which nothing is computed from."""
 _VALUES = {f"BlobProto.{name}" for name in ("data", "diff", "double_data", "double_diff", "raw_data", "raw_diff")}

@@ -46,8 +46,7 @@ _V0_RENAMED = {
     "det_context_pad": "context_pad",
     "det_crop_mode": "crop_mode",
 }
-_V0_NOT_FOR = {("shuffle_images", "hdf5_data")}
-"""Fields that a type's new settings have, but V0 layers of it had not."""
+_V0_NOT_FOR = {("shuffle_images", "hdf5_data")}  # fields that a type's new settings have, but V0 layers of it had not
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 _V0_PASSED_OVER = {"type", "new_num", "new_channels"}
 """Fields that have gone into the new type, or that Caffe passes over."""

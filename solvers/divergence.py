@@ -15,8 +15,7 @@ from imae.prototxt_like.errors import InputError
 OnDivergence = Literal["stop", "warn"]
 STUCK = -math.log(torch.finfo(torch.float32).tiny)
 """87.3365, Caffe's loss of a sample whose label has no probability left: its smallest normal float's logarithm."""
-_PENDING = 1000
-"""Losses that wait on a device to be looked at, at most."""
+_PENDING = 1000  # losses that wait on a device to be looked at, at most
 
 
 class Diverged(InputError):

@@ -13,8 +13,7 @@ from typing import Any
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import create_folder, read_bytes, write_atomically
 
-_NAMED = 5
-"""Lines that a warning names, at most."""
+_NAMED = 5  # lines that a warning names, at most
 _log = logging.getLogger(__name__)
 
 

@@ -10,8 +10,7 @@ from typing import IO
 
 from imae.prototxt_like.errors import InputError
 
-_PATIENCE = 3.0
-"""Seconds in which a process that was killed will have ended."""
+_PATIENCE = 3.0  # seconds in which a process that was killed will have ended
 _log = logging.getLogger(__name__)
 
 

@@ -152,8 +152,7 @@ class Solver:
                 net.observer = DebugInfo(net, self.log.line)
         self._watch = LossWatch(self.device)
         self._on_divergence, self._said = on_divergence, set[str]()
-        self._warned = False
-        """Whether it went on with what is not finite, of which nothing more is said."""
+        self._warned = False  # whether it went on with what is not finite, of which nothing more is said
         on_gpu = self.device.type == "cuda"
         self.capture_with((CudaGraphs(self.device) if capture else Eager()) if on_gpu else None)
 

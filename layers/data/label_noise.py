@@ -20,8 +20,7 @@ from imae.prototxt_like.schema import NoiseKind
 
 Labels = NDArray[np.int64]
 _CLEAN = ":clean_label"
-_MOST = 2**26
-"""Numbers that a transition matrix may have: those of 8,192 classes."""
+_MOST = 2**26  # numbers that a transition matrix may have: those of 8,192 classes
 
 
 def corrupt(

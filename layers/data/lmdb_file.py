@@ -26,10 +26,8 @@ _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _HEADER = struct.Struct("<QHHHH")
 """Page number, padding, flags, end and start of the free space: up to its start, two bytes a node say where it is."""
 _BRANCH, _LEAF = 1, 2
-_NODE = 8
-"""Bytes before a node's key: its size or child in two or three parts, its flags, and the size of the key."""
-_ELSEWHERE, _SUBTREE = 1, 6
-"""Flags of a node: the value is on pages of its own; the value is a tree."""
+_NODE = 8  # bytes before a node's key: its size or child in two or three parts, its flags, and the size of the key
+_ELSEWHERE, _SUBTREE = 1, 6  # flags of a node: the value is on pages of its own; the value is a tree
 
 
 class LmdbFile:

@@ -18,8 +18,7 @@ from imae.layers.random_streams import random_below
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
-_CACHED = 2**28
-"""Bytes of decoded images that `cache_images` keeps."""
+_CACHED = 2**28  # bytes of decoded images that `cache_images` keeps
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from torch import Tensor
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors, describe
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 
-_EPSILON = 1e-4
-"""Added by Caffe to the distance that the gradient is divided by."""
+_EPSILON = 1e-4  # added by Caffe to the distance that the gradient is divided by
 
 
 class ContrastiveLoss(Loss):

@@ -11,8 +11,7 @@ from imae.layers.loss.normaliser import Normaliser
 from imae.prototxt_like.mean_file import read_mean
 
 aten = torch.ops.aten
-_LOG_SMALLEST = math.log(1e-20)
-"""Of the smallest probability whose logarithm Caffe takes."""
+_LOG_SMALLEST = math.log(1e-20)  # of the smallest probability whose logarithm Caffe takes
 
 
 class InfogainLoss(Loss):
