@@ -4,7 +4,7 @@ import errno
 import re
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
@@ -23,10 +23,10 @@ class Display:
         self.progress = _progress() if shown and sys.stderr.isatty() else None
         self._tasks: dict[str, TaskID] = {}
         self._facts: dict[str, str] = {}
-        self._due = 0.0
+        self._due: dict[str, float] = {}
         self._gone = not shown
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Self:
         if self.progress:
             self.progress.start()
         return self
@@ -56,9 +56,9 @@ class Display:
     def advance(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` are done; may be called often."""
         now = time.perf_counter()
-        if not self.progress or (now < self._due and done < total):
+        if not self.progress or (now < self._due.get(what, 0.0) and done < total):
             return
-        self._due = now + _REFRESH
+        self._due[what] = now + _REFRESH
         if what not in self._tasks:
             self._tasks[what] = self.progress.add_task(what, total=total, facts="")
         task = self._tasks[what]
@@ -66,6 +66,13 @@ class Display:
             self.progress.reset(task, total=total)
         facts = "  ".join(f"{name} {value}" for name, value in self._facts.items()) if what == "train" else ""
         self.progress.update(task, completed=done, total=total, facts=facts)
+
+    def hide(self, what: str, line: str) -> None:
+        """Show `what` no longer; without a terminal, print `line`."""
+        if self.progress:
+            self.progress.update(self._tasks[what], visible=False)
+        else:
+            self.show(line)
 
     def rename(self, what: str, text: str) -> None:
         """Show `text` in place of `what`; safe in a signal handler."""

@@ -2,8 +2,7 @@
 
 import functools
 import shlex
-import sys
-import time
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,11 +13,10 @@ import typer
 
 from imae.cli.messages import warn
 from imae.cli.options import Cpu, Gpu, Precision, PrecisionOption, choose_device, number, words_of
+from imae.cli.progress import Display
 from imae.prototxt_like.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from imae.experiments.cell import Cell, Divergence, Result
     from imae.experiments.sweep import Sweep
     from imae.experiments.sweep_page import Outcome
@@ -153,7 +151,7 @@ class SweepOptions:
                     cells,
                     jobs=self.jobs,
                     command=self.command,
-                    progress=display.advance,
+                    progress=display.show_cell,
                     so_far=write,
                     labels=labels,
                 )
@@ -175,45 +173,19 @@ def _told(sweep: "Sweep", divergence: "Divergence") -> str:
     return f"{divergence.cell.name}: {divergence.reason}; delete {path} to train it again"
 
 
-class _Cells:
-    """Shows how many cells are done and, on a terminal, how far those are that run. A context manager."""
+class _Cells(Display):
+    """Shows how many cells are done and, on a terminal, how far those are that run."""
 
     def __init__(self, total: int, finished: int, iterations: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        super().__init__()
+        self._total, self._done, self._iterations, self._guard = total, finished, iterations, threading.Lock()
+        self.advance("cells", finished, total)
 
-        self._total, self._done, self._iterations = total, finished, iterations
-        self._bars: dict[str, tuple[TaskID, int, float]] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._all = self._progress.add_task("cells", total=total, completed=finished, rate="")
-
-    def __enter__(self) -> "_Cells":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, cell: str, iteration: int, finished: bool) -> None:
+    def show_cell(self, cell: str, iteration: int, finished: bool) -> None:
         """Show a cell's iteration, or that it has its result; called on any thread."""
-        now = time.monotonic()
-        if cell not in self._bars:
-            bar = self._progress.add_task(cell, total=self._iterations, completed=iteration, rate="")
-            self._bars[cell] = bar, iteration, now
-        bar, first, since = self._bars[cell]
-        speed = (iteration - first) / (now - since) if now > since else 0
-        self._progress.update(bar, completed=iteration, rate=f"{speed:.4g} it/s" if speed else "")
-        if finished:
-            self._progress.update(bar, visible=False)
-            self._progress.update(self._all, advance=1)
-            self._done += 1
-            if self._progress.disable:
-                print(f"{cell} is done, {self._done} of {self._total}", file=sys.stderr)
+        with self._guard:
+            self.advance(cell, iteration, self._iterations)
+            if finished:
+                self._done += 1
+                self.advance("cells", self._done, self._total)
+                self.hide(cell, f"{cell} is done, {self._done} of {self._total}")
