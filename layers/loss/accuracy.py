@@ -5,7 +5,6 @@ from torch import Tensor
 
 from imae.layers.layer import Kept, Layer, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
-from imae.layers.loss.normaliser import Normaliser
 from imae.prototxt_like.schema import LossParameter
 
 
@@ -34,7 +33,7 @@ class Accuracy(Layer):
         param = self.param.accuracy_param
         self.top_k = param.top_k
         ignored = LossParameter(ignore_label=param.ignore_label) if param.HasField("ignore_label") else LossParameter()
-        self.labels = Labels(self, Normaliser(ignored))
+        self.labels = Labels(self, ignored)
         if len(self.param.top) == 2 and not self.training:
             classes = bottoms[0][self.axis(param.axis, bottoms[0])]
             self.state = [torch.zeros(2, classes, dtype=torch.float64, device=self.context.device)]

@@ -7,7 +7,6 @@ import torch
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
 from imae.layers.loss.loss_layer import Loss, at_least_float32
-from imae.layers.loss.normaliser import Normaliser
 from imae.prototxt_like.schema import LossParameter
 
 
@@ -24,7 +23,7 @@ class HingeLoss(Loss):
     def setup(self, bottoms: Shapes) -> None:
         param = self.param.hinge_loss_param
         self.squared = param.norm == param.L2
-        self.labels = Labels(self, Normaliser(LossParameter()))
+        self.labels = Labels(self, LossParameter())
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """A scalar; the geometry is N and C."""

@@ -7,7 +7,6 @@ import torch
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors, describe
 from imae.layers.loss.labels import Labels
 from imae.layers.loss.loss_layer import Loss, at_least_float32
-from imae.layers.loss.normaliser import Normaliser
 from imae.prototxt_like.mean_file import read_mean
 
 aten = torch.ops.aten
@@ -30,7 +29,7 @@ class InfogainLoss(Loss):
 
     def setup(self, bottoms: Shapes) -> None:
         param = self.param.infogain_loss_param
-        self.labels = Labels(self, Normaliser(self.param.loss_param))
+        self.labels = Labels(self, self.param.loss_param)
         if self.param.loss_param.HasField("normalize"):
             raise self.error("takes no loss_param { normalize }, only normalization: VALID or BATCH_SIZE")
         if len(bottoms) == 3:

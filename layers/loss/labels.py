@@ -1,4 +1,4 @@
-"""Labels as the losses and Accuracy take them."""
+"""Labels as the losses and Accuracy take them, and what the sum over samples is divided by."""
 
 import math
 
@@ -7,18 +7,43 @@ from torch import Tensor
 
 from imae.layers.indices import IndexCheck
 from imae.layers.layer import Layer, Shapes, describe
-from imae.layers.loss.normaliser import Normaliser
+from imae.prototxt_like.schema import LossParameter
+
+
+class Normaliser:
+    """A `loss_param`: which label is ignored, if one is, and by `normalization` what the sum is divided by.
+
+    Where neither `normalization` nor the older `normalize` is given, the mode is `otherwise`.
+    """
+
+    def __init__(self, param: LossParameter, otherwise: str = "VALID") -> None:
+        self.ignore_label: int | None = param.ignore_label if param.HasField("ignore_label") else None
+        self.mode = otherwise
+        if param.HasField("normalization"):
+            self.mode = param.NormalizationMode.Name(param.normalization)
+        elif param.HasField("normalize"):
+            self.mode = "VALID" if param.normalize else "BATCH_SIZE"
+
+    def __call__(self, valid: Tensor, batch: int) -> Tensor | float:
+        """Return the number of samples that count, as `valid` says where a label is ignored (VALID), of all (FULL), of
+        the batch (BATCH_SIZE), or 1 (NONE); at least 1.
+        """
+        if self.mode == "VALID" and self.ignore_label is not None:
+            return valid.sum().clamp_min(1)
+        if self.mode == "NONE":
+            return 1
+        return max(1, batch if self.mode == "BATCH_SIZE" else valid.numel())
 
 
 class Labels:
     """The labels of predictions (N x C x ...) with their classes along an axis: one label a prediction, in 0 to C - 1.
 
-    Which of them is ignored is the `normaliser`'s to say.
+    A `loss_param` says which of them is ignored.
     """
 
-    def __init__(self, layer: Layer, normaliser: Normaliser) -> None:
-        self.layer, self._normaliser = layer, normaliser
-        self.ignore_label = normaliser.ignore_label
+    def __init__(self, layer: Layer, param: LossParameter) -> None:
+        self.layer, self._normaliser = layer, Normaliser(param)
+        self.ignore_label = self._normaliser.ignore_label
         self._check = IndexCheck(layer, "label", "classes")
 
     def reshape(self, bottoms: Shapes, axis: int) -> None:

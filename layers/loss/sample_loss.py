@@ -8,7 +8,6 @@ from torch import Tensor
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Labels
 from imae.layers.loss.loss_layer import Loss, at_least_float32
-from imae.layers.loss.normaliser import Normaliser
 
 
 class SampleLoss(Loss):
@@ -29,7 +28,7 @@ class SampleLoss(Loss):
     """The smallest p_y that is divided by or taken the logarithm of."""
 
     def setup(self, bottoms: Shapes) -> None:
-        self.labels = Labels(self, Normaliser(self.param.loss_param))
+        self.labels = Labels(self, self.param.loss_param)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The loss is a scalar; a second top has the first bottom's shape. The geometry is the axis of the classes."""

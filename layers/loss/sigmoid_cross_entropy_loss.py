@@ -3,8 +3,8 @@
 import torch
 
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
+from imae.layers.loss.labels import Normaliser
 from imae.layers.loss.loss_layer import Loss, at_least_float32
-from imae.layers.loss.normaliser import Normaliser
 
 
 class SigmoidCrossEntropyLoss(Loss):
