@@ -10,7 +10,7 @@ import typer
 
 from imae.cli.digits_retrieval import digits_retrieval
 from imae.cli.options import taking
-from imae.cli.sweep_options import CELLS, SweepOptions
+from imae.cli.sweep_options import SweepOptions, of_cells
 from imae.cli.table import print_table
 from imae.prototxt_like.files import create_folder
 
@@ -65,25 +65,14 @@ def reproduce(
         What,
         typer.Argument(metavar="WHAT", help="As listed above.", parser=_what, autocompletion=lambda: [*What]),
     ],
-    net: Annotated[
-        list[int] | None, typer.Option(metavar="DEPTH", help="A ResNet: 20, 32, 56.", rich_help_panel=CELLS)
-    ] = None,
+    net: Annotated[list[int] | None, of_cells(metavar="DEPTH", help="A ResNet: 20, 32, 56.")] = None,
     noise: Annotated[
-        list[int] | None,
-        typer.Option(metavar="PERCENT", help="Replace so many labels at random: 20, 50, 80.", rich_help_panel=CELLS),
+        list[int] | None, of_cells(metavar="PERCENT", help="Replace so many labels at random: 20, 50, 80.")
     ] = None,
-    loss: Annotated[
-        list[str] | None, typer.Option(metavar="LOSS", help="CCE, MAE, GCE, IMAE.", rich_help_panel=CELLS)
-    ] = None,
-    T: Annotated[
-        list[float] | None,
-        typer.Option("--T", metavar="T", help="A T of the figure's: 0, 0.5, 1, ...", rich_help_panel=CELLS),
-    ] = None,
+    loss: Annotated[list[str] | None, of_cells(metavar="LOSS", help="CCE, MAE, GCE, IMAE.")] = None,
+    T: Annotated[list[float] | None, of_cells("--T", metavar="T", help="A T of the figure's: 0, 0.5, 1, ...")] = None,
     labels: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="The labels of CIFAR-10N.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME", help="aggre_label, worse_label, ...", rich_help_panel=CELLS),
-    ] = None,
+    set_: Annotated[list[str] | None, of_cells("--set", metavar="NAME", help="aggre_label, worse_label, ...")] = None,
 ) -> None:
     """Reproduce WHAT of the paper, or what was measured beside it.
 
@@ -134,7 +123,9 @@ def reproduce(
         case What.figure2:
             if net and len(net) > 1:
                 raise typer.BadParameter("figure2 takes one --net")
-            _figure2(net[0] if net else 20, options.folder)
+            from imae.experiments.pipeline_figure import write_pipeline
+
+            _echo(write_pipeline(net[0] if net else 20, options.folder))
         case What.weights:
             _weights(options.output or Path("weights"))
     options.end()
@@ -172,12 +163,6 @@ def _cifar10n(
     rows = rows_of(sets, outcome.results, sweep.schedule.subset, outcome.diverged)
     print_table(HEADER, rows, right=[2])
     _echo(write_pages(outcome))
-
-
-def _figure2(depth: int, output: Path) -> None:
-    from imae.experiments.pipeline_figure import write_pipeline
-
-    _echo(write_pipeline(depth, output))
 
 
 def _weights(output: Path) -> None:

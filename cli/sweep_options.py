@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from imae.experiments.sweep_page import Outcome
     from imae.layers.data.label_noise import Labels
 
-CELLS, _CHANGING = "Which cells (all, by default)", "What to change in the schedule"
+of_cells = functools.partial(typer.Option, rich_help_panel="Which cells (all, by default)")
+_CHANGING = "What to change in the schedule"
 
 
 class ScheduleName(StrEnum):

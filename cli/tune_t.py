@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.options import number, taking
-from imae.cli.sweep_options import CELLS, SweepOptions
+from imae.cli.sweep_options import SweepOptions, of_cells
 from imae.cli.table import print_table
 
 
@@ -26,12 +26,8 @@ def tune_t(
     ] = None,
     net: Annotated[int, typer.Option(metavar="DEPTH", help="The ResNet: 20, 32 or 56.")] = 20,
     held_out: Annotated[int, number("Hold the last N training images out.", 1)] = 5000,
-    T: Annotated[
-        list[float] | None, typer.Option("--T", metavar="T", help="0, 0.5, 1, ..., 16.", rich_help_panel=CELLS)
-    ] = None,
-    q: Annotated[
-        list[float] | None, typer.Option("--q", metavar="Q", help="0.1, 0.3, ..., 0.9.", rich_help_panel=CELLS)
-    ] = None,
+    T: Annotated[list[float] | None, of_cells("--T", metavar="T", help="0, 0.5, 1, ..., 16.")] = None,
+    q: Annotated[list[float] | None, of_cells("--q", metavar="Q", help="0.1, 0.3, ..., 0.9.")] = None,
 ) -> None:
     """Choose T of IMAE, and q of GCE, by training with each value and comparing on training images held out.
 
