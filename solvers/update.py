@@ -17,7 +17,7 @@ class Update:
     """An update rule over flat storage: gradients are clipped, averaged over `iter_size` passes, regularised, applied.
 
     `histories` holds the rule's state, laid out as the storage's data: what a solverstate keeps, all blobs' of the
-    first, then all of the second. A subclass says how many it has, and applies `step` to one group of equal
+    first, then all of the second. A subclass says how many it has, and applies `_step` to one group of equal
     multipliers; of what changes from one step to the next it reads the rate, which may be a tensor, and tensors that
     keep their place, so that a step can be captured in a CUDA graph.
     """
@@ -61,9 +61,9 @@ class Update:
                 group.diff.add_(weights, alpha=decay)
             histories = [history[group.span] for history in self.histories]
             # Not times 0, which would make an infinite rate NaN.
-            self.step(group.data, group.diff, histories, rate * group.lr_mult if group.lr_mult else 0.0)
+            self._step(group.data, group.diff, histories, rate * group.lr_mult if group.lr_mult else 0.0)
 
-    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
+    def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         """Update `data` (flat) by its regularised gradient `diff`, which may be overwritten."""
         raise NotImplementedError
 
@@ -74,8 +74,7 @@ class SGD(Update):
     type = "SGD"
     rate_in_history = True
 
-    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
-        """h <- momentum h + rate dw; w <- w - h."""
+    def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         history = histories[0].mul_(self.param.momentum)
         _add(history, diff, rate)
         data.sub_(history)
@@ -91,8 +90,7 @@ class Nesterov(Update):
     type = "Nesterov"
     rate_in_history = True
 
-    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
-        """h <- momentum h + rate dw; w <- w - (momentum h + rate dw)."""
+    def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         momentum, scaled = self.param.momentum, diff.mul_(rate)
         history = histories[0].mul_(momentum).add_(scaled)
         data.sub_(scaled.add_(history, alpha=momentum))
@@ -104,8 +102,7 @@ class AdaGrad(Update):
     type = "AdaGrad"
     takes_momentum = False
 
-    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
-        """h <- h + dw^2; w <- w - rate dw / (sqrt(h) + delta)."""
+    def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         history = histories[0].addcmul_(diff, diff)
         _subtract(data, diff.div_(history.sqrt().add_(self.param.delta)), rate)
 
@@ -117,8 +114,7 @@ class RMSProp(Update):
     takes_momentum = False
     fractions = ("rms_decay",)
 
-    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
-        """h <- rms_decay h + (1 - rms_decay) dw^2; w <- w - rate dw / (sqrt(h) + delta)."""
+    def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         history = _average(histories[0], diff, self.param.rms_decay)
         _subtract(data, diff.div_(history.sqrt().add_(self.param.delta)), rate)
 
@@ -133,8 +129,7 @@ class AdaDelta(Update):
     type = "AdaDelta"
     slots = 2
 
-    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
-        """The gradients' history h, the step s, the steps' history u (without the rate), and the weights."""
+    def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         momentum, delta = self.param.momentum, self.param.delta
         gradients, steps = histories
         _average(gradients, diff, momentum)
@@ -164,8 +159,7 @@ class Adam(Update):
         t = iteration + 1
         self._correction.fill_(math.sqrt(1 - self.param.momentum2**t) / (1 - self.param.momentum**t))
 
-    def step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
-        """m <- b1 m + (1 - b1) dw; v <- b2 v + (1 - b2) dw^2; w <- w - rate c m / (sqrt(v) + delta)."""
+    def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         mean, square = histories
         mean.mul_(self.param.momentum).add_(diff, alpha=1 - self.param.momentum)
         _average(square, diff, self.param.momentum2)
