@@ -478,7 +478,7 @@ class Net:
         No copy of all weights is made, but in binary of those that lie in memory in another order. Raises InputError if
         a caffemodel would be larger than protobuf's 2 GiB, or `path` cannot be written.
         """
-        param = _copy(self.param)
+        param = deepcopy(self.param)
         if provenance:
             param.imae_provenance.CopyFrom(provenance)
         once = self._shared if str(path).endswith(".h5") else ()
