@@ -10,6 +10,8 @@ from imae.cli.options import LARGEST_SEED, NetOptions, Phase, PhaseOption, load_
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError
 
+_RESULTS = {True: "right", False: "WRONG"}
+
 
 @taking(NetOptions, "gpu", "cpu", "precision", "plan")
 def check_gradients(
@@ -49,7 +51,7 @@ def check_gradients(
             )
     reports = check_net(built, seed=seed, samples=samples)
     rows = [
-        [r.name, r.type, f"{r.compared}", f"{r.skipped}", f"{r.absolute:.1e}", f"{r.relative:.1e}", _verdict(r.passed)]
+        [r.name, r.type, f"{r.compared}", f"{r.skipped}", f"{r.absolute:.1e}", f"{r.relative:.1e}", _RESULTS[r.passed]]
         for r in reports
     ]
     header = ["layer", "type", "compared", "at kinks", "absolute", "relative", "result"]
@@ -59,7 +61,3 @@ def check_gradients(
         typer.echo(f'layer "{report.name}" ({report.type}): {report.worst or "nothing could be compared"}')
     typer.echo(f"{len(reports) - len(wrong)} of {len(reports)} layers have right gradients.")
     raise typer.Exit(1 if wrong else 0)
-
-
-def _verdict(passed: bool) -> str:
-    return "right" if passed else "WRONG"

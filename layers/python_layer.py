@@ -136,7 +136,7 @@ def load_layer(module: str, name: str, folders: Sequence[Path]) -> type[Layer]:
             looked = ", ".join(str(folder) for folder in folders)
             raise InputError(f'there is no module "{top_level}": looked in {looked} and in PYTHONPATH')
         origin = getattr(loaded, "__file__", None)
-        if found and loaded and found.origin and origin and not _same(found.origin, origin):
+        if found and loaded and found.origin and origin and Path(found.origin).resolve() != Path(origin).resolve():
             if top_level not in _loaded:
                 raise InputError(f"{found.origin} has the name of a module that is in use, {origin}: rename it")
             for other in [name for name in sys.modules if name.partition(".")[0] == top_level]:
@@ -184,7 +184,3 @@ def describe_error(error: BaseException) -> str:
         if "importlib" not in frame.filename
     ]
     return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}: {what}" if frames else what
-
-
-def _same(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
