@@ -120,7 +120,7 @@ def write_figure(number: Number, outcome: Outcome) -> list[Path]:
         label, style = cell.loss, pictures.LOSS_STYLES[cell.loss]
         if of_T:
             T = (T_NOISY if cell.noise else T_INTACT) if cell.T is None else cell.T
-            label, style = f"{T:g}", pictures.SERIES[T_GRID.index(T)]  # the same for the same T in each figure
+            label, style = f"{T:g}", _T_style(T)
         curves = [read_curve(sweep, result.cell, quantity) for result in group.results]
         ends = [mean_text([at(curve[1]) for curve in curves]) for at in (max, lambda values: values[-1])]
         rows.append([group_name(cell), group.named(f"IMAE, T = {label}" if of_T else label), *ends])
@@ -136,3 +136,8 @@ def write_figure(number: Number, outcome: Outcome) -> list[Path]:
         Table(["net and labels", "loss", "highest", "at the end"], rows, f"The same, %: {spread(results)}."),
     ]
     return write_sweep_page(name, f"Figure {number}: {title}", parts, outcome)
+
+
+def _T_style(T: float) -> dict[str, Any]:
+    """The same T has the same style in each figure."""
+    return pictures.SERIES[T_GRID.index(T)]
