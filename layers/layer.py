@@ -103,8 +103,6 @@ class Layer:
     It can if `forward` and `backward` read no tensor's value on the host, and depend on nothing that changes from pass
     to pass but tensors at fixed addresses: on `context.passes.on_device`, where that is set, instead of the number.
     """
-    onnx_operator: ClassVar[str] = ""
-    """The operator of ONNX's that does the same without any attribute."""
     geometry: Any = None
     """What follows from the bottoms' shapes, as `reshape` sets it; never changed, only replaced."""
 
@@ -199,9 +197,7 @@ class Layer:
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Add the nodes of its TEST phase to `graph`, from the values named `bottoms` to those named `tops`."""
-        if not self.onnx_operator:
-            raise self.error("has no ONNX form")
-        graph.node(self.onnx_operator, bottoms, tops)
+        raise self.error("has no ONNX form")
 
     def check_counts(self) -> None:
         """Raise InputError unless the prototxt gives as many bottoms and tops as it takes, and others where needed."""

@@ -30,6 +30,7 @@ class BaseConvolution(Layer):
     bottoms = (1, None)
     tops = (1, None)
     capturable = True
+    onnx_operator: ClassVar[str]
     transposed: ClassVar[bool]
     """Whether it is the adjoint, from the windows' results to where their elements lie."""
     geometry: tuple[list[int], list[int]]
