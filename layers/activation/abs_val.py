@@ -12,7 +12,6 @@ class AbsVal(Neuron):
     kept = Kept(bottoms=(0,))  # x, for its sign
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = |x|."""
         return [bottoms[0].abs()]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

@@ -30,7 +30,6 @@ class Bias(Layer):
         return Kept(bottoms=(1,) if len(self.param.bottom) == 2 else ())
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = x + b."""
         x, b = bottoms[0], bottoms[1] if len(bottoms) == 2 else self.blobs[0].data
         return [x + self.geometry.out(b, x)]
 

@@ -19,7 +19,6 @@ class BNLL(Neuron):
     kept = Kept(bottoms=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = log(1 + exp(x))."""
         return [F.softplus(bottoms[0], threshold=LINEAR_FROM)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

@@ -18,7 +18,6 @@ class Clip(Neuron):
         self.min, self.max = self.param.clip_param.min, self.param.clip_param.max
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = max(min, min(x, max))."""
         return [bottoms[0].clamp(max=self.max).clamp_(min=self.min)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

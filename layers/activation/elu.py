@@ -21,7 +21,6 @@ class ELU(Neuron):
         return Kept(bottoms=(0,)) if self.alpha < 0 else Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = max(x, 0) + alpha (exp(min(x, 0)) - 1)."""
         return [aten.elu(bottoms[0], self.alpha)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

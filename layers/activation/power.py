@@ -24,7 +24,6 @@ class Power(Neuron):
         return Kept(bottoms=() if self.constant is not None or self.power == 1 else (0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = (shift + scale x) ^ power."""
         x = bottoms[0]
         if self.constant is not None:
             return [torch.full_like(x, self.constant)]

@@ -38,7 +38,6 @@ class PReLU(Layer):
         return bottoms
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = max(x, 0) + a min(x, 0)."""
         return [torch.prelu(bottoms[0], self._slopes(bottoms[0]).flatten())]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

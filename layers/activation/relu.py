@@ -22,7 +22,6 @@ class ReLU(Neuron):
         return Kept(bottoms=(0,)) if self.slope < 0 else Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = max(x, 0) + slope min(x, 0)."""
         x = bottoms[0]
         return [F.leaky_relu(x, self.slope) if self.slope else x.clamp_min(0)]
 

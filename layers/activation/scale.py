@@ -39,7 +39,6 @@ class Scale(Layer):
         return Kept(bottoms=((0,) if self.blobs[0].lr_mult else ()) if learned else (0, 1))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = a x + b."""
         x, a = bottoms[0], bottoms[1] if len(bottoms) == 2 else self.blobs[0].data
         y = x * self.geometry.out(a, x)
         return [y.add_(self.geometry.out(self.blobs[-1].data, x)) if self.bias_term else y]

@@ -16,7 +16,6 @@ class Sigmoid(Neuron):
     kept = Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = 1 / (1 + exp(-x))."""
         return [bottoms[0].sigmoid()]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

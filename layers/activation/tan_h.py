@@ -16,7 +16,6 @@ class TanH(Neuron):
     kept = Kept(tops=(0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = tanh(x)."""
         return [bottoms[0].tanh()]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

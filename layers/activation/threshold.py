@@ -14,7 +14,6 @@ class Threshold(Neuron):
     kept = Kept()
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = 1 where x > threshold."""
         x = bottoms[0]
         return [(x > self.param.threshold_param.threshold).to(x.dtype)]
 

@@ -20,7 +20,6 @@ class Dropout(Neuron):
             raise self.error(f"dropout_ratio must lie between 0 and 1, not {self.ratio:g}")
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = x mask / (1 - ratio)."""
         x = bottoms[0]
         if not self.training or not self.ratio:
             return [x]

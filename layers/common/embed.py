@@ -30,7 +30,6 @@ class Embed(Layer):
         return [(*bottoms[0], self.param.embed_param.num_output)]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = W_x + b."""
         weight = self.blob_values(0)
         saved["index"] = index = self.check.checked(bottoms[0].long(), len(weight))
         y = weight.index_select(0, index.flatten()).view(*index.shape, weight.shape[1])

@@ -41,7 +41,6 @@ class InnerProduct(Layer):
         return [(*shape[:axis], param.num_output)]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = x W' + b."""
         x = self._rows(bottoms[0])
         y = x @ self._weight(x).t()
         return [y.add_(self.blobs[1].data.to(y.dtype)) if len(self.blobs) > 1 else y]

@@ -15,7 +15,6 @@ class EuclideanLoss(Loss):
         return [()]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """Sum of (a - b)^2 over 2 N."""
         a, b = bottoms
         difference = at_least_float32(a) - at_least_float32(b).reshape(a.shape)
         saved.update(difference=difference, like=[(x.shape, x.dtype) for x in bottoms])

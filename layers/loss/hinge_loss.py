@@ -32,7 +32,6 @@ class HingeLoss(Loss):
         return [()]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """The sum of h, or of h^2, over N."""
         x = at_least_float32(bottoms[0]).reshape(self.geometry)
         index, _ = self.labels.indices(bottoms[1], x)
         sign = torch.ones_like(x).scatter_(1, index, -1.0)

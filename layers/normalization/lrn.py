@@ -36,7 +36,6 @@ class LRN(Layer):
         return bottoms
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = x s^-beta."""
         x = at_least_float32(bottoms[0])
         saved["s"] = s = self._window_sum(x * x).mul_(self.factor).add_(self.k)
         return [(x * s.pow(-self.beta)).to(bottoms[0].dtype)]

@@ -36,7 +36,6 @@ class MVN(Layer):
         return Kept(tops=(0,) if self.normalize else ())
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = (x - mean) / (std + eps)."""
         x = at_least_float32(bottoms[0].reshape(self.geometry[1]))
         y = x - x.mean(self.over, keepdim=True)
         if self.normalize:

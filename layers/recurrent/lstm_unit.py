@@ -35,7 +35,6 @@ class LSTMUnit(Layer):
         return [c_prev, c_prev]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """c and h."""
         c_prev, gates, cont = bottoms
         saved["gates"] = gates = activate(gates.clone())
         saved["cont"] = cont = cont.to(gates.dtype)[:, :, None]

@@ -47,7 +47,6 @@ class ArgMax(Layer):
         return [top]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = the indices, the values, or both."""
         axis, top = self.geometry
         x = bottoms[0]
         if not self.along_axis:

@@ -35,7 +35,6 @@ class BatchReindex(Layer):
         return [(index[0], *shape[1:])]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y_n = x_m, m = index_n."""
         x, index = bottoms
         # Caffe refuses -0.5 before it cuts it to 0.
         saved["index"] = self.check.checked(index.floor().long(), len(x))

@@ -35,7 +35,6 @@ class Concat(Layer):
         return [(*first, sum(sizes), *last)]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = [x_0, x_1, ...]."""
         axis, _ = self.geometry
         return [torch.cat(bottoms, axis)]
 

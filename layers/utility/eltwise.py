@@ -37,7 +37,6 @@ class Eltwise(Layer):
         return Kept(bottoms=tuple(range(len(self.coeff))) if self.operation == "PROD" else ())
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = the sum, product or maximum of the bottoms."""
         if self.operation == "SUM":
             first, *others = zip(bottoms, self.coeff, strict=True)
             y = first[0] * first[1] if first[1] != 1 else first[0]

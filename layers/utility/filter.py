@@ -45,7 +45,6 @@ class Filter(Layer):
         return (top,)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y_i = the chosen items of x_i."""
         *xs, selector = bottoms
         saved["index"] = index = selector.flatten().nonzero().flatten()
         return [x.index_select(0, index) for x in xs]

@@ -22,7 +22,6 @@ class Parameter(Layer):
         return [self.blobs[0].shape]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = w."""
         return [self.blob_values(0)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

@@ -57,14 +57,12 @@ class Python(Layer):
         return [top.shape for top in self._tops] if all(top.is_shaped for top in self._tops) else None
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """Run `reshape` and `forward`."""
         self._fill(self._bottoms, bottoms)
         self._call(lambda: self._layer.reshape(self._bottoms, self._tops))
         self._call(lambda: self._layer.forward(self._bottoms, self._tops))
         return [self._tensor(top.data) for top in self._tops]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """Run `backward`."""
         self._fill(self._bottoms, bottoms)
         self._fill(self._tops, tops)
         for blob in self._bottoms:

@@ -33,7 +33,6 @@ class Reduction(Layer):
         return Kept(bottoms=(0,) if self.operation in ("ASUM", "SUMSQ") else ())
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = coeff times the sum, or the mean."""
         axis, shape, factor = self.geometry
         y = self._terms(bottoms[0]).sum(tuple(range(axis, len(shape))))
         return [y if factor == 1 else y * factor]

@@ -16,7 +16,6 @@ class View(Layer):
     in_place = False
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = x in the top's shape."""
         return [bottoms[0].reshape(self.geometry[1])]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

@@ -16,7 +16,6 @@ class Silence(Layer):
         return []
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """Nothing."""
         return []
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

@@ -44,7 +44,6 @@ class Slice(Layer):
         return [(*shape[:axis], part, *shape[axis + 1 :]) for part in sizes]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y_0, y_1, ... = the parts of x, one after the other."""
         axis, sizes = self.geometry
         return list(torch.split(bottoms[0], sizes, axis))
 

@@ -20,7 +20,6 @@ class Softmax(Layer):
         return bottoms
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """p = exp(z) / sum of exp(z)."""
         return [torch.softmax(bottoms[0], self.geometry)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

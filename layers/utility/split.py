@@ -25,7 +25,6 @@ class Split(Layer):
         return bottoms * len(self.param.top)
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y_i = x."""
         return bottoms * len(self.param.top)
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

@@ -25,7 +25,6 @@ class Tile(Layer):
         return [(*shape[:axis], shape[axis] * param.tiles, *shape[axis + 1 :])]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = [x, x, ...]."""
         axis, shape = self.geometry
         tiles = self.param.tile_param.tiles
         copies = bottoms[0].unsqueeze(axis).expand(*shape[:axis], tiles, *shape[axis:])

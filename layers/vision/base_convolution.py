@@ -91,7 +91,6 @@ class BaseConvolution(Layer):
         return Kept(bottoms=tuple(range(len(self.param.bottom))))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = x * w + b."""
         return [self.convolve(x, self.blobs[1].data if self.bias_term else None) for x in bottoms]
 
     def convolve(self, x: Tensor, bias: Tensor | None, weight: Tensor | None = None) -> Tensor:

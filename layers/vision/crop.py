@@ -36,7 +36,6 @@ class Crop(Layer):
         return [top]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = that part of x."""
         return [bottoms[0][self.geometry[1]].clone()]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

@@ -37,7 +37,6 @@ class Im2col(Layer):
         return [(*shape[:axis], shape[axis] * math.prod(windows.kernel), *windows.fitting(shape[axis + 1 :]))]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """The elements of each window."""
         shape, axis = self.geometry, self.windows.axis
         y = im2col(bottoms[0].reshape(math.prod(shape[:axis]), *shape[axis:]), self.windows)
         return [y.view(*shape[:axis], *y.shape[1:])]

@@ -97,7 +97,6 @@ class Pooling(Layer):
         return Kept(bottoms=() if self.method == "AVE" and self.everywhere else (0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = the maximum, the mean or the drawn element of each window."""
         x = bottoms[0]
         if self.method == "STOCHASTIC":
             return [self._stochastic(x, saved)]

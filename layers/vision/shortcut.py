@@ -31,7 +31,6 @@ class Shortcut(Layer):
         return [(shape[0], param.num_output, *(-(-size // self.stride) for size in shape[2:]))]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """y = every stride-th position of x, zeros appended."""
         x, zeros = bottoms[0], self.geometry[1]
         kept = x[:, :, :: self.stride, :: self.stride]
         n, channels, height, width = kept.shape
