@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from imae.layers.activation.neuron import Neuron
 from imae.layers.layer import Diffs, Kept, Saved, Tensors
 
-aten = torch.ops.aten
 LINEAR_FROM = 50
 """Where log(1 + exp(x)) is x in every precision: Caffe's kBNLL_THRESHOLD."""
 
@@ -23,4 +22,4 @@ class BNLL(Neuron):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy / (1 + exp(-x))."""
-        return [aten.softplus_backward(top_diffs[0], bottoms[0], 1, LINEAR_FROM)]
+        return [torch.ops.aten.softplus_backward(top_diffs[0], bottoms[0], 1, LINEAR_FROM)]

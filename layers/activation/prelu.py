@@ -6,8 +6,6 @@ from torch import Tensor
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 from imae.prototxt_like.schema import FillerParameter
 
-aten = torch.ops.aten
-
 
 class PReLU(Layer):
     """y = max(x, 0) + a min(x, 0) (He et al. 2015).
@@ -43,7 +41,7 @@ class PReLU(Layer):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy where x > 0, a dy elsewhere; da = sum of x dy where x <= 0, over all else than a's channels."""
         dy, x = top_diffs[0], bottoms[0]
-        dx, da = aten._prelu_kernel_backward(dy, x, self._slopes(x))
+        dx, da = torch.ops.aten._prelu_kernel_backward(dy, x, self._slopes(x))
         blob = self.blobs[0]
         if blob.lr_mult:
             over = [i for i in range(x.dim()) if i != 1 or not blob.shape]

@@ -5,8 +5,6 @@ import torch
 from imae.layers.activation.neuron import Neuron
 from imae.layers.layer import Diffs, Kept, Saved, Tensors
 
-aten = torch.ops.aten
-
 
 class Sigmoid(Neuron):
     """y = 1 / (1 + exp(-x))."""
@@ -20,4 +18,4 @@ class Sigmoid(Neuron):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = y (1 - y) dy."""
-        return [aten.sigmoid_backward(top_diffs[0], tops[0])]
+        return [torch.ops.aten.sigmoid_backward(top_diffs[0], tops[0])]

@@ -7,8 +7,6 @@ from torch import Tensor
 from imae.layers.activation.neuron import Neuron
 from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 
-aten = torch.ops.aten
-
 
 class Swish(Neuron):
     """y = x sigmoid(`beta` x) (Ramachandran et al. 2017)."""
@@ -26,7 +24,7 @@ class Swish(Neuron):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = s (1 + beta x (1 - s)) dy."""
-        return [aten.silu_backward(top_diffs[0], self._scaled(bottoms[0]))]
+        return [torch.ops.aten.silu_backward(top_diffs[0], self._scaled(bottoms[0]))]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         scaled = graph.add("Mul", [bottoms[0], graph.constant(f"{self.name}_beta", torch.tensor(self.beta))])

@@ -5,8 +5,6 @@ import torch
 from imae.layers.activation.neuron import Neuron
 from imae.layers.layer import Diffs, Kept, Saved, Tensors
 
-aten = torch.ops.aten
-
 
 class TanH(Neuron):
     """y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
@@ -20,4 +18,4 @@ class TanH(Neuron):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = (1 - y^2) dy."""
-        return [aten.tanh_backward(top_diffs[0], tops[0])]
+        return [torch.ops.aten.tanh_backward(top_diffs[0], tops[0])]

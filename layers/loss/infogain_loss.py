@@ -9,7 +9,6 @@ from imae.layers.loss.labels import Labels
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 from imae.prototxt_like.mean_file import read_mean
 
-aten = torch.ops.aten
 _LOG_SMALLEST = math.log(1e-20)  # of the smallest probability whose logarithm Caffe takes
 
 
@@ -67,7 +66,7 @@ class InfogainLoss(Loss):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx_l = (p_l sum_k H[y, k] - H[y, l]) dy over the normaliser; 0 if ignored."""
         by_log_p = saved["gains"] * (saved["valid"] * (-top_diffs[0] / saved["normaliser"]))
-        dx = aten._log_softmax_backward_data(by_log_p, saved["log_p"], self.geometry, by_log_p.dtype)
+        dx = torch.ops.aten._log_softmax_backward_data(by_log_p, saved["log_p"], self.geometry, by_log_p.dtype)
         return [dx.to(saved["dtype"]), *[None] * (len(bottoms) - 1)]
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:

@@ -4,8 +4,6 @@ import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
-aten = torch.ops.aten
-
 
 class Softmax(Layer):
     """p_j = exp(z_j) / sum of exp(z_m) over m along `softmax_param.axis` (equation 1 of the paper)."""
@@ -25,7 +23,7 @@ class Softmax(Layer):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dz = p (dp - sum of p dp) (equation 8)."""
         dp, p = top_diffs[0], tops[0]
-        return [aten._softmax_backward_data(dp, p, self.geometry, p.dtype)]
+        return [torch.ops.aten._softmax_backward_data(dp, p, self.geometry, p.dtype)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         graph.node("Softmax", bottoms, tops, axis=self.geometry)

@@ -12,7 +12,6 @@ from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shape
 from imae.layers.vision.columns import of_windows, weight_gradient, whole_from
 from imae.layers.vision.windows import as_images, read_windows
 
-aten = torch.ops.aten
 MOST_AXES = 3
 """Spatial axes that PyTorch's convolutions take; over more, windows become columns as in Caffe."""
 ONEDNN_STRIDES = 2**15
@@ -157,7 +156,7 @@ class BaseConvolution(Layer):
         windows = self.windows
         if len(windows.kernel) <= MOST_AXES:
             outputs = [self.param.convolution_param.num_output]
-            gradients: tuple[Tensor | None, ...] = aten.convolution_backward(
+            gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
                 dy, x, weight, outputs, *self._sliding(), wanted
             )
             return gradients
