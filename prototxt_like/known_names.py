@@ -38,31 +38,21 @@ _LAYERS_BY_FORK = {
 FORK_LAYERS = {layer: fork for fork, layers in _LAYERS_BY_FORK.items() for layer in layers.split()}
 """Layer types that well-known forks of Caffe added, and which, the best known first."""
 
-FORK_FIELDS = {
-    "annotated_data_param": "SSD",
-    "box_annotator_ohem_param": "R-FCN",
-    "bn_param": "SegNet",
-    "center_loss_param": "face recognition",
-    "conv_dw_param": "MobileNet",
-    "correlation_param": "FlowNet",
-    "detection_output_param": "SSD",
-    "interp_param": "DeepLab and PSPNet",
-    "multibox_loss_param": "SSD",
-    "norm_param": "SSD",
-    "permute_param": "SSD",
-    "prior_box_param": "SSD",
-    "proposal_param": "Faster R-CNN",
-    "psroi_pooling_param": "R-FCN",
-    "region_loss_param": "YOLO",
-    "relu6_param": "MobileNet",
-    "reorg_param": "YOLO",
-    "roi_pooling_param": "Fast and Faster R-CNN",
-    "seg_accuracy_param": "DeepLab and PSPNet",
-    "shuffle_channel_param": "ShuffleNet",
-    "smooth_l1_loss_param": "Fast and Faster R-CNN",
-    "st_param": "spatial transformers",
-    "upsample_param": "SegNet",
+_SETTINGS_BY_FORK = {
+    "SSD": "annotated_data detection_output multibox_loss norm permute prior_box",
+    "R-FCN": "box_annotator_ohem psroi_pooling",
+    "SegNet": "bn upsample",
+    "face recognition": "center_loss",
+    "MobileNet": "conv_dw relu6",
+    "FlowNet": "correlation",
+    "DeepLab and PSPNet": "interp seg_accuracy",
+    "Faster R-CNN": "proposal",
+    "YOLO": "region_loss reorg",
+    "Fast and Faster R-CNN": "roi_pooling smooth_l1_loss",
+    "ShuffleNet": "shuffle_channel",
+    "spatial transformers": "st",
 }
+FORK_FIELDS = {f"{name}_param": fork for fork, names in _SETTINGS_BY_FORK.items() for name in names.split()}
 """Fields of LayerParameter that well-known forks of Caffe added, and which."""
 
 RENAMED_FIELDS = {

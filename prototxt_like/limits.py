@@ -13,20 +13,12 @@ BLOB_AXES = 32
 
 _NOT_NEGATIVE = (0, math.inf)
 _POSITIVE = (1, math.inf)
+_OF_A_SOLVER = """
+base_lr momentum momentum2 rms_decay weight_decay delta test_iter test_interval display max_iter stepsize
+stepvalue snapshot
+"""
 RANGES: dict[str, tuple[float, float]] = {
-    "SolverParameter.base_lr": _NOT_NEGATIVE,
-    "SolverParameter.momentum": _NOT_NEGATIVE,
-    "SolverParameter.momentum2": _NOT_NEGATIVE,
-    "SolverParameter.rms_decay": _NOT_NEGATIVE,
-    "SolverParameter.weight_decay": _NOT_NEGATIVE,
-    "SolverParameter.delta": _NOT_NEGATIVE,
-    "SolverParameter.test_iter": _NOT_NEGATIVE,
-    "SolverParameter.test_interval": _NOT_NEGATIVE,
-    "SolverParameter.display": _NOT_NEGATIVE,
-    "SolverParameter.max_iter": _NOT_NEGATIVE,
-    "SolverParameter.stepsize": _NOT_NEGATIVE,
-    "SolverParameter.stepvalue": _NOT_NEGATIVE,
-    "SolverParameter.snapshot": _NOT_NEGATIVE,
+    **{f"SolverParameter.{name}": _NOT_NEGATIVE for name in _OF_A_SOLVER.split()},
     "SolverParameter.average_loss": _POSITIVE,
     "SolverParameter.iter_size": _POSITIVE,
     "ParamSpec.lr_mult": _NOT_NEGATIVE,
