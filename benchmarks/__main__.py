@@ -25,6 +25,7 @@ NAMES = (
     "inference",
     "onnx_sizes",
     "data_path",
+    "image_data",
     "loading",
     "plan_building",
     "startup",

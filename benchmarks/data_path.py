@@ -54,7 +54,7 @@ def next_batch(layer: DataLayer) -> list[torch.Tensor]:
 
 def data_layer(type: str, **settings: Any) -> DataLayer:
     """Return the data layer, set up for the phase TRAIN."""
-    (param,) = to_proto(*getattr(L, type)(ntop=2, transform_param=CROP, **settings)).layer
+    (param,) = to_proto(*getattr(L, type)(ntop=2, **{"transform_param": CROP, **settings})).layer
     layer = create_layer(param, Context(phase=TRAIN))
     assert isinstance(layer, DataLayer)
     layer.setup([])

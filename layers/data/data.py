@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.data.image_decode import decode_image
+from imae.layers.data.image_decode import decode_view
 from imae.layers.data.leveldb_file import CURRENT_FILE, LevelDbFile
 from imae.layers.data.lmdb_file import DATA_FILE, LmdbFile
 from imae.layers.data.transform import Transform
@@ -91,7 +91,7 @@ class Data(DataLayer):
 
 
 def decode_datum(value: bytes, record: str, color: bool | None = None) -> tuple[NDArray[Any], int]:
-    """Return the image (C x H x W, uint8 or float32) and label of a serialised Datum, an encoded one as `decode_image`.
+    """Return the image (C x H x W, uint8 or float32) and label of a serialised Datum, if encoded by `decode_view`.
 
     Raises InputError, beginning with `record`, if it is none.
     """
@@ -101,7 +101,7 @@ def decode_datum(value: bytes, record: str, color: bool | None = None) -> tuple[
         raise InputError(f"{record} ({len(value)} bytes) is no Datum") from None
     if datum.encoded:
         try:
-            return decode_image(datum.data, color), datum.label
+            return decode_view(datum.data, color), datum.label
         except InputError as error:
             raise InputError(f"{record} holds {error}") from None
     shape = (datum.channels, datum.height, datum.width)

@@ -89,11 +89,11 @@ class ImageData(DataLayer):
         """Return the tops of forward pass `number`; the images of the next are read while these are transformed."""
         seed, following = self.context.passes.seed, number + self.context.passes.stride
         reading = self._reading.pop((seed, number), None) or self._begin(number)
+        self._reading = {(seed, following): self._begin(following)}
         try:
             images = [image.result() for image in reading]
         except InputError as error:
             raise self.error(str(error)) from None
-        self._reading = {(seed, following): self._begin(following)}
         position = self._position(number)
         order = self._order(position)
         lines = [str(self._line(index)) for index in order.tolist()]

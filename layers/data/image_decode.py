@@ -12,25 +12,35 @@ from imae.prototxt_like.errors import InputError
 MOST_PIXELS = 2**26
 """Of an image: 8,192 x 8,192 take 200 MB once decoded, and several times that meanwhile. A tiny file can claim more."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of images that are refused here anyway
+warnings.filterwarnings("ignore", "Corrupt EXIF data")
+
+
+_ORIENTATION = 0x0112
+"""The EXIF tag."""
+_DEEP = ("I;16", "I;16L", "I;16B", "I")
+"""Pillow's modes of gray images with 16 bits; some versions open them as "I"."""
 
 
 def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
     """Decode a JPEG, PNG, ... file's bytes as C x H x W: C = 3 for `color` True, 1 for False, for None as in the file.
 
-    Like OpenCV, which Caffe decodes with, the planes are blue, green, red (and alpha, where the file has it and `color`
-    is None). Raises InputError if `data` is no image of 8 bits a channel or, before it is decoded, one of more than
-    MOST_PIXELS.
+    As OpenCV's imread gives them, which Caffe decodes with, to within a level: the planes are blue, green, red; of
+    values of 16 bits the upper 8 count; an image is turned as its EXIF data says. For None, as of imdecode without
+    flags, it has alpha, too, where the file has, is not turned, and has to have 8 bits a channel. Raises InputError if
+    `data` is no such image or, before it is decoded, one of more than MOST_PIXELS.
     """
+    return np.ascontiguousarray(decode_view(data, color))
+
+
+def decode_view(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
+    """Return the same as a view of how the decoder had it: neither contiguous nor writable, but sooner."""
     try:
         image = Image.open(io.BytesIO(data))
         if image.width * image.height > MOST_PIXELS:
             raise InputError(f"an image of {image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
-        if image.mode.startswith(("I", "F")):
-            raise InputError(f"an image of mode {image.mode}, expected 8 bits a channel")
-        gray = color is False or (color is None and image.mode in ("1", "L"))
-        alpha = color is None and (image.has_transparency_data or image.mode in ("LA", "PA", "RGBA"))
-        mode = "L" if gray else "RGBA" if alpha else "RGB"
-        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+        pixels = _pixels(image, color)
+        if color is not None and (orientation := _orientation(image)) > 1:
+            pixels = _turned(pixels, orientation)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -39,6 +49,54 @@ def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
         raise InputError(f"no image that can be decoded: {len(data)} bytes in no known format") from error
     except Exception as error:  # a damaged file makes each of Pillow's decoders raise errors of its own
         raise InputError(f"no image that can be decoded: {error}") from error
-    if gray:
+    if pixels.ndim == 2:
         return pixels[None]
-    return np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]].transpose(2, 0, 1))
+    backward = pixels[:, :, ::-1] if pixels.shape[2] == 3 else pixels[:, :, [2, 1, 0, 3]]
+    return backward.transpose(2, 0, 1)
+
+
+def _pixels(image: Image.Image, color: bool | None) -> NDArray[np.uint8]:
+    """Return H x W x (red, green, blue, and alpha if it is wanted), or H x W of a gray image."""
+    if image.mode in _DEEP and color is not None and (image.mode != "I" or image.format in ("PNG", "PPM")):
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.stack([gray] * 3, axis=2) if color else gray
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"an image of mode {image.mode}, expected 8 bits a channel")
+    if color is None:
+        alpha = image.has_transparency_data or image.mode in ("LA", "PA", "RGBA")
+        mode = "L" if image.mode in ("1", "L") else "RGBA" if alpha else "RGB"
+        return np.asarray(image if image.mode == mode else image.convert(mode))
+    if not color:
+        image.draft("L", None)  # of a JPEG the luminance as it is stored
+    if image.mode == "RGBA" and image.format == "TIFF":  # libtiff, OpenCV's reader, multiplies by alpha
+        image = Image.fromarray(np.asarray(image.convert("RGBa"))[:, :, :3])
+    if image.mode == "CMYK" and image.format == "JPEG":
+        left = 255 - np.asarray(image).astype(np.int32)  # of the light by each ink, in OpenCV's arithmetic
+        rgb = left[:, :, 3:] - ((255 - left[:, :, :3]) * left[:, :, 3:] >> 8)
+        image = Image.fromarray(rgb.astype(np.uint8))
+    mode = "RGB" if color else "L"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return what the EXIF data of a decoded image says: 1 to 8, as it stands at 1, which holds without such data."""
+    if "exif" not in image.info or image.format == "TIFF":  # which Pillow turns itself
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(image.info["exif"])
+        found = exif.get(_ORIENTATION)
+    except Exception:  # it is damaged, and the image need not be
+        return 1
+    return next((orientation for orientation in range(2, 9) if orientation == found), 1)
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return the image as it is meant to be seen."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

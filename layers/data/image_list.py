@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from imae.layers.data.image_decode import decode_image
+from imae.layers.data.image_decode import decode_view
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
@@ -65,7 +65,7 @@ def read_image(path: Path, color: bool, size: tuple[int, int] | None = None) -> 
     """
     data = read_bytes(path)
     try:
-        image = decode_image(data, color)
+        image = decode_view(data, color)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return image if size is None else resize(image, size)
@@ -78,8 +78,10 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     """
     if image.shape[1:] == size:
         return image
-    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))[None]
+    backward = image.strides[0] < 0  # the planes of a decoded image: red, green, blue in memory, pixel by pixel
+    ahead = image[::-1] if backward else image
+    pixels = torch.from_numpy(ahead if ahead.flags.writeable else ahead.copy(order="K"))[None]
     if size == (1, 1):  # to which PyTorch resizes bytes in this memory format alone
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     resized: NDArray[np.uint8] = F.interpolate(pixels, size, mode="bilinear")[0].numpy()
-    return resized
+    return resized[::-1] if backward else resized

@@ -113,9 +113,6 @@ class Transform:
         differs, `kind` and name, its `source` and what to do, where it is.
         """
         device, first = self._layer.context.device, images[0]
-        alike = len({(image.shape, image.dtype) for image in images}) == 1
-        if alike:
-            return self(torch.from_numpy(np.stack(images)).to(device), position.to(device))
         expected = self.shape(first.shape, f"{kind} {names[0]}", source)
         for image, name in zip(images, names, strict=True):
             if image.shape != first.shape and self.shape(image.shape, f"{kind} {name}", source) != expected:
@@ -123,8 +120,31 @@ class Transform:
                     f"{source}: {kind} {name} is an image of {describe(image.shape)}, the first of its batch, "
                     f"{names[0]}, one of {describe(first.shape)}: {advice}"
                 )
+        if device.type == "cpu":
+            return self._one_by_one(images, position, expected)
+        if len({(image.shape, image.dtype) for image in images}) == 1:
+            return self(torch.from_numpy(np.stack(images)).to(device), position.to(device))
         alone = (torch.from_numpy(np.stack([image])).to(device) for image in images)
         return torch.cat([self(x, at[None].to(device)) for x, at in zip(alone, position, strict=True)])
+
+    def _one_by_one(self, images: Sequence[NDArray[Any]], position: Tensor, shape: Shape) -> Tensor:
+        """Return the same batch, of images of `shape`: on a CPU faster, as each pixel of a window is touched once."""
+        batch = torch.empty((len(images), *shape), dtype=self._dtype)
+        sizes = torch.tensor([image.shape[1:] for image in images])
+        tops, lefts = (
+            self._offset(sizes[:, i] - shape[1 + i], axis, position).flatten().tolist() for i, axis in enumerate("yx")
+        )
+        flipped = self._draw(2, "mirror", position).flatten().tolist() if self._mirror else [0] * len(images)
+        mean = None if self.mean is None else self.mean.numpy()
+        for image, values, top, left, flip in zip(images, batch.numpy(), tops, lefts, flipped, strict=True):
+            window = (slice(None), slice(top, top + shape[1]), slice(left, left + shape[2]))
+            out = values[:, :, ::-1] if flip else values
+            out[...] = image[window]
+            if mean is not None:
+                out -= mean if mean.shape[1:] == (1, 1) else mean[window]
+            if self._scale != 1:
+                out *= self._scale
+        return batch.to(self._layer.context.dtype)
 
     def _cut(self, x: Tensor, position: Tensor) -> Tensor:
         """Return a window of each image, at random or in the centre, mirrored or not."""
@@ -161,13 +181,13 @@ class Transform:
             window.copy_(part.flip(2) if flip else part)
         return windows
 
-    def _offset(self, slack: int, axis: str, position: Tensor) -> Tensor:
-        """Return where the window begins along an axis that is `slack` longer, B x 1."""
+    def _offset(self, slack: int | Tensor, axis: str, position: Tensor) -> Tensor:
+        """Return where the window begins along an axis that is `slack` (or each slack) longer, B x 1."""
         if self._random_crop:
             return self._draw(slack + 1, f"crop {axis}", position)
-        return torch.full_like(position, slack // 2)[:, None]
+        return torch.zeros_like(position).add_(slack // 2)[:, None]
 
-    def _draw(self, n: int, what: str, position: Tensor) -> Tensor:
+    def _draw(self, n: int | Tensor, what: str, position: Tensor) -> Tensor:
         return random_below(n, self._layer.context.passes.seed, f"{self._layer.name} {what}", position)[:, None]
 
     @property
