@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from imae.layers.data.data_layer import DataLayer
 from imae.layers.layer import TEST, TRAIN, Blob, Context, Layer, Shape, Shapes
 from imae.layers.onnx_graph import OnnxGraph
@@ -105,7 +107,8 @@ def check_net(
     param, unknown_names = read_net_past_unknown_names(path)
     nets: dict[int, _PartialNet] = {}
     for each in (TRAIN, TEST):
-        context = Context(phase=each, folders=(Path(), Path(path).parent), allow_python=allow_python)
+        device = torch.device("cpu" if each == phase else "meta")
+        context = Context(phase=each, device=device, folders=(Path(), Path(path).parent), allow_python=allow_python)
         nets[each] = _PartialNet(param, context, level, stages, tuple(shape))
     stored = open_weights(weights) if weights is not None else None
     left_over = {each: net.compare(stored) if stored else [] for each, net in nets.items()}
@@ -155,16 +158,18 @@ class _PartialNet(Net):
         reads_data = issubclass(registry.get(param.type, Layer), DataLayer)
         followed = not any(self.newest.get(bottom) in self.unknown for bottom in param.bottom)
         shapes: Shapes | None = None
-        if followed or param.type not in registry:
-            try:
+        try:
+            if not followed:
+                self._connected(param)
+            else:
                 self.steps.append(self._add_step(param))
                 shapes = [self.shapes[top] for top in self.steps[-1].tops]
                 check.parameters = _count(self.steps[-1].layer.blobs)
-            except InputError as error:
-                check.needs = self._absent(param)
-                check.fault = "" if check.needs and param.type in registry else str(error)
-                if reads_data:
-                    shapes, check.taken_from = _shapes_by_settings(param, images)
+        except InputError as error:
+            check.needs = self._absent(param)
+            check.fault = "" if check.needs and param.type in registry else str(error)
+            if reads_data:
+                shapes, check.taken_from = _shapes_by_settings(param, images)
         if shapes and reads_data:
             inputs = LayerParameter(name=param.name, type="Input", top=param.top)
             for shape in shapes:
@@ -238,7 +243,14 @@ class _PartialNet(Net):
             return [], [f"the weights lack the layers {', '.join(lacking)}"]
         try:
             context, folder = self.context, self.context.folders[-1]
-            net = Net(deploy(self.without_data), TEST, backward=False, folder=folder, allow_python=context.allow_python)
+            net = Net(
+                deploy(self.without_data),
+                TEST,
+                device="meta",
+                backward=False,
+                folder=folder,
+                allow_python=context.allow_python,
+            )
         except InputError as error:
             return [str(error)], []
         return [], list(_without_onnx(net))

@@ -494,22 +494,8 @@ class Net:
 
     def _add_step(self, param: LayerParameter) -> Step:
         """Create the layer, set it up on its bottoms' shapes, and number its tops."""
-        if not param.HasField("phase"):
-            param.phase = self.context.phase
-        layer = create_layer(param, self.context)
-        for name in param.bottom:
-            if name not in self.newest:
-                hint = left_out(name, self._whole) or did_you_mean(name, self.newest)
-                raise layer.error(f'no layer before it produces its bottom "{name}"{hint}')
+        layer = self._connected(param)
         bottoms = [self.newest[name] for name in param.bottom]
-        for i, name in enumerate(param.top):
-            in_place = i < len(param.bottom) and param.bottom[i] == name
-            if (name in self.newest and not in_place) or name in list(param.top)[:i]:
-                raise layer.error(f'its top "{name}" is produced by another layer already')
-        if param.propagate_down and len(param.propagate_down) != len(bottoms):
-            raise layer.error(
-                f"propagate_down must be given for each of its {len(bottoms)} bottoms, not {len(param.propagate_down)}"
-            )
         bottom_shapes = [self.shapes[bottom] for bottom in bottoms]
         layer.setup(bottom_shapes)
         shapes = layer.reshape(bottom_shapes)
@@ -526,6 +512,24 @@ class Net:
         self.names += layer.param.top
         self.shapes += shapes
         return Step(layer, bottoms, tops, layer.loss_weights(), [False] * len(bottoms), False, bottom_shapes)
+
+    def _connected(self, param: LayerParameter) -> Layer:
+        """Create the layer, and check that its bottoms are there and its tops are new."""
+        if not param.HasField("phase"):
+            param.phase = self.context.phase
+        layer = create_layer(param, self.context)
+        for name in param.bottom:
+            if name not in self.newest:
+                hint = left_out(name, self._whole) or did_you_mean(name, self.newest)
+                raise layer.error(f'no layer before it produces its bottom "{name}"{hint}')
+        for i, name in enumerate(param.top):
+            in_place = i < len(param.bottom) and param.bottom[i] == name
+            if (name in self.newest and not in_place) or name in list(param.top)[:i]:
+                raise layer.error(f'its top "{name}" is produced by another layer already')
+        if param.propagate_down and len(param.propagate_down) != len(param.bottom):
+            given, bottoms = len(param.propagate_down), len(param.bottom)
+            raise layer.error(f"propagate_down must be given for each of its {bottoms} bottoms, not {given}")
+        return layer
 
     def _collect_params(self) -> dict[str, list[Blob]]:
         params: dict[str, list[Blob]] = {}

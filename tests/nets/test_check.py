@@ -196,3 +196,10 @@ def test_a_net_without_data_for_testing_is_still_trained() -> None:
     assert found.training.possible
     assert (found.export.possible, found.export.reasons) == (False, ["phase TEST has no data"])
     assert not found.obstacles
+
+
+def test_a_wrong_count_is_found_where_shapes_cannot_be_followed() -> None:
+    found = check(DATA % ("", "") + BODY.replace('bottom: "ip" bottom: "label"', 'bottom: "ip"'))
+    assert found.obstacles == [
+        'layer "loss" (SoftmaxWithLoss): takes 2 bottom blobs, the prototxt gives 1',
+    ]
