@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from imae.layers.data.data_layer import DataLayer
-from imae.layers.data.input import Input
 from imae.layers.layer import Layer
-from imae.layers.loss.accuracy import Accuracy
-from imae.layers.loss.sample_loss import OnLogits
 from imae.layers.registry import FAMILIES, registry
+from imae.nets.onnx_forms import onnx_form
 from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.known_names import CAFFE_LAYERS
 from imae.prototxt_like.schema import FillerParameter, LayerParameter
@@ -76,7 +73,7 @@ def section(name: str, layer: type[Layer], differences: list[tuple[str, str]]) -
     yield f"- {whose}{_count(made.bottoms, 'bottom')}, {_count(made.tops, 'top')}; gradient: {gradient(made)}"
     for field in settings(layer):
         yield f"- `{field}`: {_fields(getattr(LayerParameter(), field))}"
-    yield f"- ONNX: {onnx_form(layer)}"
+    yield f"- ONNX: {_escaped(onnx_form(layer))}"
     if links := [f"[{_escaped(what)}]({link})" for what, link in differences if name in named(what)]:
         yield f"- differs from Caffe: {'; '.join(links)}"
 
@@ -109,17 +106,6 @@ def gradient(layer: Layer) -> str:
         return "by its bottom" if most == 1 else "by all bottoms"
     numbers = ["the last"] if most is None and without == {count - 1} else [str(i) for i in sorted(without)]
     return f"by all bottoms but {' and '.join(numbers)}"
-
-
-def onnx_form(layer: type[Layer]) -> str:
-    """Return, in words, what an exported net has in its place."""
-    if layer.to_onnx is not Layer.to_onnx:
-        return _escaped(inspect.getdoc(layer.to_onnx) or "").rstrip(".")
-    if issubclass(layer, OnLogits):
-        return "the Softmax inside it"
-    if layer.is_loss or issubclass(layer, Accuracy):
-        return "left out, with what is computed from it alone"
-    return "an input of the model" if issubclass(layer, DataLayer | Input) else "none"
 
 
 def rows() -> list[tuple[str, str]]:

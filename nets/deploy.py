@@ -7,9 +7,10 @@ from imae.layers.data.data_layer import DataLayer
 from imae.layers.data.input import Input
 from imae.layers.layer import TEST, Context, Layer, Shapes, describe
 from imae.layers.loss.accuracy import Accuracy
+from imae.layers.loss.infogain_loss import InfogainLoss
 from imae.layers.loss.sample_loss import OnLogits
+from imae.layers.loss.sigmoid_cross_entropy_loss import SigmoidCrossEntropyLoss
 from imae.layers.registry import create_layer, registry
-from imae.layers.utility.softmax import Softmax
 from imae.nets.net import Net
 from imae.nets.state import filter_layers
 from imae.prototxt_like.errors import InputError
@@ -32,8 +33,8 @@ def deploy(
       then be there (in the working directory, in `folder`, or beside the prototxt), but for what `skip_broken` leaves
       out as `Net` does. In a net without data layers the images of its one Input get `shape`, in a batch of the same
       size. `shapes` gives whole shapes to inputs, by name.
-    - A loss on logits becomes the Softmax inside it, with the top `prob` (LOSS_prob where there are several), unless
-      the net has that Softmax already.
+    - A loss on logits becomes the Softmax, or the Sigmoid, inside it, with the top `prob` (LOSS_prob where there are
+      several), unless the net has that already.
     - Outputs are the named blobs, else all that nothing reads. What they do not need is left out.
 
     Raises InputError for a net of the TRAIN phase, if the data cannot be read, for an unknown output, or for a `shape`
@@ -159,27 +160,37 @@ def _kind(layer: LayerParameter) -> type[Layer]:
 
 
 def _predicting(layers: Sequence[LayerParameter]) -> list[LayerParameter]:
-    """The layers without losses, accuracies and what depends on them, Softmax layers taking the losses' places."""
-    softmax_of = {layer.bottom[0] for layer in layers if issubclass(_kind(layer), Softmax)}
-    on_logits = [layer for layer in layers if issubclass(_kind(layer), OnLogits)]
-    several = len({layer.bottom[0] for layer in on_logits} - softmax_of) > 1
+    """The layers without losses, accuracies and what depends on them, what is inside a loss taking its place."""
+    there = {(layer.type, layer.bottom[0]) for layer in layers if layer.type in ("Softmax", "Sigmoid") and layer.bottom}
+    inner = [(kind, layer.bottom[0]) for layer in layers if (kind := inside(_kind(layer)))]
+    several = len(set(inner) - there) > 1
     taken = {top for layer in layers for top in layer.top}
     kept: list[LayerParameter] = []
     gone: set[str] = set()
     for layer in layers:
-        if issubclass(_kind(layer), OnLogits) and (len(layer.top) > 1 or layer.bottom[0] not in softmax_of):
-            softmax_of.add(layer.bottom[0])
+        kind = inside(_kind(layer))
+        if kind and (len(layer.top) > 1 or (kind, layer.bottom[0]) not in there):
+            there.add((kind, layer.bottom[0]))
             plain = "prob" if not several and "prob" not in taken else f"{layer.name}_prob"
             top = layer.top[1] if len(layer.top) > 1 else plain
-            kept.append(LayerParameter(name=top, type="Softmax", bottom=layer.bottom[:1], top=[top]))
+            kept.append(LayerParameter(name=top, type=kind, bottom=layer.bottom[:1], top=[top]))
             if layer.HasField("softmax_param"):
                 kept[-1].softmax_param.CopyFrom(layer.softmax_param)
+            if layer.HasField("infogain_loss_param"):
+                kept[-1].softmax_param.axis = layer.infogain_loss_param.axis
             gone.update(layer.top[:1])
         elif _is_measure(layer) or not gone.isdisjoint(layer.bottom):
             gone.update(layer.top)
         else:
             kept.append(layer)
     return kept
+
+
+def inside(loss: type[Layer]) -> str:
+    """Return the type of layer inside a loss that makes probabilities of its first bottom; empty for any other."""
+    if issubclass(loss, OnLogits | InfogainLoss):
+        return "Softmax"
+    return "Sigmoid" if issubclass(loss, SigmoidCrossEntropyLoss) else ""
 
 
 def _is_measure(layer: LayerParameter) -> bool:

@@ -56,23 +56,46 @@ class Sizes:
 def open_sizes(net: Net, dimensions: Sequence[str]) -> Sizes:
     """Return which of `dimensions` (of DIMENSIONS) the net lets vary, by making its inputs larger.
 
-    Inputs of one size vary together, as many as the net takes so; the batch is that of axis 0, and where there are
-    recurrent layers, whose axis 0 is time, that of axis 1, too. Raises InputError for an unknown dimension.
+    Inputs of one size vary together, as many as the net takes so. The batch is axis 0; where there are recurrent
+    layers, it is both sizes of their cont, T and N. Raises InputError for an unknown dimension.
     """
     sizes = Sizes()
     recurrent = any(isinstance(step.layer, Recurrent) for step in net.steps)
     for dimension in dimensions:
         if dimension not in DIMENSIONS:
             raise InputError(f'"{dimension}" is no size that can stay open: those are {", ".join(DIMENSIONS)}')
-        axis = DIMENSIONS[dimension]
-        wanted = [("T", 0), ("N", 1)] if recurrent and not axis else [("NCHW"[axis], axis)]
-        for symbol, axis in wanted:
-            found = _tied(net, axis, recurrent)
-            if isinstance(found, str):
-                sizes.closed[dimension] = found
-            else:
-                sizes.opened.append(Open(symbol, *found, dimension))
+        if recurrent and dimension == "batch":
+            sizes.opened += _of_sequences(net)
+        elif isinstance(found := _of_images(net, dimension), Open):
+            sizes.opened.append(found)
+        else:
+            sizes.closed[dimension] = found
     return sizes
+
+
+def _of_images(net: Net, dimension: str) -> Open | str:
+    """This size of the first input that has it, as images have it, and of others; or why it cannot be open."""
+    axis = DIMENSIONS[dimension]
+    axes = 4 if axis >= 2 else 1
+    fitting = [name for name, index in net.input_values.items() if len(net.shapes[index]) >= axes]
+    if not fitting:
+        return f"no input has {axes} axes" if net.inputs else "it has no input"
+    found = _tied(net, (fitting[0], axis), [(name, axis) for name in fitting[1:]])
+    return found if isinstance(found, str) else Open("NCHW"[axis], *found, dimension)
+
+
+def _of_sequences(net: Net) -> list[Open]:
+    """T, the number of steps, along axis 0 of cont, and N, that of sequences, along axis 1; with what goes along."""
+    readers = [step for step in net.steps if isinstance(step.layer, Recurrent)]
+    conts = [name for name, index in net.input_values.items() if any(step.bottoms[1] == index for step in readers)]
+    slots = [(name, axis) for name, i in net.input_values.items() for axis in range(min(2, len(net.shapes[i])))]
+    opened = []
+    for symbol, axis in (("T", 0), ("N", 1)):
+        for name in conts[:1]:
+            found = _tied(net, (name, axis), [slot for slot in slots if slot[0] != name])
+            if not isinstance(found, str):
+                opened.append(Open(symbol, *found, "batch"))
+    return opened
 
 
 def find_open_axes(net: Net, sizes: Sizes) -> None:
@@ -91,23 +114,14 @@ def find_open_axes(net: Net, sizes: Sizes) -> None:
                             axes[axis] = size.symbol if same and axes.get(axis, size.symbol) == size.symbol else ""
 
 
-def _tied(net: Net, axis: int, recurrent: bool) -> tuple[tuple[Slot, ...], list[int]] | str:
-    """The axes of inputs that can vary together, the first input's among them, and by how much; else why not."""
+def _tied(net: Net, first: Slot, others: Sequence[Slot]) -> tuple[tuple[Slot, ...], list[int]] | str:
+    """The axes that can vary together, `first` and as many of `others` of its size as the net takes, and by how much;
+    else why not.
+    """
     shapes = {name: net.shapes[index] for name, index in net.input_values.items()}
-    axes = 4 if axis >= 2 else axis + 1
-    fitting = {name: shape for name, shape in shapes.items() if len(shape) >= axes}
-    if not fitting:
-        return f"no input has {axes} axes" if shapes else "it has no input"
-    first, *_ = fitting
-    size, beside = fitting[first][axis], (0, 1) if recurrent else (axis,)
-    others = [
-        (name, at)
-        for name, shape in (fitting if axis >= 2 else shapes).items()
-        for at in beside
-        if name != first and shape[at : at + 1] == (size,)
-    ]
+    size = shapes[first[0]][first[1]]
     reason = ""
-    for slots in _subsets((first, axis), others):
+    for slots in _subsets(first, [(name, axis) for name, axis in others if shapes[name][axis] == size]):
         steps = []
         for step in _STEPS:
             try:

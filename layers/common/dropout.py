@@ -33,6 +33,7 @@ class Dropout(Neuron):
         return [top_diffs[0] * saved["mask"] if "mask" in saved else top_diffs[0]]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """No node."""
         if self.training and self.ratio:
             raise self.error("has no ONNX form in phase TRAIN, in which it drops at random: leave out its phase: TRAIN")
         graph.node("Identity", bottoms, tops)

@@ -51,6 +51,7 @@ class LSTMUnit(Layer):
         return [dc * cont, dgates, None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """Sigmoid and Tanh of the parts of a Split, Mul and Add."""
         c_prev, gates, cont = bottoms
         kept = graph.add("Mul", [c_prev, graph.unsqueeze(cont, [2])])
         unit_to_onnx(graph, gates, kept, tops)

@@ -32,5 +32,6 @@ class Split(Layer):
         return [reduce(torch.add, top_diffs)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
+        """No node: its tops are its bottom."""
         for top in tops:
             graph.node("Identity", bottoms, [top])

@@ -345,6 +345,8 @@ MAE = 'layer {{ name: "mae" type: "MAELoss" bottom: "{0}" bottom: "t" top: "mae"
         ),
         (RELU.format("x", "y") + CCE.format("l1", "y") + CCE.format("l2", "y"), ["prob"]),
         (SOFTMAX.format("x", "p") + MAE.format("p"), ["p"]),
+        (RELU.format("x", "y") + CCE.format("loss", "y").replace("SoftmaxWith", "SigmoidCrossEntropy"), ["prob"]),
+        (RELU.format("x", "y") + CCE.format("loss", "y").replace("SoftmaxWith", "Infogain"), ["prob"]),
         (SOFTMAX.format("x", "p") + CCE.format("loss", "x") + ACCURACY.format("p"), ["p"]),
         (CCE.format("loss", "x").replace('top: "loss"', 'top: "loss" top: "p"') + ACCURACY.format("p"), ["p"]),
         (CCE.format("loss", "x") + RELU.format("loss", "worse"), ["prob"]),
