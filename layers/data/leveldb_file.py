@@ -1,15 +1,21 @@
 """Reading LevelDBs, which are what Caffe's Data reads by default, by plyvel, an extra that is needed for them alone."""
 
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import open_regular
 
 CURRENT_FILE = "CURRENT"
 """The file of a LevelDB that names its newest manifest."""
+_BLOCK, _HEADER = 32768, 7
+"""Bytes of a block of a log, and of what a record in it begins with: a checksum, its size in 2 bytes, its kind."""
+_ENDS = (1, 4)
+"""Kinds of records that end one: whole, or the last part."""
 _LIBRARIES = ("plyvel", "plyvel_next")
 _open: "WeakValueDictionary[Path, _Database]" = WeakValueDictionary()
 
@@ -42,6 +48,9 @@ class _Database:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._library = folder, _library(folder)
+        for log in (*folder.glob("MANIFEST-*"), *folder.glob("*.log")):
+            if not _is_whole_log(log):  # LevelDB would leave out what is behind the cut, and remove the tables there
+                raise InputError(f"{folder}: the LevelDB is damaged: {log.name} is cut short")
         try:
             self._database = self._library.DB(str(folder), create_if_missing=False, paranoid_checks=True)
             try:
@@ -72,6 +81,27 @@ class _Database:
                 f"{self._folder}: another process has this LevelDB open, which allows one alone: {reason}"
             )
         return InputError(f"{self._folder}: the LevelDB is damaged or cannot be opened: {reason}")
+
+
+def _is_whole_log(path: Path) -> bool:
+    """Whether the last record of a file in LevelDB's log format is whole: of its manifest, or of its newest writes.
+
+    Source: "leveldb Log format", doc/log_format.md of LevelDB.
+    """
+    with open_regular(path) as file:
+        size, position, kind = file.seek(0, os.SEEK_END), 0, _ENDS[0]
+        while position < size:
+            left = _BLOCK - position % _BLOCK
+            if left < _HEADER:
+                position += left
+                continue
+            file.seek(position)
+            header = file.read(_HEADER)
+            if len(header) < _HEADER:
+                return False
+            length, kind = int.from_bytes(header[4:6], "little"), header[6]
+            position += _HEADER + length
+    return position == size and kind in _ENDS
 
 
 def _library(folder: Path) -> Any:

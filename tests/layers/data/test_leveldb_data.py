@@ -77,6 +77,20 @@ def test_one_that_another_process_reads_is_named(make: Make, database: Path) -> 
     make(DATA)
 
 
+@pytest.mark.parametrize("name", ["MANIFEST-*", "*.log"])
+def test_a_cut_log_is_named_before_records_are_left_out(make: Make, database: Path, name: str) -> None:
+    """LevelDB takes what is before the cut, and removes tables that only what is behind it names."""
+    (file,) = database.glob(name)
+    sound = file.read_bytes()
+    for size in (len(sound) - 1, len(sound) // 2, 3):
+        file.write_bytes(sound[:size])
+        with pytest.raises(InputError, match=rf"db: the LevelDB is damaged: {file.name} is cut short$"):
+            make(DATA)
+        assert list(database.glob("*.ldb"))
+    file.write_bytes(sound)
+    assert make(DATA)[0].num_images == 10
+
+
 @pytest.mark.parametrize("part", ["half", "hole", "nothing", "CURRENT", "MANIFEST*"])
 def test_damage_is_named(make: Make, database: Path, part: str) -> None:
     (file,) = database.glob("*.ldb" if part in ("half", "hole", "nothing") else part)
