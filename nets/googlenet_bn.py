@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from imae.nets.paper import loss_type
 from imae.nets.residual import BATCH_NORM_FRACTION
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 
 BATCH, RESIZED, CROP = 180, 256, 224
@@ -103,9 +103,7 @@ def _inception(n: NetSpec, module: Inception, bottom: Top) -> Top:
     )
     if module.projection:
         x = _convolution(n, f"{name}/pool_proj", x, module.projection)
-    output: Top = L.Concat(*branches, x)
-    n[f"{name}/output"] = output
-    return output
+    return named(n, f"{name}/output", L.Concat(*branches, x))
 
 
 def _convolution(n: NetSpec, name: str, bottom: Top, num_output: int, *, kernel_size: int = 1, stride: int = 1) -> Top:
@@ -121,6 +119,4 @@ def _convolution(n: NetSpec, name: str, bottom: Top, num_output: int, *, kernel_
     )
     n[f"{name}/bn"] = L.BatchNorm(n[name], in_place=True, moving_average_fraction=BATCH_NORM_FRACTION)
     n[f"{name}/bn/sc"] = L.Scale(n[f"{name}/bn"], bias_term=True, in_place=True)
-    relu: Top = L.ReLU(n[f"{name}/bn/sc"], in_place=True)
-    n[f"{name}/bn/sc/relu"] = relu
-    return relu
+    return named(n, f"{name}/bn/sc/relu", L.ReLU(n[f"{name}/bn/sc"], in_place=True))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from imae.nets.paper import loss_type
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 
 BATCH_NORM_FRACTION = 0.9
@@ -50,9 +50,7 @@ def residual_block(
     elif stride > 1:
         n[f"{name}_shortcut"] = shortcut = L.Shortcut(bottom, num_output=num_output, stride=stride)
     n[name] = L.Eltwise(shortcut, x)
-    relu: Top = L.ReLU(n[name], in_place=True)
-    n[f"{name}_relu"] = relu
-    return relu
+    return named(n, f"{name}_relu", L.ReLU(n[name], in_place=True))
 
 
 def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **loss_settings: float) -> None:

@@ -115,6 +115,12 @@ class NetSpec:
         return net
 
 
+def named(net: NetSpec, name: str, top: Top) -> Top:
+    """Add a top to the net, and return it."""
+    net[name] = top
+    return top
+
+
 def to_proto(*tops: Top) -> NetParameter:
     """Return the net of every layer that `tops` need, all blobs called by their layer's type and a number."""
     return _build(tops, {})

@@ -5,7 +5,7 @@ models/bvlc_reference_caffenet of BVLC/caffe), whose layers have these names: 60
 """
 
 from imae.nets.zoo.blocks import constant, convolution, dropout, gaussian, images, inner_product, pool, relu, scored
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import NetParameter
 
 CONVOLUTIONS = (
@@ -58,6 +58,4 @@ def features(n: NetSpec, data: Top, *, pool_first: bool, bias: float) -> Top:
 
 def _norm(n: NetSpec, i: int, bottom: Top) -> Top:
     """Section 3.3 of the paper."""
-    top: Top = L.LRN(bottom, local_size=5, alpha=1e-4, beta=0.75)
-    n[f"norm{i}"] = top
-    return top
+    return named(n, f"norm{i}", L.LRN(bottom, local_size=5, alpha=1e-4, beta=0.75))

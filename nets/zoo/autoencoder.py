@@ -6,7 +6,7 @@ networks".
 """
 
 from imae.nets.zoo.blocks import inputs
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import NetParameter
 
 WIDTHS = (1000, 500, 250)
@@ -34,17 +34,17 @@ def autoencoder(*, classes: int = 30, batch: int = 100) -> NetParameter:
 
 def _linear(n: NetSpec, name: str, bottom: Top, outputs: int) -> Top:
     """About 15 inputs of each output have a weight at first; biases do not decay."""
-    top: Top = L.InnerProduct(
-        bottom,
-        num_output=outputs,
-        param=[{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 1, "decay_mult": 0}],
-        weight_filler={"type": "gaussian", "std": 1, "sparse": 15},
+    return named(
+        n,
+        name,
+        L.InnerProduct(
+            bottom,
+            num_output=outputs,
+            param=[{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 1, "decay_mult": 0}],
+            weight_filler={"type": "gaussian", "std": 1, "sparse": 15},
+        ),
     )
-    n[name] = top
-    return top
 
 
 def _sigmoid(n: NetSpec, name: str, bottom: Top) -> Top:
-    top: Top = L.Sigmoid(bottom)
-    n[f"{name}neuron"] = top
-    return top
+    return named(n, f"{name}neuron", L.Sigmoid(bottom))

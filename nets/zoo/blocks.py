@@ -3,7 +3,7 @@
 from typing import Any
 
 from imae.nets.residual import BATCH_NORM_FRACTION
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import TRAIN, NetParameter
 
 WEIGHT_AND_BIAS = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]
@@ -92,39 +92,29 @@ def normalise(
 
 def relu(n: NetSpec, name: str, bottom: Top) -> Top:
     """Add a ReLU in place."""
-    top: Top = L.ReLU(bottom, in_place=True)
-    n[name] = top
-    return top
+    return named(n, name, L.ReLU(bottom, in_place=True))
 
 
 def pool(n: NetSpec, name: str, bottom: Top, method: str = "MAX", kernel: int = 3, stride: int = 2, **more: Any) -> Top:
     """Add a pooling; a kernel of 0 takes the whole image."""
     window = {"kernel_size": kernel, "stride": stride} if kernel else {"global_pooling": True}
-    top: Top = L.Pooling(bottom, pool=method, **window, **more)
-    n[name] = top
-    return top
+    return named(n, name, L.Pooling(bottom, pool=method, **window, **more))
 
 
 def concat(n: NetSpec, name: str, *bottoms: Top) -> Top:
     """Add the channels of all bottoms, one after the other."""
-    top: Top = L.Concat(*bottoms)
-    n[name] = top
-    return top
+    return named(n, name, L.Concat(*bottoms))
 
 
 def dropout(n: NetSpec, name: str, bottom: Top, ratio: float = 0.5) -> Top:
     """Add a Dropout in place, which sets the fraction `ratio` to zero."""
-    top: Top = L.Dropout(bottom, dropout_ratio=ratio, in_place=True)
-    n[name] = top
-    return top
+    return named(n, name, L.Dropout(bottom, dropout_ratio=ratio, in_place=True))
 
 
 def inner_product(n: NetSpec, name: str, bottom: Top, outputs: int, **settings: Any) -> Top:
     """Add an InnerProduct with a bias."""
     settings = {"param": WEIGHT_AND_BIAS, "weight_filler": XAVIER} | settings
-    top: Top = L.InnerProduct(bottom, num_output=outputs, **settings)
-    n[name] = top
-    return top
+    return named(n, name, L.InnerProduct(bottom, num_output=outputs, **settings))
 
 
 def scored(n: NetSpec, scores: Top, label: Top) -> None:

@@ -5,7 +5,7 @@ normalisation among them, its running statistics not.
 """
 
 from imae.nets.zoo.blocks import MSRA, concat, images, normalise, normalised, pool, scored
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import NetParameter
 
 BLOCKS = (6, 12, 24, 16)
@@ -35,16 +35,18 @@ def densenet121(*, classes: int = 1000, batch: int = 32) -> NetParameter:
 
 def _convolution(n: NetSpec, name: str, bottom: Top, channels: int, kernel: int = 1) -> Top:
     """BatchNorm, Scale, ReLU, then the convolution, which keeps the size."""
-    top: Top = L.Convolution(
-        _normalise(n, name, bottom),
-        num_output=channels,
-        kernel_size=kernel,
-        pad=kernel // 2,
-        bias_term=False,
-        weight_filler=MSRA,
+    return named(
+        n,
+        name,
+        L.Convolution(
+            _normalise(n, name, bottom),
+            num_output=channels,
+            kernel_size=kernel,
+            pad=kernel // 2,
+            bias_term=False,
+            weight_filler=MSRA,
+        ),
     )
-    n[name] = top
-    return top
 
 
 def _normalise(n: NetSpec, name: str, bottom: Top) -> Top:

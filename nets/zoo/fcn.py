@@ -7,7 +7,7 @@ and bilinear, as there, but by one kernel a class: the published 21 x 21 kernels
 
 from imae.nets.zoo.blocks import WEIGHT_AND_BIAS, constant, convolution, dropout, inputs
 from imae.nets.zoo.vgg import convolutions
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import NetParameter
 
 
@@ -30,32 +30,32 @@ def fcn8s(*, classes: int = 21, batch: int = 1, size: int = 500) -> NetParameter
 
 def _scores(n: NetSpec, name: str, bottom: Top, classes: int) -> Top:
     """The score of each class at each place, which begins at zero."""
-    top: Top = L.Convolution(
-        bottom, num_output=classes, kernel_size=1, param=WEIGHT_AND_BIAS, weight_filler=constant(0)
+    return named(
+        n,
+        name,
+        L.Convolution(bottom, num_output=classes, kernel_size=1, param=WEIGHT_AND_BIAS, weight_filler=constant(0)),
     )
-    n[name] = top
-    return top
 
 
 def _enlarged(n: NetSpec, name: str, bottom: Top, classes: int, kernel: int, stride: int) -> Top:
     """Bilinear interpolation, which does not learn."""
-    top: Top = L.Deconvolution(
-        bottom,
-        num_output=classes,
-        group=classes,
-        kernel_size=kernel,
-        stride=stride,
-        bias_term=False,
-        weight_filler={"type": "bilinear"},
-        param={"lr_mult": 0, "decay_mult": 0},
+    return named(
+        n,
+        name,
+        L.Deconvolution(
+            bottom,
+            num_output=classes,
+            group=classes,
+            kernel_size=kernel,
+            stride=stride,
+            bias_term=False,
+            weight_filler={"type": "bilinear"},
+            param={"lr_mult": 0, "decay_mult": 0},
+        ),
     )
-    n[name] = top
-    return top
 
 
 def _fused(n: NetSpec, pool: int, coarse: Top, fine: Top, offset: int) -> Top:
     """The sum of the coarse scores and of those of a pooling, cut to their size."""
     n[f"score_pool{pool}c"] = cut = L.Crop(fine, coarse, axis=2, offset=offset)
-    top: Top = L.Eltwise(coarse, cut, operation="SUM")
-    n[f"fuse_pool{pool}"] = top
-    return top
+    return named(n, f"fuse_pool{pool}", L.Eltwise(coarse, cut, operation="SUM"))

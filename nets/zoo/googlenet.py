@@ -16,7 +16,7 @@ from imae.nets.zoo.blocks import (
     relu,
     scored,
 )
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import NetParameter
 
 MODULES = {
@@ -79,6 +79,4 @@ def _convolution(n: NetSpec, name: str, bottom: Top, channels: int, kernel: int 
 
 
 def _norm(n: NetSpec, name: str, bottom: Top) -> Top:
-    top: Top = L.LRN(bottom, local_size=5, alpha=1e-4, beta=0.75)
-    n[name] = top
-    return top
+    return named(n, name, L.LRN(bottom, local_size=5, alpha=1e-4, beta=0.75))

@@ -8,7 +8,7 @@ digits together in the plane and others apart by a margin of 1; 431,102 paramete
 from typing import Any
 
 from imae.nets.zoo.blocks import XAVIER, inputs, pool, relu
-from imae.prototxt_like.net_spec import L, NetSpec, Top
+from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import NetParameter
 
 
@@ -33,9 +33,7 @@ def _lenet(n: NetSpec, data: Top, suffix: str, outputs: int) -> Top:
     n[f"ip1{suffix}"] = L.InnerProduct(top, num_output=500, **_shared("ip1"))
     top = relu(n, f"relu1{suffix}", n[f"ip1{suffix}"])
     n[f"ip2{suffix}"] = L.InnerProduct(top, num_output=10, **_shared("ip2"))
-    feat: Top = L.InnerProduct(n[f"ip2{suffix}"], num_output=outputs, **_shared("feat"))
-    n[f"feat{suffix}"] = feat
-    return feat
+    return named(n, f"feat{suffix}", L.InnerProduct(n[f"ip2{suffix}"], num_output=outputs, **_shared("feat")))
 
 
 def _shared(name: str) -> dict[str, Any]:
