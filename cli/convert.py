@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.hints import Command, Group
-from imae.cli.options import LARGEST, load_torch
+from imae.cli.options import LARGEST, LARGEST_SEED, load_torch
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import counted
 
@@ -46,6 +46,85 @@ def cifar10(
         )
     for path in written:
         typer.echo(path)
+
+
+@convert.command(cls=Command)
+def images(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder with a subfolder for each class, a .csv or .tsv of paths and labels, or a list as "
+            "convert_imageset's: a path and a label a line.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The LMDB to write, a folder.", show_default=False)],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Where the paths begin; else here, else beside the list.", show_default=False
+        ),
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH,LABEL", help="A table's columns, by name or number; else its header tells, or the first two."
+        ),
+    ] = "",
+    resize_height: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST, help="Resize to so many rows.")] = 0,
+    resize_width: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST, help="And so many columns.")] = 0,
+    gray: Annotated[bool, typer.Option("--gray", help="Store one channel, without colour.")] = False,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Store them in random order.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of that order.")] = 0,
+    encoded: Annotated[bool, typer.Option("--encoded", help="Store files, not pixels.")] = False,
+    encode_type: Annotated[
+        str, typer.Option(metavar="png|jpg|...", help="Their type, which implies --encoded; else each image's own.")
+    ] = "",
+    check_size: Annotated[bool, typer.Option("--check-size", help="Stop at an image of another size.")] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out images that cannot be read, and say how many.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the LMDB.")] = False,
+) -> None:
+    """Write an LMDB of images and labels, as Caffe's convert_imageset; OUT/classes.txt has the names of the classes.
+
+    [bold]imae convert images photos photos_lmdb --resize-height 256 --resize-width 256 --shuffle[/]
+    """
+    if bool(resize_height) != bool(resize_width):
+        raise typer.BadParameter("give both --resize-height and --resize-width, or none")
+    pair = tuple(name.strip() for name in columns.split(",")) if columns else None
+    if pair is not None and len(pair) != 2:
+        raise typer.BadParameter(f'--columns takes PATH,LABEL, not "{columns}"')
+    load_torch()
+    from imae.layers.data.convert_images import CLASSES, Stored, convert_images
+    from imae.layers.data.image_sources import read_source
+
+    found = read_source(source, pair)
+    stored = Stored(
+        (resize_height, resize_width) if resize_height else None,
+        gray,
+        encode_type.lower().lstrip(".") if encoded or encode_type else None,
+    )
+    with Display() as display:
+        left_out = convert_images(
+            found,
+            out,
+            stored,
+            root=root,
+            shuffle=shuffle,
+            seed=seed,
+            check_size=check_size,
+            skip_broken=skip_broken,
+            force=force,
+            progress=lambda done, total: display.advance("images", done, total),
+        )
+    count = len(found.images.names)
+    if left_out:
+        typer.echo(f"{len(left_out)} of {counted(count, 'image')} cannot be read and are left out, the first:")
+        typer.echo(left_out[0])
+    named = f" of {counted(len(found.classes), 'class')}, named in {out / CLASSES}" if found.classes else ""
+    typer.echo(f"Wrote {out}: {counted(count - len(left_out), 'image')}{named}")
 
 
 @convert.command(cls=Command)

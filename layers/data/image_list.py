@@ -18,7 +18,7 @@ _LARGEST = 2**31 - 1
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images that a list names, in order, each with its label and the number of its line, from 1."""
+    """The images that a list names, in order, each with its label and the number of its line, from 1, if it has one."""
 
     path: Path
     names: list[str]
@@ -26,8 +26,8 @@ class ImageList:
     lines: list[int]
 
     def where(self, index: int) -> str:
-        """Return how to name an image in a message: by its list and line."""
-        return f"{self.path}: line {self.lines[index]}"
+        """Return how to name an image in a message: by its list and line; without lines it is a folder's."""
+        return f"{self.path}: line {self.lines[index]}" if self.lines else f"{self.path}"
 
 
 def read_image_list(path: Path) -> ImageList:
@@ -42,20 +42,26 @@ def read_image_list(path: Path) -> ImageList:
         if not line:
             continue
         name, _, label = line.replace("\t", " ").rpartition(" ")
-        try:
-            value = int(label)
-        except ValueError:
-            raise InputError(f"{path}: line {number}: {label!r} is no label, expected an integer") from None
+        value = label_of(label, f"{path}: line {number}")
         if not name.strip():
             raise InputError(f"{path}: line {number}: expected an image's name and its label, found only {label!r}")
-        if abs(value) > _LARGEST:
-            raise InputError(f"{path}: line {number}: the label {value} exceeds {_LARGEST}")
         names.append(line[: len(name)])
         labels.append(value)
         lines.append(number)
     if not names:
         raise InputError(f"{path}: names no image")
     return ImageList(path, names, np.array(labels, np.int64), lines)
+
+
+def label_of(text: str, where: str) -> int:
+    """Return the label that `text` is; raises InputError, beginning with `where`, if it is none."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise InputError(f"{where}: {text!r} is no label, expected an integer") from None
+    if abs(value) > _LARGEST:
+        raise InputError(f"{where}: the label {value} exceeds {_LARGEST}")
+    return value
 
 
 def read_image(path: Path, color: bool, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

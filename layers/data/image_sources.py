@@ -1,0 +1,105 @@
+"""Where labelled images come from: a folder with a subfolder a class, a table, or a list of Caffe's."""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imae.layers.data.image_list import ImageList, label_of, read_image_list
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes
+
+_TABLES = {".csv": ",", ".tsv": "\t"}
+_PATHS = ("path", "image", "file", "filename", "file_name", "name", "image_path", "filepath")
+_LABELS = ("label", "class", "category", "target", "class_name", "label_name")
+"""How tables call their columns."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with labels, the folder before their names, and the names of the classes 0, 1, ... where they have any."""
+
+    images: ImageList
+    folder: Path
+    classes: list[str]
+
+
+def read_source(source: Path, columns: tuple[str, str] | None = None) -> Labelled:
+    """Read what images `source` has: a folder, a .csv or .tsv, or else a list as `read_image_list` reads it.
+
+    - Of a folder the classes are the subfolders in the order of their names, and of each all image files below it.
+    - A table has a column of paths and one of labels, integers or names; names become 0, 1, ... in their order. The
+      `columns` are named by the header, or numbered from 1; without, a header tells, else they are the first two.
+
+    Raises InputError, naming file and line, for what is missing or no label, and where there is no image.
+    """
+    if source.is_dir():
+        return _read_folder(source)
+    if source.suffix.lower() in _TABLES:
+        return _read_table(source, columns)
+    return Labelled(read_image_list(source), source.parent, [])
+
+
+def _read_folder(folder: Path) -> Labelled:
+    endings = Image.registered_extensions()
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    found = [
+        (path.relative_to(folder).as_posix(), label)
+        for label, name in enumerate(classes)
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
+    ]
+    if not found:
+        raise InputError(f"{folder}: has no image in a subfolder, expected a subfolder for each class")
+    names, labels = zip(*found, strict=True)
+    return Labelled(ImageList(folder, list(names), np.array(labels, np.int64), []), folder, classes)
+
+
+def _read_table(path: Path, columns: tuple[str, str] | None) -> Labelled:
+    text = read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
+    rows: list[tuple[int, list[str]]] = []
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=_TABLES[path.suffix.lower()])
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((reader.line_num, [cell.strip() for cell in row]))
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: {error}") from None
+    places, headed = _columns(path, rows[0][1] if rows else [], columns)
+    rows = rows[headed:]
+    if not rows:
+        raise InputError(f"{path}: names no image")
+    for line, row in rows:
+        if len(row) <= max(places) or not row[places[0]] or not row[places[1]]:
+            raise InputError(
+                f"{path}: line {line}: expected a path and a label in columns {places[0] + 1} and "
+                f"{places[1] + 1}, found {','.join(row)!r}"
+            )
+    lines, names, given = zip(*((line, row[places[0]], row[places[1]]) for line, row in rows), strict=True)
+    classes: list[str] = []
+    if all(re.fullmatch(r"[+-]?[0-9]+", label) for label in given):
+        labels = [label_of(label, f"{path}: line {line}") for line, label in zip(lines, given, strict=True)]
+    else:
+        classes = sorted(set(given))
+        number = {name: label for label, name in enumerate(classes)}
+        labels = [number[label] for label in given]
+    return Labelled(ImageList(path, list(names), np.array(labels, np.int64), list(lines)), path.parent, classes)
+
+
+def _columns(path: Path, first: list[str], asked: tuple[str, str] | None) -> tuple[tuple[int, int], int]:
+    """Return the columns of paths and labels, from 0, and how many lines the header has."""
+    header = [cell.lower() for cell in first]
+    if asked is None:
+        known = [next((i for i, cell in enumerate(header) if cell in names), -1) for names in (_PATHS, _LABELS)]
+        return ((known[0], known[1]), 1) if min(known) >= 0 else ((0, 1), 0)
+    if all(name.isdecimal() for name in asked):
+        if 0 in map(int, asked):
+            raise InputError(f"{path}: columns are numbered from 1, found {','.join(asked)}")
+        return (int(asked[0]) - 1, int(asked[1]) - 1), 0
+    for name in asked:
+        if name not in first:
+            raise InputError(f'{path}: line 1: has no column "{name}", only {", ".join(first)}')
+    return (first.index(asked[0]), first.index(asked[1])), 1
