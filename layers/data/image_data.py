@@ -54,7 +54,7 @@ class ImageData(DataLayer):
         self._transform = Transform(self, random_crop=self.training, mirror=self.param.transform_param.mirror)
         self._readers = readers(f"read {self.name}")
         self._reading: dict[tuple[int, int], Images] = {}
-        try:
+        with self.naming():
             self._list = read_image_list(self.context.find(self._own.source))
             intact = self._list.labels
             noisy = noise_wanted(self._own)
@@ -67,8 +67,6 @@ class ImageData(DataLayer):
             self._labels, self.intact = (torch.from_numpy(x[self._images]) for x in (labels, intact))
             first = int(self._order(torch.zeros(1, dtype=torch.int64))[0])
             image = self._read(first)
-        except InputError as error:
-            raise self.error(str(error)) from None
         self._first_shape = self._transform.shape(image.shape, f"line {self._line(first)}", self._list.path)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
@@ -90,10 +88,8 @@ class ImageData(DataLayer):
         seed, following = self.context.passes.seed, number + self.context.passes.stride
         reading = self._reading.pop((seed, number), None) or self._begin(number)
         self._reading = {(seed, following): self._begin(following)}
-        try:
+        with self.naming():
             images = [image.result() for image in reading]
-        except InputError as error:
-            raise self.error(str(error)) from None
         position = self._position(number)
         order = self._order(position)
         lines = [str(self._line(index)) for index in order.tolist()]

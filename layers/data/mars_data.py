@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.data.image_decode import decode_image
+from imae.layers.data.image_list import read_image
 from imae.layers.data.label_noise import Labels, corrupt_by, describe_noise
 from imae.layers.data.order import in_epochs
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.mars_info import Part, Tracks, frame_path, read_names, read_tracks
 
 READERS = 8
@@ -141,12 +140,7 @@ class MarsData(DataLayer):
 
     def _read(self, frame: int) -> Tensor:
         """Return a frame as its file has it, 3 x H x W, uint8."""
-        path = self._path(self._names[frame])
-        data = read_bytes(path)
-        try:
-            return torch.from_numpy(decode_image(data, color=True))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+        return torch.from_numpy(np.ascontiguousarray(read_image(self._path(self._names[frame]), color=True)))
 
     def _together(self, images: list[Tensor], frames: Tensor) -> Tensor:
         """Return the images, resized, as one tensor (B x 3 x H x W) on the net's device."""
