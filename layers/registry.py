@@ -18,6 +18,7 @@ BESIDE = {
     "SoftmaxWithMAELoss": "MAELoss",
     "SoftmaxWithIMAELoss": "IMAELoss",
     "SoftmaxWithGCELoss": "GCELoss",
+    "ConvolutionDepthwise": "DepthwiseConvolution",
 }
 """Types that stand in the file of another, whose mathematics they share."""
 ANONYMOUS = "(automatic)"

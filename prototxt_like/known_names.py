@@ -39,17 +39,15 @@ FORK_LAYERS = {layer: fork for fork, layers in _LAYERS_BY_FORK.items() for layer
 """Layer types that well-known forks of Caffe added, and which, the best known first."""
 
 _SETTINGS_BY_FORK = {
-    "SSD": "annotated_data detection_output multibox_loss norm permute prior_box",
+    "SSD": "annotated_data multibox_loss",
     "R-FCN": "box_annotator_ohem psroi_pooling",
-    "SegNet": "bn upsample",
+    "SegNet": "bn",
     "face recognition": "center_loss",
     "MobileNet": "conv_dw relu6",
     "FlowNet": "correlation",
-    "DeepLab and PSPNet": "interp seg_accuracy",
-    "Faster R-CNN": "proposal",
+    "DeepLab and PSPNet": "seg_accuracy",
     "YOLO": "region_loss reorg",
-    "Fast and Faster R-CNN": "roi_pooling smooth_l1_loss",
-    "ShuffleNet": "shuffle_channel",
+    "Fast and Faster R-CNN": "smooth_l1_loss",
     "spatial transformers": "st",
 }
 FORK_FIELDS = {f"{name}_param": fork for fork, names in _SETTINGS_BY_FORK.items() for name in names.split()}

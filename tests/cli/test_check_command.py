@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 Imae = Callable[..., Any]
-FOREIGN = 'layer { name: "p" type: "Permute" bottom: "data" top: "p" permute_param { order: 0 } }\n'
+FOREIGN = 'layer { name: "p" type: "Reorg" bottom: "data" top: "p" reorg_param { stride: 2 } }\n'
 LINES = """
 layer type blobs shapes parameters weights remark
 data Data data, label 20x3x8x8, 20 needs nowhere; shape by the shape given
@@ -63,11 +63,11 @@ def test_what_is_foreign_is_named_and_the_table_printed_all_the_same(imae: Imae,
     outcome = imae("check", "net.prototxt")
     assert (outcome.status, outcome.err) == (1, "imae: error: net.prototxt: 2 things in the way, see above\n")
     assert [line.split() for line in outcome.out.splitlines() if line.startswith("p ")] == [
-        ["p", "Permute", "data", "->", "p", "?", "?", "of", "SSD"]
+        ["p", "Reorg", "data", "->", "p", "?", "?", "of", "YOLO"]
     ]
-    field = r'In the way: net.prototxt:7:\d+: "permute_param" is no field of LayerParameter; it is of SSD'
+    field = r'In the way: net.prototxt:7:\d+: "reorg_param" is no field of LayerParameter; it is of YOLO'
     assert re.search(field, outcome.out)
-    assert 'In the way: layer "p": the layer type "Permute" is of SSD\'s Caffe, not of BVLC\'s' in outcome.out
+    assert 'In the way: layer "p": the layer type "Reorg" is of YOLO\'s Caffe, not of BVLC\'s' in outcome.out
     assert "1,210 learnable parameters in the layers that could be built" in outcome.out
 
 

@@ -25,7 +25,7 @@ layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_p
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
 NORMALIZE = """
-layer { name: "normal" type: "Normalize" bottom: "conv" top: "conv" norm_param { eps: 1 scale_filler { value: 2 } } }
+layer { name: "normal" type: "Reorg" bottom: "conv" top: "conv" reorg_param { stride: 2 } }
 """
 INPUT = """
 layer { name: "data" type: "Input" top: "data" top: "label"
@@ -104,14 +104,14 @@ def test_all_that_is_foreign_is_listed_and_the_rest_followed() -> None:
     text += 'layer { name: "x" type: "ReLu" bottom: "label" top: "x" }'
     text += 'layer { name: "y" type: "Power" bottom: "z" top: "y" }'
     found = check(text)
-    assert [layer.whose for layer in found.layers if layer.whose] == ["SSD"]
+    assert [layer.whose for layer in found.layers if layer.whose] == ["YOLO"]
     assert [layer.name for layer in found.layers if layer.fault] == ["normal", "x", "y"]
     assert [layer.name for layer in found.layers if layer.parameters is None] == ["normal", "ip", "loss", "x", "y"]
     assert found.parameters == 140
     assert len(found.obstacles) == 4
     assert found.unknown_names == found.obstacles[:1]
-    assert '"norm_param" is no field of LayerParameter; it is of SSD\'s Caffe' in found.obstacles[0]
-    assert found.obstacles[1] == 'layer "normal": the layer type "Normalize" is of SSD\'s Caffe, not of BVLC\'s'
+    assert '"reorg_param" is no field of LayerParameter; it is of YOLO\'s Caffe' in found.obstacles[0]
+    assert found.obstacles[1] == 'layer "normal": the layer type "Reorg" is of YOLO\'s Caffe, not of BVLC\'s'
     assert 'unknown layer type "ReLu"; did you mean "ReLU"?' in found.obstacles[2]
     assert 'no layer before it produces its bottom "z"' in found.obstacles[3]
     assert found.training.possible is found.export.possible is False

@@ -136,6 +136,23 @@ for operation in ("SUM", "ASUM", "SUMSQ", "MEAN"):
             f'type: "Reduction" reduction_param {{ operation: {operation} axis: {axis} coeff: -0.5 }}',
             [(4, 2, 3)],
         )
+LAYERS |= {
+    settings: (settings, [(6, 4, 5)])
+    for settings in (
+        'type: "Permute" permute_param { order: 0 order: 2 order: 3 order: 1 }',
+        'type: "ShuffleChannel" shuffle_channel_param { group: 2 }',
+        'type: "ReLU6"',
+        'type: "CReLU"',
+        'type: "Normalize"',
+        'type: "Normalize" norm_param { across_spatial: false channel_shared: false eps: 0.5 }',
+        'type: "Interp" interp_param { shrink_factor: 2 zoom_factor: 3 }',
+        'type: "Interp" interp_param { height: 7 width: 9 pad_beg: -1 pad_end: -1 }',
+        'type: "Upsample" upsample_param { scale_h: 2 scale_w: 3 }',
+        'type: "DepthwiseConvolution" convolution_param { num_output: 6 kernel_size: 3 group: 6 }',
+        'type: "ConvolutionDepthwise" convolution_param { num_output: 6 kernel_size: 3 pad: 1 stride: 2 }',
+    )
+}
+LAYERS["axpy"] = ('type: "Axpy"', [(3,), (3, 4, 5), (3, 4, 5)])
 # Windows that end within, at and past the border and the padding, on sizes that leave different rests.
 for pool in ("AVE", "MAX"):
     for kernel, stride, pad in ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 2), (2, 3, 1), (5, 2, 4), (4, 3, 1)):

@@ -225,7 +225,7 @@ def test_numbers_are_read_as_caffe_reads_them() -> None:
 
 PAST = """
 name: "x" # "
-layer { name: "p" type: "Permute" permute_param { order: 0 order: [1, 2] # }
+layer { name: "p" type: "Permute" reorg_param { order: 0 order: [1, 2] # }
  s: "}" 't' } bottom: "a" }
 layer { name: "q" pooling_param { pool: L2 kernel_size: 3, kk: -1.5; stride: 2 } foo: "a" "b" bar <x: 1> bottom: "b" }
 zzz { }
@@ -242,7 +242,7 @@ def test_unknown_names_are_left_out_one_by_one_and_told_with_their_places(tmp_pa
     """)
     told = [line.removeprefix(f"{path}:").split(" ")[:2] for line in said]
     assert told == [
-        ["3:35:", '"permute_param"'],
+        ["3:35:", '"reorg_param"'],
         ["5:41:", "pool:"],
         ["5:60:", '"kk"'],
         ["5:82:", '"foo"'],
