@@ -24,7 +24,7 @@ from imae.nets.onnx_model import check_opset, make_model, newest_opset, write_mo
 from imae.nets.onnx_preprocess import ImageOptions, Images, images_of
 from imae.nets.onnx_simplify import drop_identities, drop_unread_constants, fold
 from imae.nets.onnx_sizes import Open, Sizes, find_open_axes, larger, open_sizes
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import check_regular
 from imae.prototxt_like.schema import NetParameter
 
@@ -108,7 +108,8 @@ def export_onnx(
     opset = opset or newest_opset()
     check_opset(opset)
     predictor = _predictor(net, weights, shape, outputs, folder, shapes or {}, allow_python, skip_broken)
-    made = list(outputs or predictor.outputs)
+    made = list(dict.fromkeys(outputs or predictor.outputs))
+    _check_labels(predictor, made, labels)
     images = _images(predictor, net, folder, preprocess) if preprocess or include_transform else {}
     fixed = any(of.fixes_window for of in images.values())
     sizes = open_sizes(predictor, [name for name in dynamic if name == "batch" or not fixed])
@@ -311,6 +312,14 @@ def _is_cont(net: Net, index: int) -> bool:
     """Whether a value is read as cont by recurrent layers alone."""
     places = [(step.layer, i) for step in net.steps for i, bottom in enumerate(step.bottoms) if bottom == index]
     return bool(places) and all(isinstance(layer, Recurrent) and i == 1 for layer, i in places)
+
+
+def _check_labels(net: Net, outputs: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise InputError if names of classes were given, and no output has as many."""
+    shapes = {name: net.shape(name) for name in outputs}
+    if labels and not any(len(labels) in shape[1:] for shape in shapes.values()):
+        given = ", ".join(f"{name} {describe(shape)}" for name, shape in shapes.items())
+        raise InputError(f'net "{net.name}": {counted(len(labels), "label")} do not fit its outputs: {given}')
 
 
 def _metadata(

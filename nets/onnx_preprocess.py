@@ -1,5 +1,6 @@
 """What an exported model does to images before the net: resize, channel order, crop, mean, scale."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,6 +198,8 @@ def _with_options(
             own.mean_file = options.mean
     if options.scale is not None:
         own.scale = options.scale
+    if not own.scale or not math.isfinite(own.scale):
+        raise InputError(f'the scale of the images "{name}" must be a number other than 0, not {own.scale:g}')
     beside = None if isinstance(source, Net | NetParameter) else Path(source).parent
     folders = (Path(), *filter(None, [folder or beside]))
     return create_layer(param, layer.context if layer is not None else Context(folders=folders))

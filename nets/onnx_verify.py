@@ -82,7 +82,7 @@ def verify(
     session = _session(report.path)
     for case in _cases(report, _own_data(report, source, folder), kinds):
         expected = _by_the_net(report, report.net, case)
-        actual = dict(zip(report.outputs, session.run(list(report.outputs), case.given), strict=True))
+        actual = dict(zip(report.outputs, _run(report.path, case.given, list(report.outputs), session), strict=True))
         for name, value in expected.items():
             spread[name] = max(spread[name], _std(value))
             difference = _difference(actual[name], value, spread[name])
@@ -95,10 +95,30 @@ def verify(
     return verification
 
 
+def _run(path: Path, given: Mapping[str, NDArray[Any]], outputs: Sequence[str], session: Any = None) -> list[Any]:
+    """Run the model, by a session of `_session` if there is one; raises InputError if ONNX Runtime cannot."""
+    try:
+        return list((session or _session(path)).run(list(outputs), given))
+    except InputError:
+        raise
+    except Exception as error:  # of several kinds of ONNX Runtime's own
+        raise InputError(f"{path}: ONNX Runtime cannot run it: {' '.join(str(error).split())}") from error
+
+
 def _session(path: Path) -> Any:
+    """A session on the CPU, whose own complaints become an InputError."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of several kinds of ONNX Runtime's own
+        reason = " ".join(str(error).split())
+        version = onnxruntime.__version__
+        raise InputError(
+            f"{path}: ONNX Runtime {version} cannot load it, perhaps by an older --opset: {reason}"
+        ) from error
 
 
 def _cases(report: OnnxReport, own: Mapping[str, Tensor], kinds: Sequence[str]) -> Iterator[_Case]:
@@ -231,7 +251,7 @@ def _difference(actual: NDArray[Any], expected: NDArray[Any], spread: float) -> 
         return float("inf")
     with np.errstate(invalid="ignore"):
         apart = np.abs(actual.astype(np.float64) - expected)
-    apart[(actual == expected) | (np.isnan(actual) & np.isnan(expected))] = 0
+    apart = np.where((actual == expected) | (np.isnan(actual) & np.isnan(expected)), 0, apart)
     largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
     if not largest:
         return 0.0
@@ -285,7 +305,7 @@ def _first_difference(report: OnnxReport, case: _Case, tolerance: float) -> str:
         for beside in report.path.parent.glob(f"{report.path.name}.data"):
             (folder / beside.name).symlink_to(beside.resolve())
         (folder / report.path.name).write_bytes(model.SerializeToString())
-        actual = _session(folder / report.path.name).run([name for _, name in wanted], case.given)
+        actual = _run(folder / report.path.name, case.given, [name for _, name in wanted])
     net = report.net
     _by_the_net(report, net, case)
     for (index, _), value in zip(wanted, actual, strict=True):
