@@ -69,7 +69,7 @@ def _print(found: "NetCheck", weights: Path | None) -> None:
             " -> ".join(filter(None, (", ".join(layer.bottoms), ", ".join(layer.tops)))),
             ", ".join("?" if shape is None else "x".join(map(str, shape)) or "scalar" for shape in layer.shapes),
             "?" if layer.parameters is None else f"{layer.parameters:,}" if layer.parameters else "",
-            layer.weights if layer.weights in ("", "match", "missing") else "do not fit",
+            "do not fit" if layer.misfit else layer.weights,
             _remark(layer),
         ]
         for layer in found.layers

@@ -1,9 +1,8 @@
 """What can be said of a net before anything runs: shapes, parameters, weights that fit, and what stands in the way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -48,6 +47,11 @@ class LayerCheck:
     weights: str = ""
     """Whether the weights fit: `match`, `missing`, or how they do not; empty where there is nothing to compare."""
 
+    @property
+    def misfit(self) -> str:
+        """How the weights do not fit; empty where they do."""
+        return "" if self.weights in ("match", "missing") else self.weights
+
 
 @dataclass
 class Verdict:
@@ -83,7 +87,7 @@ class NetCheck:
     def obstacles(self) -> list[str]:
         """All that stands in the way, each once."""
         faults = [layer.fault for layer in self.layers if layer.fault]
-        misfits = [layer.weights for layer in self.layers if layer.weights.startswith("layer")]
+        misfits = [layer.misfit for layer in self.layers if layer.misfit]
         found = [*self.unknown_names, *faults, *misfits, *self.training.obstacles, *self.export.obstacles]
         return list(dict.fromkeys(found))
 
@@ -180,6 +184,8 @@ class _PartialNet(Net):
                 check.parameters = 0
         elif shapes is not None:
             self.without_data.layer.append(param)
+            for rules in ("include", "exclude"):  # which have been followed
+                self.without_data.layer[-1].ClearField(rules)
         else:
             for top in param.top:
                 self.newest[top] = len(self.names)
@@ -213,12 +219,12 @@ class _PartialNet(Net):
         unbuilt = {check.name for check in self.checks if check.parameters is None}
         return [name for name in given if name not in self.params and name not in unbuilt]
 
-    def verdict(self, hindering: Any) -> Verdict:
+    def verdict(self, hindering: Callable[[], tuple[list[str], list[str]]]) -> Verdict:
         """Whether what `hindering` finds the reasons against, and which of them are obstacles, can be done."""
         if not any(not step.bottoms for step in self.steps) and not any(check.needs for check in self.checks):
             return Verdict(False, [f"phase {Phase.Name(self.context.phase)} has no data"])
         obstacles = [check.fault for check in self.checks if check.fault]
-        obstacles += [check.weights for check in self.checks if check.weights.startswith("layer")]
+        obstacles += [check.misfit for check in self.checks if check.misfit]
         obstacles += [self.contradiction] if self.contradiction else []
         if obstacles:
             return Verdict(False, obstacles, obstacles)

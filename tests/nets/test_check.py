@@ -203,3 +203,13 @@ def test_a_wrong_count_is_found_where_shapes_cannot_be_followed() -> None:
     assert found.obstacles == [
         'layer "loss" (SoftmaxWithLoss): takes 2 bottom blobs, the prototxt gives 1',
     ]
+
+
+def test_stages_choose_layers_for_both_verdicts() -> None:
+    staged = BODY.replace('bottom: "label" top: "loss"', 'bottom: "label" top: "loss" include { stage: "s" }').replace(
+        "inner_product_param", 'include { stage: "s" } inner_product_param'
+    )
+    found = check(INPUT + staged, stages=["s"])
+    assert [layer.name for layer in found.layers] == ["data", "conv", "bn", "ip", "loss"]
+    assert found.training.possible and found.export.possible
+    assert not check(INPUT + staged).training.possible
