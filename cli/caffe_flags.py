@@ -146,7 +146,6 @@ def _command_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _value(key: str, text: str) -> Any:
-    """The value of one of glog's flags."""
     key = key.replace("_", "-")
     if key in _SWITCHES:
         if text.lower() not in _TRUE + _FALSE:

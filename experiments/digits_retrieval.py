@@ -383,7 +383,6 @@ def _baselines(tracklets: Tracklets, seeds: Sequence[int], iterations: int) -> l
 
 
 def _chance(tracklets: Tracklets) -> Scores:
-    """The mean over rankings at random."""
     rng = np.random.Generator(np.random.PCG64(0))
     shape = len(tracklets.digit), len(tracklets.query)
     draws = [

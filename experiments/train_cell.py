@@ -138,7 +138,6 @@ def _end_with_parent() -> None:
 
 
 def _processor() -> str:
-    """The processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

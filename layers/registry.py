@@ -107,7 +107,6 @@ def create_layer(param: LayerParameter, context: Context | None = None) -> Layer
 
 
 def _unknown(type: str) -> str:
-    """What to say of a type that is not in the registry."""
     if type in FORK_LAYERS:
         return f"the layer type \"{type}\" is of {FORK_LAYERS[type]}'s Caffe, not of BVLC's"
     hint = did_you_mean(type, registry, OTHER_NAMES) or f"; known are {', '.join(registry)}"

@@ -183,7 +183,6 @@ class Net:
         self._shapes_changed = False
 
     def _reshape(self, step: Step, bottoms: Shapes) -> None:
-        """Reshape a step's layer for bottoms of these shapes."""
         shapes = step.layer.reshape(bottoms)
         step.shapes = bottoms
         for top, shape in zip(step.tops, shapes or (), strict=shapes is not None):

@@ -31,5 +31,4 @@ class Swish(Neuron):
         graph.node("Mul", [bottoms[0], graph.add("Sigmoid", [scaled])], tops)
 
     def _scaled(self, x: Tensor) -> Tensor:
-        """beta x."""
         return x if self.beta == 1 else x * self.beta

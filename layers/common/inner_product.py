@@ -74,7 +74,6 @@ class InnerProduct(Layer):
             graph.node("MatMul", [flat, weight], tops)
 
     def _rows(self, x: Tensor) -> Tensor:
-        """x, flattened from the axis on."""
         axis, shape = self.geometry
         return x.reshape(*shape[:axis], math.prod(shape[axis:]))
 

@@ -48,7 +48,6 @@ class DummyData(DataLayer):
         return [self._constant[i] if i in self._constant else self._filled(i, number) for i in range(len(self._shapes))]
 
     def _shapes_asked_for(self, count: int) -> list[Shape]:
-        """Return the shape of each of `count` tops."""
         columns = [list(getattr(self._own, name)) for name in _SIZES]
         shapes = [tuple(shape.dim) for shape in self._own.shape]
         if any(columns):
@@ -67,7 +66,6 @@ class DummyData(DataLayer):
             raise self.error(f"dummy_data_param needs {name} once, or once for each of its {tops}, not {given} times")
 
     def _filled(self, top: int, number: int) -> Tensor:
-        """Return a top of pass `number` as its filler draws it."""
         shape, dtype = self._shapes[top], self.context.dtype
         draw = random_bits(self.context.passes.seed, f"{self.name} {top}", torch.tensor(number))
         try:

@@ -69,7 +69,6 @@ class HDF5Data(DataLayer):
         return [torch.from_numpy(top).to(self.context.device) for top in tops]
 
     def _open(self) -> None:
-        """Check all files that the list names."""
         list_ = self.context.find(self._own.source)
         lines = [line.strip() for line in read_bytes(list_).decode(errors="surrogateescape").split("\n")]
         self._files: list[Hdf5File] = []
@@ -97,7 +96,6 @@ class HDF5Data(DataLayer):
             raise InputError(f"{list_}: its files have no rows")
 
     def _corrupt(self) -> None:
-        """Read all labels and corrupt them."""
         if len(self._names) < 2:
             raise InputError("label noise needs a second top, the labels")
         self._label = "label" if "label" in self._names else self._names[1]

@@ -109,7 +109,6 @@ class MarsData(DataLayer):
         self._check_presence(list_)
 
     def _check_presence(self, list_: Path) -> None:
-        """Raise InputError for the first frame that has no file."""
         folders = self._path(self._names[0]).parents[1].glob("*/")
         present = {file.name for folder in folders for file in folder.iterdir()}
         missing = [name for name in self._names if name not in present]

@@ -83,6 +83,5 @@ class ContrastiveLoss(Loss):
         return [self._mean(square.where(saved["similar"], 2 * apart))]
 
     def _mean(self, costs: Tensor) -> Tensor:
-        """Their sum over 2 N."""
         mean: Tensor = costs.sum() / (2 * max(1, self.geometry[0]))
         return mean

@@ -60,7 +60,6 @@ class Reduction(Layer):
         graph.node("Mul", [reduced, graph.constant(f"{self.name}/coeff", coeff)], tops)
 
     def _terms(self, x: Tensor) -> Tensor:
-        """What is summed."""
         if self.operation == "ASUM":
             return x.abs()
         return x.square() if self.operation == "SUMSQ" else x

@@ -247,7 +247,6 @@ class Pooling(Layer):
         ]
 
     def _size(self, size: int, kernel: int, stride: int, pad: int) -> int:
-        """The output size along one axis."""
         span = (size + 2 * pad - kernel) / stride
         pooled = (math.ceil(span) if self.ceil_mode else math.floor(span)) + 1
         if (pooled - 1) * stride < size + pad:
