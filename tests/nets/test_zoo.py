@@ -142,7 +142,7 @@ def check_both_phases_in_both_plans(param: NetParameter, classes: int) -> None:
             net.forward(**fed(net, classes))
             net.backward()
             passes.append((net.loss, net.storage.diff))
-            if phase == TRAIN and plan == "fused":
+            if phase == TRAIN and plan == "fused" and any(layer.type == "BatchNorm" for layer in param.layer):
                 weights = net.to_proto()
         (loss, diff), (fused_loss, fused_diff) = passes
         assert torch.isfinite(diff).all()
@@ -160,7 +160,7 @@ def test_a_small_net_runs_in_both_phases_alike_in_both_plans(name: str) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_net_runs_in_both_phases_alike_in_both_plans(name: str) -> None:
     size = {"size": 100} if name == "fcn8s" else {}  # at 500 a minute a pass
-    check_both_phases_in_both_plans(zoo.build(name, batch=2, **size), CLASSES.get(name, 1000))
+    check_both_phases_in_both_plans(zoo.build(name, batch=1 if size else 2, **size), CLASSES.get(name, 1000))
 
 
 def with_values_of(net: Net, theirs: torch.nn.Module) -> None:
