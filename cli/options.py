@@ -37,7 +37,7 @@ AllowPython = Annotated[
     typer.Option("--allow-python", help="Run the code of the net's Python layers: only of files that you trust."),
 ]
 SkipBroken = Annotated[
-    bool, typer.Option("--skip-broken", help="Leave out images of ImageData layers that cannot be read.")
+    bool, typer.Option("--skip-broken", help="Leave out images of ImageData and WindowData that cannot be read.")
 ]
 
 

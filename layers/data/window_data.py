@@ -15,7 +15,7 @@ from imae.layers.data.image_list import read_image, resize
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
 from imae.layers.random_streams import random_below
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import read_bytes
 
 _CACHED = 2**28  # bytes of decoded images that `cache_images` keeps
@@ -69,6 +69,8 @@ class WindowData(DataLayer):
         with self.naming():
             self._list = self.context.find(self._own.source)
             windows = list(self._windows())
+            if self.context.skip_broken:
+                windows = self._of_sound_images(windows)
         self._foreground = [window for window in windows if window.overlap >= self._own.fg_threshold]
         self._background = [w for w in windows if w.overlap < min(self._own.bg_threshold, self._own.fg_threshold)]
         for window in self._foreground:
@@ -190,6 +192,25 @@ class WindowData(DataLayer):
         row = _round(np.float32(before_y) * scale_y)
         column = _round(np.float32(after_x if flip else before_x) * scale_x)
         return (x1, y1, x2, y2), (min(height, crop - row), min(width, crop - column)), (row, column)
+
+    def _of_sound_images(self, windows: list[Window]) -> list[Window]:
+        """Return those of images that can be read, and say how many images are left out."""
+        first = {window.image: window for window in reversed(windows)}
+        sound = dict(zip(first, self._readers.map(self._is_sound, first), strict=True))
+        if broken := sorted(first[name].line for name in first if not sound[name]):
+            of = counted(len(first), "image")
+            where = f"{self._list}: line {broken[0]}"
+            self.left_out = f"{len(broken)} of {of} cannot be read and are left out, the first at {where}"
+        else:
+            self.left_out = f"all of {counted(len(first), 'image')} can be read"
+        return [window for window in windows if sound[window.image]]
+
+    def _is_sound(self, name: str) -> bool:
+        try:
+            read_image(self.context.find(name), color=True)
+        except InputError:
+            return False
+        return True
 
     def _image(self, name: str) -> NDArray[np.uint8]:
         if name in self._cache:

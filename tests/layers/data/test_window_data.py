@@ -178,3 +178,14 @@ def test_what_is_wrong_is_said_in_one_line(
     with pytest.raises(InputError, match=said) as error:
         make(layer_text(own, transform))[0].batch(0)
     assert 'layer "data" (WindowData)' in str(error.value) and "\n" not in str(error.value)
+
+
+def test_broken_images_can_be_left_out_and_are_counted(make: Make, windows: Path) -> None:
+    """With their windows: the classes 7 and 4 are of the other image."""
+    (windows / "im" / "1.png").write_bytes(b"no image")
+    layer, _ = make(layer_text("batch_size: 40 fg_fraction: 0.5"), skip_broken=True)
+    assert set(layer.batch(0)[1].tolist()) == {0, 4, 7}
+    assert layer.left_out == f"1 of 2 images cannot be read and are left out, the first at {windows}/list.txt: line 14"
+    (windows / "im" / "0.png").unlink()
+    with pytest.raises(InputError, match="has no window"):
+        make(layer_text(), skip_broken=True)
