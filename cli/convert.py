@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.hints import Command, Group
-from imae.cli.options import LARGEST, LARGEST_SEED, load_torch
+from imae.cli.options import LARGEST_SEED, load_torch, number
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import counted
 
@@ -22,15 +22,7 @@ def cifar10(
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.", show_default=False)],
-    pad: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=LARGEST,
-            help="Also write the training images with N zeros on each side, for random crops.",
-        ),
-    ] = 0,
+    pad: Annotated[int, number("Also write the training images with N zeros on each side, for random crops.", 0)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is in OUT.")] = False,
 ) -> None:
     """Write CIFAR-10 as LMDBs, and the mean of its training images.
@@ -72,11 +64,11 @@ def images(
             metavar="PATH,LABEL", help="A table's columns, by name or number; else its header tells, or the first two."
         ),
     ] = "",
-    resize_height: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST, help="Resize to so many rows.")] = 0,
-    resize_width: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST, help="And so many columns.")] = 0,
+    resize_height: Annotated[int, number("Resize to so many rows.", 0)] = 0,
+    resize_width: Annotated[int, number("And so many columns.", 0)] = 0,
     gray: Annotated[bool, typer.Option("--gray", help="Store one channel, without colour.")] = False,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Store them in random order.")] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="The seed of that order.")] = 0,
+    seed: Annotated[int, number("The seed of that order.", 0, LARGEST_SEED)] = 0,
     encoded: Annotated[bool, typer.Option("--encoded", help="Store files, not pixels.")] = False,
     encode_type: Annotated[
         str, typer.Option(metavar="png|jpg|...", help="Their type, which implies --encoded; else each image's own.")

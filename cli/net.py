@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST
+from imae.cli.options import number
 
 
 def _names() -> list[str]:
@@ -22,13 +22,8 @@ def net(
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT.prototxt", help="The file to write; without it, the screen.")
     ] = None,
-    classes: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, max=LARGEST, help="How many classes; without it as many as published."),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=LARGEST, help="Images of a batch; 1 with --deploy.")
-    ] = None,
+    classes: Annotated[int | None, number("How many classes; without it as many as published.", 1)] = None,
+    batch: Annotated[int | None, number("Images of a batch; 1 with --deploy.", 1)] = None,
     source: Annotated[
         str,
         typer.Option(
