@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from imae.experiments.cell import METRICS, Cell, Quantity, Result, read_measured
 from imae.experiments.page import mean_text
@@ -15,9 +15,6 @@ from imae.nets.paper import T_INTACT, T_NOISY
 from imae.reports import pictures
 from imae.reports.pages import Figure, Part, Table
 from imae.reports.pictures import Picture, picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
 Number = Literal[3, 4, 6, 7, 8]
 
@@ -77,7 +74,7 @@ def draw_panels(panels: Mapping[str, Sequence[Curve]], *, columns: int, y: str, 
     An axis shows the percentages from the first fifth of the iterations on; before, curves climb from chance.
     """
 
-    def draw(width: float) -> "Drawing":
+    def draw(width: float) -> "pictures.Figure":
         height = 3.4 if len(panels) == 1 else 2.8
         figure, every = pictures.new_figure(
             len(panels), columns=columns, width=width, height=height, x="iteration", y=y

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -26,9 +25,6 @@ from imae.reports import pictures
 from imae.reports.pictures import picture
 from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NOISE = 0.5
 _TITLE = "Digits, half of the training labels replaced at random"
@@ -160,7 +156,7 @@ def _markdown(results: list[Result], labels: str, reading: str, picture: str) ->
     return f"# {_TITLE}\n\n{labels}. Accuracy, %:\n\n{table}\n\n{reading}\n\n![]({picture})\n"
 
 
-def _draw(results: list[Result], width: float) -> "Figure":
+def _draw(results: list[Result], width: float) -> "pictures.Figure":
     figure, (axes,) = pictures.new_figure(width=width, x="iteration", y="test accuracy, %")
     curves = [
         Curve(r.loss, r.iterations, [100 * accuracy for accuracy in r.test], pictures.LOSS_STYLES[r.loss])

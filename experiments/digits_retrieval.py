@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,9 +46,6 @@ from imae.reports import pictures
 from imae.reports.pages import Code, Figure, Heading, Items, Part, Table
 from imae.reports.pictures import picture
 from imae.solvers.solver import Solver
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
 SEEN, UNSEEN = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
 NOISE = (0, 50)
@@ -423,7 +420,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _draw(rows: Sequence[Row], width: float) -> "Drawing":
+def _draw(rows: Sequence[Row], width: float) -> "pictures.Figure":
     """Two panels for each noise: CMC, and mAP with its spread over the seeds."""
     baselines = [row for row in rows if row.noise is None]
     noises = sorted({row.noise for row in rows if row.noise is not None})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imae import __version__
 from imae.experiments.page import write_page
@@ -24,9 +24,6 @@ from imae.prototxt_like.schema import LayerParameter, NetParameter
 from imae.reports import pictures
 from imae.reports.pages import Code, Figure, Items, Table
 from imae.reports.pictures import picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
 _IMAGE = (3, 32, 32)
 _NAMES = {Input: "input", Pooling: "pooling", InnerProduct: "FC", Softmax: "softmax", SampleLoss: "loss"}
@@ -127,7 +124,7 @@ def _ends(layers: list[str]) -> list[str]:
     return layers if len(layers) < 3 else [f"{layers[0]} to {layers[-1]} ({len(layers)} layers)"]
 
 
-def _draw(blocks: list[Block], width: float) -> "Drawing":
+def _draw(blocks: list[Block], width: float) -> "pictures.Figure":
     """Draw the blocks as boxes in a row, or below each other, with the paper's names of what passes between them."""
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from imae.prototxt_like.files import write_each
 from imae.reports import pictures
 from imae.reports.pictures import picture
 from imae.solvers.training_samples import read_sample_record
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BANDS = 5
 _COLOURS = ["#dce9f3", *(pictures.SERIES[place]["color"] for place in (1, 0, 5, 4))]
@@ -41,7 +38,7 @@ def draw_samples(record: Path, stem: Path) -> list[Path]:
     return write_each(stem, picture(lambda width: _draw(arrays, width)).files)
 
 
-def _draw(arrays: Mapping[str, Any], width: float) -> "Figure":
+def _draw(arrays: Mapping[str, Any], width: float) -> "pictures.Figure":
     groups = {"all labels": np.ones(arrays["label"].size, bool)}
     if "intact" in arrays:
         intact = arrays["intact"] == arrays["label"]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imae.experiments.cell import Cell, Divergence, Result
 from imae.experiments.page import mean_text
@@ -20,9 +19,6 @@ from imae.prototxt_like.errors import InputError
 from imae.reports import pictures
 from imae.reports.pages import Figure, Heading, Items, Part, Table
 from imae.reports.pictures import picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
 Q_GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
 """The q of GCE, from near CCE (0) to near MAE (1)."""
@@ -155,7 +151,7 @@ def write_tuning(outcome: Outcome) -> list[Path]:
     return write_sweep_page(name, f"Choosing T and q on images held out: {about}", parts, outcome)
 
 
-def _draw(candidates: Sequence[Candidate], width: float) -> "Drawing":
+def _draw(candidates: Sequence[Candidate], width: float) -> "pictures.Figure":
     candidates = [candidate for candidate in candidates if candidate.test]
     parameters = list(dict.fromkeys(candidate.parameter for candidate in candidates))
     figure, panels = pictures.new_figure(len(parameters), columns=2, width=width, height=3, y="final accuracy, %")

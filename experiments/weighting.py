@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,9 +12,6 @@ from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import write_each
 from imae.reports import pictures
 from imae.reports.pictures import picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FloatArray = NDArray[np.float64]
 
@@ -105,7 +101,7 @@ _P = np.linspace(0, 1, 501)
 _X = "probability $p$ of the annotated label"
 
 
-def _figure1(width: float) -> "Figure":
+def _figure1(width: float) -> "pictures.Figure":
     figure, (axes,) = pictures.new_figure(width=width, x=_X, y="weight $w(p)$")
     curves = (("IMAE", weight_imae(_P, FIGURE_1_T)), ("CCE", weight_cce(_P)), ("MAE", weight_mae(_P)))
     for loss, weights in curves:
@@ -116,7 +112,7 @@ def _figure1(width: float) -> "Figure":
     return figure
 
 
-def _figure5(width: float) -> "Figure":
+def _figure5(width: float) -> "pictures.Figure":
     figure, (axes,) = pictures.new_figure(width=width, height=3.2, x=_X, y="weight $w(p)$, log scale")
     for T, style in zip(TABLE_4, reversed(pictures.SERIES), strict=True):
         axes.plot(_P, weight_imae(_P, T), label=f"$T$ = {T:g}", **style)

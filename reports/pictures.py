@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure
 
 WIDE, NARROW = 9.0, 3.8
 """Inches, each of 96 pixels: the column of a page on a desk, and on a phone. Text is read at the size it is drawn."""
