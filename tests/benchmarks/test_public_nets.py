@@ -27,8 +27,8 @@ layer { name: "score" type: "Convolution" bottom: "data" top: "score"
   convolution_param { num_output: 21 kernel_size: 1 } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" }
 """,
-    "layer_of_a_fork": 'layer { name: "p" type: "Proposal" top: "rois" }',
-    "field_of_a_fork": 'layer { name: "d" type: "Input" top: "x" permute_param { order: 0 } }',
+    "layer_of_a_fork": 'layer { name: "p" type: "MadeUp" top: "rois" }',
+    "field_of_a_fork": 'layer { name: "d" type: "Input" top: "x" made_up_param { order: 0 } }',
     "code": """
 input: "data" input_shape { dim: 1 }
 layer { name: "p" type: "Python" bottom: "data" top: "y" python_param { module: "rpn" layer: "R" } }
@@ -65,8 +65,8 @@ def test_nets_are_counted_once_and_those_that_do_not_build_have_a_reason(
     assert rows[1] == ["repository", "9", "5", "3"]
     reasons = {line.strip() for line in out.splitlines()[4:]}
     assert {
-        "1  a layer of a fork: Proposal",
-        "1  a field of a fork: permute_param",
+        "1  a layer of a fork: MadeUp",
+        "1  a field of a fork: made_up_param",
         "1  Python code that is elsewhere: rpn",
     } < reasons
     assert err.count("\n") == 4
