@@ -29,9 +29,9 @@ class IndexCheck:
             self._lowest.copy_(torch.minimum(self._lowest, index.amin()))
             self._beyond.copy_(torch.maximum(self._beyond, index.amax() - (count - 1)))
             return index.clamp(0, count - 1)
-        wrong = (index < 0) | (index >= count)
-        if wrong.any():
-            raise self._out_of_range(int(index[wrong][0]))
+        lowest, highest = index.aminmax()
+        if int(lowest) < 0 or int(highest) >= count:
+            raise self._out_of_range(int(index[(index < 0) | (index >= count)][0]))
         return index
 
     def look(self) -> None:

@@ -153,8 +153,10 @@ def _of_batch(layer: SampleLoss, batch: Batch) -> list[Tensor]:
     """p_y, weight, label and if they are known the intact labels, each flat."""
     saved: dict[str, Any] = {}
     layer.forward([batch.scores, batch.label], saved)
-    values = [saved["p_y"], layer.l1_norm(saved)]
-    flat = [value.float().where(saved["valid"], torch.nan).flatten() for value in values]
+    values = [value.float() for value in (saved["p_y"], layer.l1_norm(saved))]
+    if saved["valid"] is not None:
+        values = [value.where(saved["valid"], torch.nan) for value in values]
+    flat = [value.flatten() for value in values]
     labels = [batch.label, *([] if batch.intact is None else [batch.intact])]
     return [*flat, *(label.long().flatten() for label in labels)]
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.loss.labels import Labels
+from imae.layers.loss.labels import Labels, counted
 from imae.prototxt_like.schema import LossParameter
 
 
@@ -51,16 +51,16 @@ class Accuracy(Layer):
         """Count the labels whose score has fewer than top_k others at or above it."""
         scores, axis = bottoms[0], self.geometry
         classes = scores.shape[axis]
-        label, valid = self.labels.indices(bottoms[1], scores)
-        others = (scores < scores.gather(axis, label)).logical_not_().sum(axis, keepdim=True) - 1
-        correct = (others < self.top_k) & valid
-        accuracy = correct.sum() / valid.sum().clamp_min(1)
+        label, valid = self.labels.indices(bottoms[1])
+        below = (scores < scores.gather(axis, label)).sum(axis, keepdim=True)
+        correct = counted(below >= classes - self.top_k, valid)
+        accuracy = correct.sum() / (max(1, label.numel()) if valid is None else valid.sum().clamp_min(1))
         if len(self.param.top) == 1:
             return [accuracy]
         hits, counts = totals = torch.stack(
             [
                 torch.zeros(classes, device=scores.device).index_add_(0, label.flatten(), mask.flatten().float())
-                for mask in (correct, valid)
+                for mask in (correct, torch.ones_like(correct) if valid is None else valid)
             ]
         )
         if self.state:

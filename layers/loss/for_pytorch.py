@@ -232,7 +232,7 @@ def _of_samples(
     values = layer.value(saved) * saved["valid"]
     if not differentiate:
         return values.reshape(labels.shape), values.new_empty(0)
-    gradient = layer.gradient(saved).mul_(saved["valid"])
+    gradient = layer.gradient(saved, saved["valid"])
     if (divisor := layer.divisor(saved)) is not saved[
         "normaliser"
     ]:  # the weights' sum, in place of the samples' number

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Saved, Shapes, Tensors
+from imae.layers.loss.labels import counted
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
 
 
@@ -69,4 +70,4 @@ class GCELoss(GeneralisedCrossEntropy, OnProbabilities):
         if (pruned := self._pruned(now)) is not None:
             value = value.masked_fill(pruned, -((self.k or 0.0) ** self.q) / self.q)
         value = torch.where(saved["p_y"] < self.smallest, -self._slope(saved) * p_y, value)
-        return [value * saved["valid"] / saved["normaliser"]]
+        return [counted(value, saved["valid"]) / saved["normaliser"]]

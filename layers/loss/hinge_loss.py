@@ -33,7 +33,7 @@ class HingeLoss(Loss):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         x = at_least_float32(bottoms[0]).reshape(self.geometry)
-        index, _ = self.labels.indices(bottoms[1], x)
+        index, _ = self.labels.indices(bottoms[1])
         sign = torch.ones_like(x).scatter_(1, index, -1.0)
         h = (1 + sign * x).clamp_min(0)
         saved.update(h=h, sign=sign, shape=bottoms[0].shape, dtype=bottoms[0].dtype)

@@ -4,8 +4,12 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Saved, Shapes, Tensors
+from imae.layers.loss.labels import counted
 from imae.layers.loss.mae_loss import MeanAbsoluteError
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
+
+SMALL = 1e-12
+"""An epsilon from which on d / (d + epsilon/2) is nothing before probabilities underflow."""
 
 
 class ImprovedMeanAbsoluteError(MeanAbsoluteError):
@@ -49,7 +53,7 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
         """The normaliser, or the sum of the weights, which are at least 1."""
         if not self.by_weights:
             return super().divisor(saved)
-        total = (self.weight(saved["p_y"]) * saved["valid"]).sum()
+        total = counted(self.weight(saved["p_y"]), saved["valid"]).sum()
         return self.context.mean_over_processes(total).clamp_min(1)
 
 
@@ -58,10 +62,17 @@ class SoftmaxWithIMAELoss(ImprovedMeanAbsoluteError, OnLogits):
 
     type = "SoftmaxWithIMAELoss"
 
-    def gradient(self, saved: Saved) -> Tensor:
-        """w/2 d / (d + epsilon/2) (r - onehot(y)), r from the logits with z_y masked: p may have underflowed."""
-        r = torch.softmax(saved["x"].scatter(self.geometry, saved["index"], -torch.inf), self.geometry)
-        return r.scatter_(self.geometry, saved["index"], -1.0).mul_(self.halves(saved)[0])
+    def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
+        """w/2 d / (d + epsilon/2) (r - onehot(y)).
+
+        r = p / d; without epsilon, where that is needed even if p has underflowed, from the logits with z_y masked.
+        """
+        axis, index, (half, over) = self.geometry, saved["index"], self.halves(saved)
+        if self.epsilon > SMALL:
+            dx: Tensor = saved["p"] * (over * scale)
+            return dx.scatter_(axis, index, -half * scale)
+        r = torch.softmax(saved["x"].scatter(axis, index, -torch.inf), axis)
+        return r.scatter_(axis, index, -1.0).mul_(half * scale)
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """w/2 d / (d + epsilon/2) log((1 - p_y) / p_y), all but the logarithm held fixed.
@@ -78,11 +89,11 @@ class IMAELoss(ImprovedMeanAbsoluteError, OnProbabilities):
 
     type = "IMAELoss"
 
-    def gradient(self, saved: Saved) -> Tensor:
+    def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
         """-w/2 d / (d + epsilon/2) / p_y at y, w/2 / (d + epsilon/2) elsewhere, of which Softmax makes the above."""
         half, over = self.halves(saved)
-        at_y = -half / saved["p_y"].clamp_min(self.smallest)
-        return over.expand_as(saved["p"]).scatter(self.geometry, saved["index"], at_y)
+        at_y = -half / saved["p_y"].clamp_min(self.smallest) * scale
+        return (over * scale).expand_as(saved["p"]).scatter(self.geometry, saved["index"], at_y)
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """w/2 (log(d + epsilon/2) - d / (d + epsilon/2) log p_y), all but the logarithms held fixed.

@@ -5,7 +5,7 @@ import math
 import torch
 
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors, describe
-from imae.layers.loss.labels import Labels
+from imae.layers.loss.labels import Labels, counted
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 from imae.prototxt_like.mean_file import read_mean
 
@@ -54,22 +54,21 @@ class InfogainLoss(Loss):
         """-sum of H[y, l] log p_l over the samples that count, p_l being at least 1e-20, over the normaliser."""
         axis, x = self.geometry, at_least_float32(bottoms[0])
         log_p = torch.log_softmax(x, axis)
-        index, valid = self.labels.indices(bottoms[1], x)
+        index, valid = self.labels.indices(bottoms[1])
         matrix = (bottoms[2] if len(bottoms) == 3 else self.matrix).to(x.dtype).reshape(x.shape[axis], x.shape[axis])
-        gains = matrix[index.squeeze(axis)].movedim(-1, axis)
-        normaliser = self.labels.normaliser(valid)
-        saved.update(log_p=log_p, gains=gains, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
-        values = log_p.clamp_min(_LOG_SMALLEST).mul_(gains).sum(axis, keepdim=True)
-        loss = -(values * valid).sum() / normaliser
+        gains = counted(matrix[index.squeeze(axis)].movedim(-1, axis), valid)
+        normaliser = self.labels.normaliser(index, valid)
+        saved.update(log_p=log_p, gains=gains, normaliser=normaliser, dtype=bottoms[0].dtype)
+        loss = -log_p.clamp_min(_LOG_SMALLEST).mul_(gains).sum() / normaliser
         return [loss] if len(self.param.top) == 1 else [loss, log_p.exp()]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx_l = (p_l sum_k H[y, k] - H[y, l]) dy over the normaliser; 0 if ignored."""
-        by_log_p = saved["gains"] * (saved["valid"] * (-top_diffs[0] / saved["normaliser"]))
+        by_log_p = saved["gains"] * (-top_diffs[0] / saved["normaliser"])
         dx = torch.ops.aten._log_softmax_backward_data(by_log_p, saved["log_p"], self.geometry, by_log_p.dtype)
         return [dx.to(saved["dtype"]), *[None] * (len(bottoms) - 1)]
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """The loss without the bound, which the gradient does not have either."""
-        values = torch.log_softmax(bottoms[0], self.geometry) * saved["gains"] * saved["valid"]
+        values = torch.log_softmax(bottoms[0], self.geometry) * saved["gains"]
         return [-values.sum() / saved["normaliser"]]

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from imae.layers.indices import IndexCheck
@@ -50,6 +49,7 @@ class Labels:
         """Check that the labels `bottoms[1]` fit predictions `bottoms[0]` with their classes along `axis`."""
         scores, labels = bottoms[:2]
         self.axis, self.classes = axis, scores[axis]
+        self._shape = (*scores[:axis], 1, *scores[axis + 1 :])
         expected = scores[:axis] + scores[axis + 1 :]
         if math.prod(labels) != math.prod(expected):
             raise self.layer.error(
@@ -57,21 +57,23 @@ class Labels:
                 f"{describe(expected)}, found {describe(labels)}"
             )
 
-    def indices(self, label: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the labels as indices along `axis` of `scores`, and which of them count (both of size 1 there).
+    def indices(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the labels as indices along the classes' axis, and which of them count (both of size 1 there).
 
-        An ignored label becomes class 0. Raises InputError for a label that is no class; on a GPU, and in a pass that
+        None stands for all. An ignored label becomes class 0. Raises InputError for a label that is no class; on a GPU, and in a pass that
         is captured, such a label is noted, and the nearest class is taken.
         """
-        shape = list(scores.shape)
-        shape[self.axis] = 1
-        index = label.long().reshape(shape)
-        valid = torch.ones_like(index, dtype=torch.bool)
-        if self.ignore_label is not None:
-            valid = index != self.ignore_label
-            index = index * valid
-        return self._check.checked(index, self.classes), valid
+        index = label.long().reshape(self._shape)
+        if self.ignore_label is None:
+            return self._check.checked(index, self.classes), None
+        valid = index != self.ignore_label
+        return self._check.checked(index * valid, self.classes), valid
 
-    def normaliser(self, valid: Tensor) -> Tensor | float:
-        """Return what the sum over samples is divided by, at least 1; `valid` says which count."""
-        return self._normaliser(valid, math.prod(valid.shape[: self.axis]))
+    def normaliser(self, index: Tensor, valid: Tensor | None) -> Tensor | float:
+        """Return what the sum over samples is divided by, at least 1, for what `indices` gave."""
+        return self._normaliser(index if valid is None else valid, math.prod(index.shape[: self.axis]))
+
+
+def counted(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the values of samples, 0 for those that do not count."""
+    return values if valid is None else values * valid

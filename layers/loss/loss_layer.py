@@ -32,6 +32,9 @@ class Loss(Layer):
         return batch
 
 
+_COMPUTED_IN = (torch.float32, torch.float64)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Return x in the precision that losses compute in."""
-    return x if x.dtype == torch.float64 else x.float()
+    return x if x.dtype in _COMPUTED_IN else x.float()

@@ -15,11 +15,11 @@ class CrossEntropy(SampleLoss):
     def value(self, saved: Saved) -> Tensor:
         """-log p_y, p_y being bounded as in Caffe: by FLT_MIN in a net's float32, or by 1e-20."""
         p_y: Tensor = saved["p_y"]
-        return -p_y.clamp_min(self.smallest).log()
+        return p_y.clamp_min(self.smallest).log_().neg_()
 
-    def factor(self, saved: Saved) -> Tensor:
+    def factor(self, saved: Saved) -> float:
         """1."""
-        return torch.ones_like(saved["p_y"])
+        return 1.0
 
 
 class SoftmaxWithLoss(CrossEntropy, OnLogits):
@@ -29,7 +29,8 @@ class SoftmaxWithLoss(CrossEntropy, OnLogits):
 
     def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """-log p_y without the bound, which the gradient does not have either."""
-        return [self.mean(-self.log_p_y({**saved, "x": bottoms[0]}), saved)]
+        log_p = torch.log_softmax(bottoms[0], self.geometry)
+        return [self.mean(-log_p.gather(self.geometry, saved["index"]), saved)]
 
 
 class MultinomialLogisticLoss(CrossEntropy, OnProbabilities):

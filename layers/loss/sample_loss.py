@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
-from imae.layers.loss.labels import Labels
+from imae.layers.loss.labels import Labels, counted
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 
 
@@ -18,7 +18,7 @@ class SampleLoss(Loss):
     is. A subclass gives `value` and `factor`; the gradient by the logits is factor (p - onehot(y)).
 
     `saved` holds x (bottom 0), p (N x C x ...), and of each sample p_y, index (y), valid (whether it counts), each of
-    size 1 along the classes.
+    size 1 along the classes; valid is None where all count.
     """
 
     no_gradient_to = frozenset({1})
@@ -41,7 +41,7 @@ class SampleLoss(Loss):
         """Return the value of each sample."""
         raise NotImplementedError
 
-    def factor(self, saved: Saved) -> Tensor:
+    def factor(self, saved: Saved) -> Tensor | float:
         """Return -p_y dvalue/dp_y of each sample."""
         raise NotImplementedError
 
@@ -62,24 +62,23 @@ class SampleLoss(Loss):
         """The sum of the values of the samples that count, over the normaliser."""
         x = at_least_float32(bottoms[0])
         p = self.probabilities(x)
-        index, valid = self.labels.indices(bottoms[1], p)
-        p_y, normaliser = p.gather(self.geometry, index), self.labels.normaliser(valid)
+        index, valid = self.labels.indices(bottoms[1])
+        p_y, normaliser = p.gather(self.geometry, index), self.labels.normaliser(index, valid)
         saved.update(x=x, p=p, p_y=p_y, index=index, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
         return [self.mean(self.value(saved), saved), p][: len(self.param.top)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = the gradient of each sample's value, times the loss weight over the divisor; 0 if ignored."""
-        dx = self.gradient(saved)
-        dx.mul_(saved["valid"] * (top_diffs[0] / self.divisor(saved)))
+        dx = self.gradient(saved, counted(top_diffs[0] / self.divisor(saved), saved["valid"]))
         return [dx.reshape(saved["x"].shape).to(saved["dtype"]), None]
 
     def mean(self, values: Tensor, saved: Saved) -> Tensor:
         """Return the sum of the samples that count, over the normaliser."""
-        total: Tensor = (values * saved["valid"]).sum() / saved["normaliser"]
+        total: Tensor = counted(values, saved["valid"]).sum() / saved["normaliser"]
         return total
 
-    def gradient(self, saved: Saved) -> Tensor:
-        """Return, as a new tensor, the gradient of each sample's value by x."""
+    def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
+        """Return the gradient of each sample's value by x, times `scale` (a scalar, or a number a sample)."""
         raise NotImplementedError
 
     def divisor(self, saved: Saved) -> Tensor | float:
@@ -99,15 +98,19 @@ class OnLogits(SampleLoss):
         return torch.softmax(bottom, self.geometry)
 
     def log_p_y(self, saved: Saved) -> Tensor:
-        """z_y - log of the sum of exp(z): finite where p_y underflows."""
-        log_p: Tensor = torch.log_softmax(saved["x"], self.geometry)
-        return log_p.gather(self.geometry, saved["index"])
+        """z_y - max z + log max p: finite where p_y underflows."""
+        x, axis = saved["x"], self.geometry
+        if "log_p_y" not in saved:
+            log_largest = saved["p"].amax(axis, keepdim=True).log()
+            saved["log_p_y"] = x.gather(axis, saved["index"]) - x.amax(axis, keepdim=True) + log_largest
+        log_p_y: Tensor = saved["log_p_y"]
+        return log_p_y
 
-    def gradient(self, saved: Saved) -> Tensor:
+    def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
         """factor (p - onehot(y))."""
         p: Tensor = saved["p"]
-        minus_one = torch.full_like(saved["p_y"], -1.0)
-        return p.scatter_add(self.geometry, saved["index"], minus_one).mul_(self.factor(saved))
+        dx = p.scatter(self.geometry, saved["index"], -1.0, reduce="add")
+        return dx.mul_(self.factor(saved) * scale)
 
 
 class OnProbabilities(SampleLoss):
@@ -124,9 +127,9 @@ class OnProbabilities(SampleLoss):
         p_y: Tensor = saved["p_y"]
         return p_y.log()
 
-    def gradient(self, saved: Saved) -> Tensor:
+    def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
         """-factor / p_y at the annotated label, 0 elsewhere."""
-        return torch.zeros_like(saved["p"]).scatter_(self.geometry, saved["index"], -self._slope(saved))
+        return torch.zeros_like(saved["p"]).scatter_(self.geometry, saved["index"], -self._slope(saved) * scale)
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """The loss, but linear in p_y where the gradient's p_y is bounded, with the slope that the gradient has."""
