@@ -18,12 +18,13 @@ class Clip(Neuron):
         self.min, self.max = self.param.clip_param.min, self.param.clip_param.max
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        return [bottoms[0].clamp(max=self.max).clamp_(min=self.min)]
+        return [bottoms[0].clamp(self.min, max(self.min, self.max))]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy where min <= x <= max, 0 elsewhere."""
         x = bottoms[0]
-        return [top_diffs[0] * ((x >= self.min) & (x <= self.max))]
+        above, below = torch.ge(x, self.min, out=torch.empty_like(x)), torch.le(x, self.max, out=torch.empty_like(x))
+        return [above.mul_(below).mul_(top_diffs[0])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Min, then Max, as Clip leaves open what it gives where the bounds are the wrong way round."""

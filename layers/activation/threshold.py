@@ -15,7 +15,7 @@ class Threshold(Neuron):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         x = bottoms[0]
-        return [(x > self.param.threshold_param.threshold).to(x.dtype)]
+        return [torch.gt(x, self.param.threshold_param.threshold, out=torch.empty_like(x))]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         threshold = graph.constant(f"{self.name}_threshold", torch.tensor(self.param.threshold_param.threshold))

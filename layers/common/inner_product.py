@@ -2,6 +2,7 @@
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
@@ -42,8 +43,8 @@ class InnerProduct(Layer):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         x = self._rows(bottoms[0])
-        y = x @ self._weight(x).t()
-        return [y.add_(self.blobs[1].data.to(y.dtype)) if len(self.blobs) > 1 else y]
+        bias = self.blobs[1].data.to(x.dtype) if len(self.blobs) > 1 else None
+        return [F.linear(x, self._weight(x), bias)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dW = dy' x, db = sum of dy over M, dx = dy W."""

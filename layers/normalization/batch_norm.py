@@ -50,12 +50,12 @@ class BatchNorm(Layer):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = (x - mean) / sqrt(var + eps); in the TRAIN phase the sums move on."""
         x = bottoms[0]
+        folded = x if x.dim() > 1 else x[:, None]
         if self.use_global:
             mean, var = self.statistics()
-            saved["inverse_std"] = inverse_std = self._spread((var + self.eps).rsqrt(), x)
-            return [(x - self._spread(mean, x)) * inverse_std]
+            saved["inverse_std"] = self._spread((var + self.eps).rsqrt(), x)
+            return [aten.native_batch_norm(folded, None, None, mean, var, False, 0.0, self.eps)[0].view_as(x)]
         batch_mean, batch_var = (torch.zeros_like(blob.data) for blob in self.blobs[:2])
-        folded = x if x.dim() > 1 else x[:, None]
         y, mean, inverse_std = aten.native_batch_norm(folded, None, None, batch_mean, batch_var, True, 1.0, self.eps)
         samples = folded.numel() // folded.shape[1]
         self.move_on(batch_mean, batch_var, samples)

@@ -1,5 +1,9 @@
 """MVN: each channel, or each image, brought to mean 0 and variance 1."""
 
+import math
+
+import torch
+
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.values import at_least_float32
 
@@ -32,24 +36,31 @@ class MVN(Layer):
         return [self.geometry[1]]
 
     def keeps(self) -> Kept:
-        """y, for the variance's part in the gradient."""
-        return Kept(tops=(0,) if self.normalize else ())
+        """x, for the variance's part in the gradient."""
+        return Kept(bottoms=(0,) if self.normalize else ())
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         x = at_least_float32(bottoms[0].reshape(self.geometry[1]))
-        y = x - x.mean(self.over, keepdim=True)
+        mean = x.mean(self.over, keepdim=True)
+        y = x - mean
         if self.normalize:
-            saved["std"] = std = (y * y).mean(self.over, keepdim=True).sqrt_()
+            count = math.prod(x.shape[self.over[0] :])
+            std = torch.linalg.vector_norm(y, dim=self.over, keepdim=True) / math.sqrt(count)
+            saved.update(mean=mean, std=std)
             y.div_(std + self.eps)
         return [y.to(bottoms[0].dtype)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = (dy - mean(dy) - y mean(y dy)) / (std + eps); without the variance dy - mean(dy)."""
         dy = at_least_float32(top_diffs[0])
-        dx = dy - dy.mean(self.over, keepdim=True)
         if self.normalize:
-            y = at_least_float32(tops[0])
-            dx = dx.sub_(y * (y * dy).mean(self.over, keepdim=True)).div_(saved["std"] + self.eps)
+            x = at_least_float32(bottoms[0]).reshape(dy.shape)
+            mean, factor = saved["mean"], 1 / (saved["std"] + self.eps)
+            dx, _, _ = torch.ops.aten.native_layer_norm_backward(
+                dy, x, x.shape[self.over[0] :], mean, factor, None, None, [True, False, False]
+            )
+        else:
+            dx = dy - dy.mean(self.over, keepdim=True)
         return [dx.to(top_diffs[0].dtype).reshape(self.geometry[0])]
 
     def surrogate(self, bottoms: Tensors, saved: Saved) -> Tensors:

@@ -1,9 +1,9 @@
 """Eltwise: the sum, product or maximum of blobs of one shape."""
 
 from functools import reduce
+from itertools import accumulate
 
 import torch
-from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
@@ -33,8 +33,8 @@ class Eltwise(Layer):
         return bottoms[:1]
 
     def keeps(self) -> Kept:
-        """The factors of a product."""
-        return Kept(bottoms=tuple(range(len(self.coeff))) if self.operation == "PROD" else ())
+        """The bottoms, but of a sum."""
+        return Kept(bottoms=() if self.operation == "SUM" else tuple(range(len(self.coeff))))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         if self.operation == "SUM":
@@ -43,27 +43,29 @@ class Eltwise(Layer):
             for i, (x, coeff) in enumerate(others):
                 y = torch.add(y, x, alpha=coeff) if i == 0 else y.add_(x, alpha=coeff)
             return [y]
-        if self.operation == "PROD":
-            return [reduce(torch.mul, bottoms)]
-        y, winner = torch.maximum(*bottoms[:2]), (bottoms[0] <= bottoms[1]).to(torch.uint8)
-        for i, x in enumerate(bottoms[2:], 2):
-            winner.masked_fill_(x > y, i)
-            y = torch.maximum(y, x)
-        saved["winner"] = winner
+        _, *partial, y = accumulate(bottoms, torch.mul if self.operation == "PROD" else torch.maximum)
+        saved["partial"] = partial
         return [y]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """SUM: dx_i = coeff_i dy; PROD: dx_i = dy times the other bottoms; MAX: dx_i = dy where x_i won."""
         dy = top_diffs[0]
-
-        def diff(i: int) -> Tensor:
-            if self.operation == "SUM":
-                return dy if self.coeff[i] == 1 else dy * self.coeff[i]
+        if self.operation == "SUM":
+            return [
+                None if not need else dy if c == 1 else dy * c for c, need in zip(self.coeff, needs, strict=True)
+            ]
+        diffs: Diffs = []
+        # From the last bottom to the first: dy becomes what is left for the product, or maximum, of those before.
+        for x, before in zip(bottoms[:0:-1], [*saved["partial"][::-1], bottoms[0]], strict=True):
             if self.operation == "PROD":
-                return torch.mul(dy, reduce(torch.mul, [x for j, x in enumerate(bottoms) if j != i]))
-            return torch.mul(dy, saved["winner"] == i)
-
-        return [diff(i) if need else None for i, need in enumerate(needs)]
+                diffs.append(dy * before)
+                dy = dy * x
+            else:
+                compare = torch.ge if before is bottoms[0] else torch.gt
+                won = compare(x, before, out=torch.empty_like(dy)).mul_(dy)
+                diffs.append(won)
+                dy = dy - won
+        return [diff if need else None for diff, need in zip([dy, *diffs[::-1]], needs, strict=True)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         if self.operation == "MAX":

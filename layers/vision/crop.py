@@ -6,7 +6,7 @@ from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tens
 class Crop(Layer):
     """y[i] = x[i + offset], along the axes from `axis` on, as large there as bottom 1, of which only the shape counts.
 
-    `offset` is given once, or once for each of these axes; without, it is 0.
+    `offset` is given once, or once for each of these axes; without, it is 0. y is a view of x.
     """
 
     type = "Crop"
@@ -36,7 +36,7 @@ class Crop(Layer):
         return [top]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        return [bottoms[0][self.geometry[1]].clone()]
+        return [bottoms[0][self.geometry[1]]]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy there, 0 elsewhere."""

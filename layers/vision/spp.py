@@ -1,7 +1,6 @@
 """SPP: spatial pyramid pooling."""
 
 import torch
-from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.vision.pooling import Pooling, PoolingGeometry
@@ -83,21 +82,16 @@ class SPP(Layer):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = the sum of the levels' dx."""
-        x, dy = bottoms[0], top_diffs[0].flatten(1)
-        dx, first = torch.zeros_like(x), 0
+        x, dy, first, dx = bottoms[0], top_diffs[0].flatten(1), 0, None
         for level, kept in zip(self.levels, saved["levels"], strict=True):
             pooled = level.geometry.pooled
             size = x.shape[1] * pooled[0] * pooled[1]
             part = dy[:, first : first + size].reshape(*x.shape[:2], *pooled)
             first += size
-            dx += self._level_diff(level, bottoms, part, kept)
+            (diff,) = level.backward(bottoms, [], [part], kept, [True])
+            assert diff is not None
+            dx = diff if dx is None else dx.add_(diff)
         return [dx]
-
-    @staticmethod
-    def _level_diff(level: Level, bottoms: Tensors, dy: Tensor, kept: Saved) -> Tensor:
-        (dx,) = level.backward(bottoms, [], [dy], kept, [True])
-        assert dx is not None
-        return dx
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """The levels' poolings, flattened and concatenated."""

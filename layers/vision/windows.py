@@ -83,7 +83,7 @@ def im2col(x: Tensor, windows: Windows) -> Tensor:
     for axis, (kernel, stride, pad, dilation) in enumerate(
         zip(windows.kernel, windows.stride, windows.pad, windows.dilation, strict=True), start=2
     ):
-        padded = F.pad(x, [0, 0] * (x.dim() - 1 - axis) + [pad, pad])
+        padded = F.pad(x, [0, 0] * (x.dim() - 1 - axis) + [pad, pad]) if pad else x
         taps = padded.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
         x = taps.movedim(-1, 2).flatten(1, 2)
     return x
