@@ -60,8 +60,8 @@ class Labels:
     def indices(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the labels as indices along the classes' axis, and which of them count (both of size 1 there).
 
-        None stands for all. An ignored label becomes class 0. Raises InputError for a label that is no class; on a GPU, and in a pass that
-        is captured, such a label is noted, and the nearest class is taken.
+        None stands for all. An ignored label becomes class 0. Raises InputError for a label that is no class; on a GPU,
+        and in a pass that is captured, such a label is noted, and the nearest class is taken.
         """
         index = label.long().reshape(self._shape)
         if self.ignore_label is None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import OnnxGraph, Saved, Tensors
-from imae.layers.recurrent.lstm_unit import unit_backward, unit_to_onnx
+from imae.layers.recurrent.lstm_unit import slopes, unit_to_onnx
 from imae.layers.recurrent.recurrent import Recurrent
 
 
@@ -19,38 +19,41 @@ class LSTM(Recurrent):
     hidden = ("h", "c")
     gates = 4
 
-    def unroll(self, gates: Tensor, cont: Tensor, before: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
+    def unroll(self, gates: Tensor, first: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
         """h_t and c_t, step by step."""
-        size, weight, (h, c) = self.num_output, self._hidden_weight(gates).t().contiguous(), before
-        hs, tanhs, h_before, c_before = (gates.new_empty(*gates.shape[:2], size) for _ in range(4))
-        saved.update(gates=gates, before=h_before, c_before=c_before, tanh=tanhs)
+        size, weight, (h, c) = self.num_output, self._hidden_weight(gates).t().contiguous(), first
+        hs, cs, tanhs = (gates.new_empty(*gates.shape[:2], size) for _ in range(3))
+        saved.update(gates=gates, h=hs, c=cs, tanh=tanhs)
         i, f, o, g = (part.unbind() for part in gates.chunk(4, 2))
-        sigmoids, steps, going_on = gates[:, :, : 3 * size].unbind(), gates.unbind(), cont.unbind()
-        into = zip(hs.unbind(), tanhs.unbind(), h_before.unbind(), c_before.unbind(), strict=True)
-        for t, (h_t, tanh, h_kept, c_kept) in enumerate(into):
-            torch.mul(h, going_on[t], out=h_kept)
-            torch.mul(c, going_on[t], out=c_kept)
-            steps[t].addmm_(h_kept, weight)
+        sigmoids, steps, cont, begins = gates[:, :, : 3 * size].unbind(), gates.unbind(), saved["cont"], saved["begins"]
+        for t, (h_t, c_t, tanh) in enumerate(zip(hs.unbind(), cs.unbind(), tanhs.unbind(), strict=True)):
+            if begins[t]:
+                h, c = h * cont[t], c * cont[t]
+            steps[t].addmm_(h, weight)
             sigmoids[t].sigmoid_()
             g[t].tanh_()
-            c = (i[t] * g[t]).addcmul_(f[t], c_kept)
-            torch.tanh(c, out=tanh)
-            h = torch.mul(o[t], tanh, out=h_t)
+            c = torch.mul(i[t], g[t], out=c_t).addcmul_(f[t], c)
+            h = torch.mul(o[t], torch.tanh(c, out=tanh), out=h_t)
         return hs, [h, c]
 
     def unroll_backward(self, dy: Tensor, saved: Saved) -> Tensor:
         """dh_(t-1) = dy_(t-1) + cont W_h' (the gates' derivatives), dc_(t-1) = cont f dc_t."""
-        weight, cont = self._hidden_weight(dy), saved["cont"].unbind()
-        dgates = torch.empty_like(saved["gates"])
-        gates, c_before, tanh = (saved[name].unbind() for name in ("gates", "c_before", "tanh"))
-        dys, steps = dy.unbind(), dgates.unbind()
+        weight, cont, begins, gates = self._hidden_weight(dy), saved["cont"], saved["begins"], saved["gates"]
+        dgates, by_h = slopes(gates, self.before(1, saved["c"], saved), saved["tanh"])
+        di_df, do, dg = (part.unbind() for part in (dgates[:, :, :2], dgates[:, :, 2], dgates[:, :, 3]))
+        steps, f, slope, dys = dgates.flatten(2).unbind(), gates.chunk(4, 2)[1].unbind(), by_h.unbind(), dy.unbind()
         dh, dc = dys[-1], torch.zeros_like(dys[-1])
         for t in reversed(range(len(steps))):
-            dc = unit_backward(gates[t], c_before[t], tanh[t], dc, dh, steps[t])
+            dc = torch.addcmul(dc, dh, slope[t])
+            di_df[t].mul_(dc[:, None])
+            do[t].mul_(dh)
+            dg[t].mul_(dc)
             if t:
-                dh = torch.addcmul(dys[t - 1], steps[t] @ weight, cont[t])
-                dc.mul_(cont[t])
-        return dgates
+                dh, dc = steps[t] @ weight, dc.mul_(f[t])
+                if begins[t]:
+                    dh, dc = dh * cont[t], dc * cont[t]
+                dh.add_(dys[t - 1])
+        return dgates.flatten(2)
 
     def in_order(self, gates: Tensor) -> Tensor:
         """i, o, f, g."""

@@ -44,11 +44,14 @@ class LSTMUnit(Layer):
         return [c, o * saved["tanh"]]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """See `unit_backward`."""
-        gates, cont = saved["gates"], saved["cont"]
-        dgates = torch.empty_like(gates)
-        dc = unit_backward(gates, cont * bottoms[0], saved["tanh"], top_diffs[0], top_diffs[1], dgates)
-        return [dc * cont, dgates, None]
+        """dc goes on with dc + dh o (1 - tanh^2), which the slopes of i, f and g are multiplied by, that of o by dh."""
+        cont, (dc, dh) = saved["cont"], top_diffs
+        dgates, by_h = slopes(saved["gates"], cont * bottoms[0], saved["tanh"])
+        dc = torch.addcmul(dc, dh, by_h)
+        dgates[..., :2, :].mul_(dc[..., None, :])
+        dgates[..., 2, :].mul_(dh)
+        dgates[..., 3, :].mul_(dc)
+        return [saved["gates"].chunk(4, -1)[1] * dc.mul_(cont), dgates.flatten(-2), None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Sigmoid and Tanh of the parts of a Split, Mul and Add."""
@@ -65,23 +68,19 @@ def activate(gates: Tensor) -> Tensor:
     return gates
 
 
-def unit_backward(gates: Tensor, c_before: Tensor, tanh: Tensor, dc: Tensor, dh: Tensor, dgates: Tensor) -> Tensor:
-    """Put the derivative by the input of the gates into `dgates` (... x 4 D), and return that by `c_before` (... x D).
+def slopes(gates: Tensor, c_before: Tensor, tanh: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the derivatives by the gates' input of c (i, f and g) and of h (o), ... x 4 x D, and that of h by c.
 
-    `gates` are activated, `c_before` is cont c_prev, and `tanh` that of c.
+    `gates` (... x 4 D) are activated, `c_before` is cont c_prev, and `tanh` that of c.
     """
-    size = tanh.shape[-1]
-    i, f, o, g = gates.split_with_sizes([size] * 4, -1)
-    di, df, do, dg = dgates.split_with_sizes([size] * 4, -1)
-    dc = dc + aten.tanh_backward(dh * o, tanh)
-    torch.mul(dc, g, out=di)
-    torch.mul(dc, c_before, out=df)
-    torch.mul(dh, tanh, out=do)
-    torch.mul(dc, i, out=dg)
-    sigmoids = dgates.narrow(-1, 0, 3 * size)
-    aten.sigmoid_backward(sigmoids, gates.narrow(-1, 0, 3 * size), grad_input=sigmoids)
-    aten.tanh_backward(dg, g, grad_input=dg)
-    return dc.mul_(f)
+    i, f, o, g = gates.chunk(4, -1)
+    slope = gates.new_empty((*tanh.shape[:-1], 4, tanh.shape[-1]))
+    di, df, do, dg = slope.unbind(-2)
+    aten.sigmoid_backward(g, i, grad_input=di)
+    aten.sigmoid_backward(c_before, f, grad_input=df)
+    aten.sigmoid_backward(tanh, o, grad_input=do)
+    aten.tanh_backward(i, g, grad_input=dg)
+    return slope, aten.tanh_backward(o, tanh)
 
 
 def unit_to_onnx(graph: OnnxGraph, gates: str, c_before: str, tops: list[str]) -> None:

@@ -104,10 +104,10 @@ class Recurrent(Layer):
         gates = torch.addmm(bias, self._rows(x), weight.t()).view(*self.geometry, len(bias))
         if self.static:
             gates += bottoms[2].flatten(1) @ self.blobs[2].data.to(x.dtype).t()
-        # As wide as the hidden values: a product with a column is slower than one of equals.
-        saved["cont"] = cont = cont.to(x.dtype)[:, :, None].repeat(1, 1, self.num_output)
         before = bottoms[2 + self.static :] if self.exposed else self.state
-        top, after = self.unroll(gates, cont, [value[0].to(x.dtype) for value in before], saved)
+        first = [value[0].to(x.dtype, copy=True) for value in before]
+        saved.update(first=first, cont=cont.to(x.dtype)[:, :, None], begins=self._begins(cont))
+        top, after = self.unroll(gates, first, saved)
         if self.exposed:
             return [top, *(value[None].clone() for value in after)]
         for tensor, value in zip(self.state, after, strict=True):
@@ -133,21 +133,34 @@ class Recurrent(Layer):
             if needs[2]:
                 diffs[2] = (total @ weight.data.to(x.dtype)).view(static.shape)
         if self.blobs[self.hidden_weight].lr_mult:
-            self.blobs[self.hidden_weight].diff += rows.t() @ saved["before"].flatten(0, 1)
+            h = self.before(0, saved["h"], saved)
+            self.blobs[self.hidden_weight].diff += rows.t() @ h.flatten(0, 1)
         return diffs
 
-    def unroll(self, gates: Tensor, cont: Tensor, before: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
+    def unroll(self, gates: Tensor, first: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
         """Step through time; return the top and the hidden values after the last step.
 
-        `gates` (T x N x gates num_output) is the inputs' part of them, and may be changed; cont is T x N x num_output,
-        and the hidden values `before` the first step are N x num_output. Puts in `saved`, beside its own, `before`: the
-        h that each step has multiplied by the hidden weight, T x N x num_output.
+        `gates` (T x N x gates num_output) is the inputs' part of them, and may be changed; the hidden values `first`,
+        before the first step, are N x num_output. `saved` has `cont` (T x N x 1) and `begins`, whether at a step it is
+        other than 1 anywhere. Puts in `saved`, beside its own, `h`: that of each step, T x N x num_output.
         """
         raise NotImplementedError
+
+    def before(self, i: int, values: Tensor, saved: Saved) -> Tensor:
+        """Return what each step made of hidden value `i` of the step before, T x N x num_output: cont times that."""
+        before: Tensor = torch.cat([saved["first"][i][None], values[:-1]]).mul_(saved["cont"])
+        return before
 
     def unroll_backward(self, dy: Tensor, saved: Saved) -> Tensor:
         """Return the derivative by the gates before their activation, T x N x gates num_output."""
         raise NotImplementedError
+
+    def _begins(self, cont: Tensor) -> list[bool]:
+        """At which steps cont is not 1 throughout; all, where the host must not wait for the device."""
+        if self.context.passes.on_device is not None or cont.device.type != "cpu":
+            return [True] * len(cont)
+        begins: list[bool] = (cont != 1).any(1).tolist()
+        return begins
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """MatMul for the inputs of all steps, then Scan; ONNX's LSTM or RNN where cont is 1 throughout.

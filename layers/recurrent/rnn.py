@@ -23,20 +23,19 @@ class RNN(Recurrent):
         self.add_blob((self.num_output, self.num_output), param.weight_filler)
         self.add_blob((self.num_output,), param.bias_filler)
 
-    def unroll(self, gates: Tensor, cont: Tensor, before: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
+    def unroll(self, gates: Tensor, first: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
         """h_t step by step, then o of all steps in one product."""
-        weight, (h,) = self._hidden_weight(gates).t().contiguous(), before
-        saved.update(h=gates, before=torch.empty_like(gates))
-        for h_t, going_on, h_before in zip(gates.unbind(), cont.unbind(), saved["before"].unbind(), strict=True):
-            torch.mul(h, going_on, out=h_before)
-            h = h_t.addmm_(h_before, weight).tanh_()
+        weight, (h,) = self._hidden_weight(gates).t().contiguous(), first
+        for h_t, cont, begins in zip(gates.unbind(), saved["cont"], saved["begins"], strict=True):
+            h = h_t.addmm_(h * cont if begins else h, weight).tanh_()
+        saved["h"] = gates
         output, bias = (blob.data.to(gates.dtype) for blob in self.blobs[-2:])
         saved["o"] = torch.addmm(bias, gates.flatten(0, 1), output.t()).view_as(gates).tanh_()
         return saved["o"], [h]
 
     def unroll_backward(self, dy: Tensor, saved: Saved) -> Tensor:
         """Through W_o in one product, then dh_(t-1) += cont W_h' (1 - h_t^2) dh_t."""
-        weight, cont, h, o = self._hidden_weight(dy), saved["cont"].unbind(), saved["h"], saved["o"]
+        weight, cont, begins, h, o = self._hidden_weight(dy), *(saved[name] for name in ("cont", "begins", "h", "o"))
         output, bias = self.blobs[-2:]
         rows = (dy * (1 - o * o)).flatten(0, 1)
         if output.lr_mult:
@@ -49,7 +48,8 @@ class RNN(Recurrent):
         for t in reversed(range(len(steps))):
             steps[t].mul_(dh)
             if t:
-                dh = torch.addcmul(dhs[t - 1], steps[t] @ weight, cont[t])
+                dh = steps[t] @ weight
+                dh = (dh * cont[t] if begins[t] else dh).add_(dhs[t - 1])
         return slopes
 
     def step_to_onnx(self, body: OnnxGraph, gates: str, before: list[str]) -> list[str]:

@@ -55,8 +55,8 @@ class ArgMax(Layer):
         if self.along_axis and self.values:
             return [values]
         dtype = torch.promote_types(x.dtype, torch.float32)
-        parts = [index.to(dtype), values.to(dtype)] if self.values else [index.to(dtype)]
-        return [parts[0] if self.along_axis else torch.stack(parts, 1).view(top)]
+        y = torch.stack([index.to(dtype), values.to(dtype)], 1) if self.values else index.to(dtype)
+        return [y.reshape(top)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """ArgMax that takes the last index, or TopK, which takes the first, in reverse; values by GatherElements."""
