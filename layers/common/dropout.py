@@ -1,5 +1,7 @@
 """Dropout, scaled at training time."""
 
+import torch
+
 from imae.layers.activation.neuron import Neuron
 from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Shapes, Tensors
 from imae.layers.random_streams import random_uniform
@@ -24,8 +26,8 @@ class Dropout(Neuron):
         if not self.training or not self.ratio:
             return [x]
         counter = self.context.passes.counters(x.numel()).view(x.shape)
-        kept = random_uniform(self.context.passes.seed, self.name, counter) >= self.ratio
-        saved["mask"] = mask = kept.to(x.dtype).mul_(1 / (1 - self.ratio))
+        kept = random_uniform(self.context.passes.seed, self.name, counter)
+        saved["mask"] = mask = torch.ge(kept, self.ratio, out=torch.empty_like(x)).mul_(1 / (1 - self.ratio))
         return [x * mask]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:

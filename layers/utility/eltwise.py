@@ -51,9 +51,7 @@ class Eltwise(Layer):
         """SUM: dx_i = coeff_i dy; PROD: dx_i = dy times the other bottoms; MAX: dx_i = dy where x_i won."""
         dy = top_diffs[0]
         if self.operation == "SUM":
-            return [
-                None if not need else dy if c == 1 else dy * c for c, need in zip(self.coeff, needs, strict=True)
-            ]
+            return [None if not need else dy if c == 1 else dy * c for c, need in zip(self.coeff, needs, strict=True)]
         diffs: Diffs = []
         # From the last bottom to the first: dy becomes what is left for the product, or maximum, of those before.
         for x, before in zip(bottoms[:0:-1], [*saved["partial"][::-1], bottoms[0]], strict=True):
