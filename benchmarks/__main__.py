@@ -22,6 +22,7 @@ NAMES = (
     "floor",
     "train_step",
     "cost",
+    "layers",
     "inference",
     "onnx_sizes",
     "data_path",
