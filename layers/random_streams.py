@@ -38,7 +38,7 @@ def random_below(n: int | Tensor, seed: int, stream: int | str, counter: Tensor)
 def random_uniform(seed: int, stream: int | str, counter: Tensor) -> Tensor:
     """Return for each element of `counter` a random float32 in [0, 1), a multiple of 2^-24."""
     if counter.device.type == "cpu" and counter.numel() > _PIECE:  # by pieces that stay in the cache
-        pieces = [random_uniform(seed, stream, piece) for piece in counter.flatten().split(_PIECE)]
+        pieces = [random_uniform(seed, stream, piece) for piece in torch.split(counter.flatten(), _PIECE)]
         return torch.cat(pieces).view(counter.shape)
     return _shift_right(random_bits(seed, stream, counter), 40).to(torch.float32).mul_(2.0**-24)
 
