@@ -18,7 +18,6 @@ class Normalize(Layer):
     kept = Kept(bottoms=(0,))
 
     def setup(self, bottoms: Shapes) -> None:
-        """Create the scale."""
         param, (shape,) = self.param.norm_param, bottoms
         if len(shape) < 2:
             raise self.error(f"needs channels, found a bottom of {describe(shape)}")

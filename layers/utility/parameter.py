@@ -31,5 +31,4 @@ class Parameter(Layer):
         return []
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """A constant."""
         graph.node("Identity", [graph.constant(f"{self.name}_0", self.blobs[0].data)], tops)

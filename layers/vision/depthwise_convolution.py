@@ -17,7 +17,6 @@ class ConvolutionDepthwise(Convolution):
     type = "ConvolutionDepthwise"
 
     def setup(self, bottoms: Shapes) -> None:
-        """Set the number of groups."""
         param, channels = self.param.convolution_param, bottoms[0][1] if len(bottoms[0]) > 1 else 0
         if param.num_output != channels:
             raise self.error(f"num_output {param.num_output} must be the number of channels, {channels}")

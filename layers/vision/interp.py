@@ -24,7 +24,6 @@ class Interp(Layer):
     kept = Kept()
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the settings."""
         param = self.param.interp_param
         given = [param.HasField(name) for name in ("zoom_factor", "shrink_factor", "height", "width")]
         if given[2] != given[3]:

@@ -19,7 +19,6 @@ class Upsample(Layer):
     capturable = True
 
     def setup(self, bottoms: Shapes) -> None:
-        """Check the settings."""
         param = self.param.upsample_param
         self.no_gradient_to = self.held_fixed = self.index_bottoms = frozenset({1} if len(bottoms) == 2 else ())
         for one, other in (("upsample_h", "upsample_w"), ("scale_h", "scale_w")):
