@@ -104,7 +104,7 @@ def check_labels(labels: NDArray[Any], samples: int) -> tuple[NDArray[np.int64],
         raise InputError(f"label {int(np.isfinite(labels).argmin()) + 1} is missing or not finite")
     names, classes = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
     if len(names) < 2:
-        raise InputError(f"all {counted(samples, 'label')} are {names[0]!r}: expected at least two classes")
+        raise InputError(f"all {counted(samples, 'label')} are {names.tolist()[0]!r}: expected at least two classes")
     if len(names) > 10_000:
         raise InputError(f"{len(names)} different labels: expected classes, at most 10,000 of them")
     return classes.reshape(-1).astype(np.int64), [_name(name) for name in names.tolist()]

@@ -10,6 +10,7 @@ import typer
 from typer.main import get_command
 
 from imae import __version__
+from imae.cli.audit import audit
 from imae.cli.caffe_flags import normalise, read
 from imae.cli.check import check
 from imae.cli.check_gradients import check_gradients
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, test, export, time, check, check_gradients, features, retrieval, tune_t, devices):
+for command in (demo, train, test, export, time, check, check_gradients, features, retrieval, tune_t, audit, devices):
     app.command(cls=Command)(command)
 app.add_typer(convert, name="convert")
 app.add_typer(upgrade, name="upgrade")

@@ -162,6 +162,7 @@ def test_the_parts_of_a_build_are_found_in_its_profile() -> None:
     assert sum(shares.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_wrong_labels_of_a_table_are_found_better_than_by_cleanlab(tmp_path: Path) -> None:
     module = importlib.import_module("benchmarks.audit")
     output = tmp_path / "audit.json"

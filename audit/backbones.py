@@ -1,0 +1,150 @@
+"""Nets that were trained on other images, whose inner values are the features of these."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imae.nets.net import Net
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes
+from imae.prototxt_like.schema import TEST
+from imae.prototxt_like.text import did_you_mean, read_net
+
+SIDE = 224
+"""Pixels, where a net leaves the size of its images open."""
+IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+"""Mean and standard deviation of red, green, blue, of 0 to 1."""
+CAFFE_MEAN = np.array([104.0, 117.0, 123.0], np.float32)
+"""Of blue, green, red, of 0 to 255."""
+Floats = NDArray[np.float32]
+Run = Callable[[NDArray[np.uint8]], Floats]
+
+
+class Backbone:
+    """`size` (H, W) of the images that it takes; called with such, B x 3 x H x W, uint8, in BGR, it gives features."""
+
+    def __init__(self, size: tuple[int, int], run: Run, fingerprint: str) -> None:
+        self.size, self._run, self.fingerprint = size, run, fingerprint
+
+    def __call__(self, images: NDArray[np.uint8]) -> Floats:
+        """Return features (B x D)."""
+        features = np.asarray(self._run(images), np.float32)
+        if features.ndim == 4:
+            features = features.mean((2, 3))
+        return features.reshape(len(images), -1)
+
+
+def open_backbone(name: str) -> Backbone:
+    """Open `FILE.onnx`, `deploy.prototxt,FILE.caffemodel` or `torchvision:NAME`.
+
+    Of an ONNX model the first output is taken, of a Caffe net what its last InnerProduct layer reads, else its output;
+    values of images (B x C x H x W) are averaged over H and W. ONNX and torchvision get red, green, blue, of ImageNet's
+    mean and deviation; Caffe's nets blue, green, red less 104, 117, 123.
+
+    Raises InputError for a file that is missing or no such net, and for torchvision's weights where they are neither in
+    its cache nor to be fetched.
+    """
+    if name.startswith("torchvision:"):
+        return _torchvision(name.partition(":")[2])
+    if name.endswith(".onnx"):
+        return _onnx(Path(name))
+    model, comma, weights = name.partition(",")
+    if comma:
+        return _caffe(Path(model), Path(weights))
+    raise InputError(f"--backbone takes FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME, not {name!r}")
+
+
+def _as_imagenet(images: NDArray[np.uint8]) -> Floats:
+    mean, deviation = IMAGENET[:, :, None, None]
+    scaled: Floats = (images[:, ::-1].astype(np.float32) / 255 - mean) / deviation
+    return scaled
+
+
+def _digest(*paths: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        digest.update(read_bytes(path))
+    return digest.hexdigest()
+
+
+def _onnx(path: Path) -> Backbone:
+    import onnxruntime
+
+    digest = _digest(path)
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise InputError(f"{path}: is no ONNX model that ONNX Runtime runs: {' '.join(str(error).split())}") from error
+    inputs = session.get_inputs()
+    shape = inputs[0].shape
+    if len(inputs) != 1 or len(shape) != 4 or (shape[1] not in (3, None) and not isinstance(shape[1], str)):
+        raise InputError(
+            f"{path}: takes {[value.shape for value in inputs]}, expected one batch of images, N x 3 x H x W"
+        )
+    height, width = (side if isinstance(side, int) and side > 0 else SIDE for side in shape[2:])
+    fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
+
+    def run(images: NDArray[np.uint8]) -> Floats:
+        values = _as_imagenet(images)
+        size = fixed or len(values)
+        parts = []
+        for start in range(0, len(values), size):
+            part = values[start : start + size]
+            padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), np.float32)])
+            parts.append(session.run([session.get_outputs()[0].name], {inputs[0].name: padded})[0][: len(part)])
+        whole: Floats = np.concatenate(parts)
+        return whole
+
+    return Backbone((height, width), run, digest)
+
+
+def _caffe(model: Path, weights: Path) -> Backbone:
+    net = Net(read_net(model), TEST, folder=model.parent, backward=False)
+    if kept := net.copy_weights(weights).kept:
+        raise InputError(f"{weights}: lacks weights of the layers {', '.join(kept)} of {model}")
+    if len(net.inputs) != 1 or len(shape := net.blobs[net.inputs[0]].shape) != 4 or shape[1] != 3:
+        raise InputError(f"{model}: takes the inputs {', '.join(net.inputs)}, expected one, of images N x 3 x H x W")
+    classifiers = [layer for layer in net.param.layer if layer.type == "InnerProduct"]
+    blob = classifiers[-1].bottom[0] if classifiers else net.outputs[0]
+    last = next(layer.name for layer in reversed(net.param.layer) if blob in layer.top)
+    (name,) = net.inputs
+
+    def run(images: NDArray[np.uint8]) -> Floats:
+        values = images.astype(np.float32) - CAFFE_MEAN[:, None, None]
+        inputs: dict[str, Any] = {name: values}
+        features: Floats = net.forward(end=last, **inputs)[blob].float().numpy()
+        return features
+
+    return Backbone((int(shape[2]), int(shape[3])), run, _digest(model, weights))
+
+
+def _torchvision(name: str) -> Backbone:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise InputError(f"torchvision has no model {name!r}{did_you_mean(name, known)}")
+    try:
+        model: Any = torchvision.models.get_model(name, weights="DEFAULT").eval()
+    except Exception as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"the weights of torchvision's {name} are not in {folder} and cannot be fetched: {reason}"
+        ) from error
+    for classifier in ("fc", "classifier", "heads", "head"):
+        if hasattr(model, classifier):
+            setattr(model, classifier, torch.nn.Identity())
+            break
+
+    def run(images: NDArray[np.uint8]) -> Floats:
+        with torch.inference_mode():
+            features: Floats = model(torch.from_numpy(_as_imagenet(images))).numpy()
+        return features
+
+    return Backbone((SIDE, SIDE), run, f"{name} {torchvision.__version__}")

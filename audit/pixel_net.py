@@ -1,0 +1,172 @@
+"""A small residual net for images that no backbone is at hand for, trained on their labels by a robust loss."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imae.audit.image_arrays import ImageArrays
+from imae.audit.samples import Samples
+from imae.nets.deploy import deploy
+from imae.nets.net import Net
+from imae.nets.onnx_export import export_onnx
+from imae.nets.residual import classify, convolution, residual_block
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.net_spec import L, NetSpec
+from imae.prototxt_like.schema import TEST, NetParameter, SolverParameter
+from imae.prototxt_like.text import write_text
+from imae.solvers.solver import Solver
+
+LARGEST_SIDE = 64
+"""Pixels: larger images are shrunk."""
+BATCH = 128
+EPOCHS = 60
+"""At most."""
+ITERATIONS = 200
+"""At least, of small sets of images."""
+PAD = 8
+"""A window is moved by up to a side's so-manieth part, at random."""
+SNAPSHOT_SECONDS = 60
+Progress = Callable[[int, int], None]
+
+
+class PixelNet:
+    """A net of a convolution and a residual block a width: 16, 32 and, of images of more than 12 pixels, 64.
+
+    It takes pixels, 0 to 255: the first layer brings them to -2 .. 2. In `folder` it leaves `net.prototxt`,
+    `net.caffemodel` and `net.onnx`, which give `prob`, and while it is trained, snapshots.
+    """
+
+    def __init__(
+        self, folder: Path, samples: Samples, images: ImageArrays, *, loss: str, parameter: float | None, seed: int = 0
+    ) -> None:
+        self._folder = folder
+        side = min(LARGEST_SIDE, max(8, images.usual_size()))
+        self.pixels, self.unreadable = _read_all(images, len(samples), side)
+        self._labels = torch.from_numpy(samples.label)
+        self._readable = torch.tensor([i for i in range(len(samples)) if i not in self.unreadable])
+        self._batch = max(8, min(BATCH, len(self._readable) // 8))
+        self._draws = torch.Generator().manual_seed(seed)
+        settings = {"IMAE": {"imae_param": {"T": parameter or 8.0}}, "GCE": {"gce_param": {"q": parameter or 0.7}}}
+        self.param = _net(self.pixels.shape[1:], len(samples.classes), self._batch, loss, settings.get(loss, {}))
+        self._seed = seed
+
+    def train(self, minutes: float, *, resume: bool, on_progress: Progress, show: Callable[[str], None]) -> bool:
+        """Train for as many epochs as `minutes` allow; return whether it ended of itself, not by an interrupt."""
+        solver = self._solver(ITERATIONS)
+        states = sorted(self._folder.glob("pixels_iter_*.solverstate"), key=lambda path: path.stat().st_mtime)
+        given = self._feed(solver)
+        since = time.perf_counter()
+        solver.step(min(given, 4))
+        rate = (time.perf_counter() - since) / min(given, 4)
+        total = int(min(max(ITERATIONS, EPOCHS * given), max(10, minutes * 60 / rate)))
+        solver = self._solver(total)
+        if resume and states:
+            solver.restore(states[-1])
+            total = max(total, solver.iteration)
+        ended, kept = True, time.perf_counter()
+        try:
+            while solver.iteration < total:
+                given = self._feed(solver)
+                solver.on_progress = lambda what, done, _: on_progress(done, total) if what == "train" else None
+                solver.step(min(given, total - solver.iteration))
+                if time.perf_counter() > kept + SNAPSHOT_SECONDS:
+                    solver.snapshot()
+                    kept = time.perf_counter()
+        except KeyboardInterrupt:
+            ended = False
+            solver.snapshot()
+            show(f"stopped after {solver.iteration} of {total} iterations")
+        self._trained = solver.net
+        return ended
+
+    def features(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return which samples could be read, and the values below the last layer of these (N x D)."""
+        net, parts = self._deployed("pool"), []
+        for chosen in torch.split(self._readable, 256):
+            parts.append(net.forward(data=self.pixels[chosen].float())["pool"].reshape(len(chosen), -1).clone())
+        return self._readable.numpy(), torch.cat(parts).numpy()
+
+    def write(self) -> None:
+        """Write the net, with `prob` as its output."""
+        net = self._deployed("prob")
+        write_text(net.param, self._folder / "net.prototxt")
+        net.write_weights(self._folder / "net.caffemodel")
+        export_onnx(net, None, self._folder / "net.onnx")
+
+    def _deployed(self, output: str) -> Net:
+        """The trained net up to an output."""
+        net = Net(deploy(self.param, shape=self.pixels.shape[1:], outputs=(output,)), TEST, backward=False)
+        net.share_weights(self._trained)
+        return net
+
+    def _solver(self, iterations: int) -> Solver:
+        param = SolverParameter(
+            net_param=self.param,
+            base_lr=0.1,
+            lr_policy="multistep",
+            gamma=0.1,
+            stepvalue=[max(1, iterations // 2), max(2, iterations * 3 // 4)],
+            max_iter=iterations,
+            momentum=0.9,
+            weight_decay=1e-3,
+            random_seed=self._seed,
+            snapshot_prefix=str(self._folder / "pixels"),
+            snapshot_after_train=False,
+        )
+        return Solver(param)
+
+    def _feed(self, solver: Solver) -> int:
+        """Give the net an epoch of windows, in a new order; return of how many batches."""
+        order = self._readable[torch.randperm(len(self._readable), generator=self._draws)]
+        order = order[: len(order) // self._batch * self._batch]
+        data = solver.net.steps[0].layer
+        data.set_input_arrays(_moved(self.pixels[order], self._draws), self._labels[order])  # type: ignore[attr-defined]
+        return len(order) // self._batch
+
+
+def _net(shape: torch.Size, classes: int, batch: int, loss: str, settings: dict[str, dict[str, float]]) -> NetParameter:
+    channels, height, width = shape
+    n = NetSpec()
+    n.data, n.label = data, label = L.MemoryData(
+        ntop=2, batch_size=batch, channels=channels, height=height, width=width
+    )
+    n.scaled = scaled = L.Power(data, scale=1 / 64, shift=-2)
+    top = convolution(n, "conv1", scaled, 16)
+    for i, outputs in enumerate((16, 32, 64) if min(height, width) > 12 else (16, 32)):
+        top = residual_block(n, f"block{i + 1}", top, outputs, stride=1 + (i > 0))
+    classify(n, top, label, classes, loss.lower(), **settings)  # type: ignore[arg-type]
+    return n.to_proto("pixels")
+
+
+def _read_all(images: ImageArrays, count: int, side: int) -> tuple[Tensor, dict[int, str]]:
+    parts, failed = [], {}
+    for start in range(0, count, 256):
+        chosen = list(range(start, min(start + 256, count)))
+        pixels, why = images.read(chosen, (side, side))
+        parts.append(torch.from_numpy(np.ascontiguousarray(pixels)))
+        failed.update({start + i: reason for i, reason in why.items()})
+    if count - len(failed) < 20:
+        first = next(iter(failed.values()), "")
+        raise InputError(f"{count - len(failed)} of {count} images can be read, expected at least 20; {first}")
+    return torch.cat(parts), failed
+
+
+def _moved(pixels: Tensor, draws: torch.Generator) -> Tensor:
+    """Each image moved a little and half of them mirrored, at random: N x C x H x W, float."""
+    count, _, height, width = pixels.shape
+    pad = max(1, min(height, width) // PAD)
+    padded = torch.nn.functional.pad(
+        pixels.float(), (pad,) * 4, mode="reflect" if pad < min(height, width) else "constant"
+    )
+    top, left = (torch.randint(0, 2 * pad + 1, (count, 1), generator=draws) for _ in range(2))
+    rows = (top + torch.arange(height))[:, None, :, None]
+    columns = left + torch.arange(width)
+    mirrored = torch.rand(count, 1, generator=draws) < 0.5 if height > 12 else torch.zeros(count, 1, dtype=torch.bool)
+    columns = columns.where(~mirrored, columns.flip(1))[:, None, None, :]
+    every, channel = torch.arange(count)[:, None, None, None], torch.arange(pixels.shape[1])[:, None, None]
+    return padded[every, channel, rows, columns]

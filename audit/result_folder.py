@@ -1,0 +1,224 @@
+"""The folder that an audit leaves, from which reports are drawn and a review goes on.
+
+| file | what is in it |
+| --- | --- |
+| `summary.json` | what was audited, what was picked, how many labels are expected to be wrong, the transition matrix |
+| `scores.npz` | arrays over all N samples, in their order: see `SCORES`; and `classes` |
+| `names.txt` | what each sample is called, one a line |
+| `suspects.csv` | the labels to look at, the most suspicious first |
+| `cleaned.csv` | every sample, what becomes of its label by the thresholds, and why |
+| `cleaned.txt` | of images in files: those that are kept, `PATH CLASS` a line, as ImageData reads them |
+| `duplicates.csv` | pairs that are almost the same with different labels |
+| `unreadable.csv` | images that could not be read |
+| `head.prototxt`, `.caffemodel`, `.onnx` | the trained head, of features as they were given |
+| `classes.txt` | its classes, one a line |
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imae import __version__
+from imae.audit.features import Features
+from imae.audit.heads import Heads
+from imae.audit.label_issues import LabelIssues
+from imae.audit.near_duplicates import Duplicates, conflicting_duplicates, merged_classes
+from imae.audit.noise_model import Interval
+from imae.audit.samples import Samples
+from imae.nets.net import Net
+from imae.nets.onnx_export import export_onnx
+from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.schema import TEST
+from imae.prototxt_like.text import parse_net, write_text
+
+SUMMARY = "summary.json"
+SCORES = ("label", "score", "p_wrong", "suggested", "p_suggested", "is_issue", "logits")
+"""`label` and `suggested` are classes (int64), `is_issue` is bool, `logits` N x C, the others float64."""
+KEEP, DROP, RELABEL = "keep", "drop", "relabel"
+SUSPECTS = ("rank", "index", "name", "label", "p_wrong", "suggested", "p_suggested")
+CLEANED = ("index", "name", "label", "given", "action", "reason")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What becomes of a label: dropped where it is wrong with more than this probability, relabelled where the
+
+    suggested label is right with more than this; relabelling goes first. None: never.
+    """
+
+    drop_above: float | None = None
+    relabel_above: float | None = None
+
+
+def write_result(
+    folder: Path, samples: Samples, found: LabelIssues, thresholds: Thresholds, *, stopped: bool = False
+) -> dict[str, Any]:
+    """Write all files; return the summary. `stopped`: the audit was interrupted, and is of what had been read."""
+    duplicates = Duplicates(np.zeros((0, 2), np.int64), np.zeros(0), 0)
+    if found.features is not None:
+        duplicates = conflicting_duplicates(found.features, found.label)
+    write_atomically(
+        folder / "names.txt", "".join(f"{_line(name)}\n" for name in samples.names).encode(errors="surrogateescape")
+    )
+    file = io.BytesIO()
+    np.savez_compressed(file, **{name: getattr(found, name) for name in SCORES}, classes=np.array(found.classes))
+    write_atomically(folder / "scores.npz", file.getvalue())
+    _write_csv(folder / "suspects.csv", SUSPECTS, _suspects(samples, found))
+    actions = write_cleaned(folder, samples, found, thresholds)
+    rows = (
+        (samples.names[a], samples.names[b], found.classes[found.label[a]], found.classes[found.label[b]], f"{d:.4f}")
+        for (a, b), d in zip(duplicates.pairs.tolist(), duplicates.distance, strict=True)
+    )
+    _write_csv(folder / "duplicates.csv", ("name", "other", "label", "other label", "distance"), rows)
+    _write_csv(folder / "unreadable.csv", ("name", "why"), samples.unreadable)
+    if found.heads is not None and found.features is not None:
+        write_head(folder, found.heads, found.features, found.classes)
+    summary = _summary(samples, found, duplicates) | {
+        "actions": actions,
+        "thresholds": asdict(thresholds),
+        "stopped": stopped,
+    }
+    write_atomically(folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+    return summary
+
+
+def write_cleaned(folder: Path, samples: Samples, found: LabelIssues, thresholds: Thresholds) -> dict[str, int]:
+    """Write `cleaned.csv` and, of images in files, `cleaned.txt`; return how many labels each action has."""
+    counts = dict.fromkeys((KEEP, RELABEL, DROP), 0)
+    rows, lines = [], []
+    for i, name in enumerate(samples.names):
+        action, reason = _decide(float(found.p_wrong[i]), float(found.p_suggested[i]), thresholds)
+        counts[action] += 1
+        final = found.suggested[i] if action == RELABEL else found.label[i]
+        rows.append((i, name, found.classes[final], found.classes[found.label[i]], action, reason))
+        if action != DROP:
+            lines.append(f"{_line(name)} {final}\n")
+    _write_csv(folder / "cleaned.csv", CLEANED, rows)
+    if samples.root is not None:
+        write_atomically(folder / "cleaned.txt", "".join(lines).encode(errors="surrogateescape"))
+    return counts
+
+
+def _decide(p_wrong: float, p_suggested: float, thresholds: Thresholds) -> tuple[str, str]:
+    if thresholds.relabel_above is not None and p_suggested > thresholds.relabel_above:
+        return (
+            RELABEL,
+            f"the suggested label is right with probability {p_suggested:.3f} > {thresholds.relabel_above:g}",
+        )
+    if thresholds.drop_above is not None and p_wrong > thresholds.drop_above:
+        return DROP, f"wrong with probability {p_wrong:.3f} > {thresholds.drop_above:g}"
+    return KEEP, ""
+
+
+def write_head(folder: Path, heads: Heads, features: Features, classes: Sequence[str]) -> None:
+    """Write the head of the first seed as a net over features as they were given: standardising is folded into it."""
+    first, *_ = [weight[0].double() for weight in heads.weights]
+    weights = [weight[0].double() for weight in heads.weights]
+    weights[1] = weights[1] - first @ (features.mean * features.scale)
+    weights[0] = first * features.scale
+    layers = [
+        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: {features.width} }} }} }}'
+    ]
+    bottom = "data"
+    if heads.hidden:
+        layers += [
+            _inner_product("hidden", bottom, heads.hidden),
+            'layer { name: "relu" type: "ReLU" bottom: "hidden" top: "hidden" }',
+        ]
+        bottom = "hidden"
+    layers += [
+        _inner_product("score", bottom, heads.classes),
+        'layer { name: "prob" type: "Softmax" bottom: "score" top: "prob" }',
+    ]
+    param = parse_net("\n".join(['name: "head"', *layers]))
+    net = Net(param, TEST, backward=False)
+    blobs = [blob for layer in net.params.values() for blob in layer]
+    for blob, weight in zip(blobs, weights, strict=True):
+        blob.data.copy_(weight.to(torch.float32))
+    write_text(param, folder / "head.prototxt")
+    net.write_weights(folder / "head.caffemodel")
+    export_onnx(param, folder / "head.caffemodel", folder / "head.onnx")
+    write_atomically(
+        folder / "classes.txt", "".join(f"{_line(name)}\n" for name in classes).encode(errors="surrogateescape")
+    )
+
+
+def _inner_product(name: str, bottom: str, outputs: int) -> str:
+    size = f"inner_product_param {{ num_output: {outputs} }}"
+    return f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {size} }}'
+
+
+def _suspects(samples: Samples, found: LabelIssues) -> Iterable[Sequence[object]]:
+    for rank, i in enumerate((i for i in found.order if found.is_issue[i]), 1):
+        yield (
+            rank,
+            i,
+            samples.names[i],
+            found.classes[found.label[i]],
+            f"{found.p_wrong[i]:.4f}",
+            found.classes[found.suggested[i]],
+            f"{found.p_suggested[i]:.4f}",
+        )
+
+
+def _summary(samples: Samples, found: LabelIssues, duplicates: Duplicates) -> dict[str, Any]:
+    total = len(samples)
+    tops = sorted({max(1, total // 100), max(1, total // 20), max(1, int(found.is_issue.sum()))})
+    return {
+        "imae": __version__,
+        "source": samples.source,
+        "root": None if samples.root is None else str(samples.root),
+        "samples": total,
+        "classes": found.classes,
+        "samples_per_class": np.bincount(found.label, minlength=len(found.classes)).tolist(),
+        "issues": int(found.is_issue.sum()),
+        "noise_rate": _interval(found.noise_rate),
+        "expected_wrong": {str(n): found.expected_wrong(n) for n in tops},
+        "transition": _interval(found.transition),
+        "picked": asdict(found.picked),
+        "duplicates": len(duplicates.pairs),
+        "duplicates_among": duplicates.compared,
+        "merged_classes": [
+            {"classes": [found.classes[a], found.classes[b]], "taken_for_each_other": share}
+            for a, b, share in merged_classes(found.transition.value)
+        ],
+        "unreadable": len(samples.unreadable),
+    }
+
+
+def _interval(interval: Interval) -> dict[str, Any]:
+    arrays = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return {name: array.tolist() if np.isfinite(array).all() else None for name, array in arrays.items()}
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    write_atomically(path, file.getvalue().encode(errors="surrogateescape"))
+
+
+def harmless(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: with a quote before =, +, -, @, a tab or a line's end."""
+    number = text.lstrip("+-").replace(".", "", 1).isdecimal()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not number else text
+
+
+def _line(text: str) -> str:
+    """Text that is to be one line."""
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def read_scores(folder: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of `scores.npz`."""
+    with np.load(folder / "scores.npz", allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

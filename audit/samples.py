@@ -1,0 +1,357 @@
+"""What is audited: features or images, and their labels, from the forms that people have them in."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imae.audit.features import check_labels
+from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.files import open_regular, read_bytes
+from imae.prototxt_like.number_file import map_numbers, read_numbers, split_key
+from imae.prototxt_like.text import did_you_mean
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+MOST_COLUMNS = 65_536
+"""Of a table: more are a mistake, or an attack."""
+LONGEST_LINE = 2**24
+"""Characters."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N samples; either `features` or `images` or `files` is given."""
+
+    source: str
+    """What the user named."""
+    label: NDArray[np.int64]
+    """N, classes 0 .. C - 1."""
+    classes: list[str]
+    names: list[str]
+    """What each sample is called: its path below `root`, or its row."""
+    features: NDArray[Any] | None = None
+    """N x D numbers."""
+    images: NDArray[np.uint8] | None = None
+    """N x C x H x W: gray, or blue, green, red."""
+    root: Path | None = None
+    """The folder that the names of image files are below."""
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    """Names of images that could not be read, and why."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def read_samples(
+    data: str, *, image: str = "", label: str = "", root: Path | None = None, allow_outside: bool = False
+) -> Samples:
+    """Read what `imae audit` is given.
+
+    - `digits`; `cifar10:ROOT`, the 50,000 training images, with `label` a FILE[:KEY] in place of their own labels;
+    - a folder: one subfolder a class, images in it, at any depth;
+    - .csv, .tsv or .parquet: with `image`, a column of paths, relative to `root`, by default the table's folder;
+      without it every column but `label` is a feature;
+    - .npy, or .npz:KEY, of features: `label` is FILE[:KEY], or the key of the same .npz.
+
+    A path that leads out of the root, by itself or by a link, is refused unless `allow_outside`. Raises InputError, one
+    line that names file, line and column, for whatever is missing, damaged or does not fit.
+    """
+    path, _ = split_key(data)
+    if data == "digits":
+        return _digits(label)
+    if data.startswith("cifar10:"):
+        return _cifar10(data, label)
+    place = Path(path)
+    if place.is_dir():
+        return _folder(place, allow_outside)
+    if not place.exists():
+        raise InputError(f'{path}: no such file or folder; expected one, "digits" or "cifar10:ROOT"')
+    suffix = place.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return _arrays(data, label)
+    if suffix not in (".csv", ".tsv", ".parquet"):
+        raise InputError(f"{path}: expected a folder of images, or a .csv, .tsv, .parquet, .npy or .npz file")
+    if not label:
+        raise InputError(f"{path}: --label says which column has the labels")
+    table: _Table = _Parquet(place) if suffix == ".parquet" else _Text(place, "\t" if suffix == ".tsv" else ",")
+    table.known(label)
+    if image:
+        return _listed(place, table, image, label, root or place.parent, allow_outside)
+    return _of(data, table.numbers([name for name in table.columns if name != label]), table.texts(label))
+
+
+def _of(source: str, features: NDArray[Any], labels: Sequence[Any] | NDArray[Any]) -> Samples:
+    given, classes = _labels(source, labels, len(features))
+    width = len(str(len(given)))
+    return Samples(source, given, classes, [f"row {i:0{width}}" for i in range(1, len(given) + 1)], features=features)
+
+
+def _labels(source: str, labels: Sequence[Any] | NDArray[Any], count: int) -> tuple[NDArray[np.int64], list[str]]:
+    array = np.asarray(labels)
+    if array.dtype.kind in "US" and all(text.strip().lstrip("-").isdecimal() for text in array.tolist()):
+        array = array.astype(np.int64)  # so that class 10 comes after class 9
+    elif array.dtype.kind == "U" and (array == "").any():
+        raise InputError(f"{source}: row {int((array == '').argmax()) + 1} has no label")
+    try:
+        return check_labels(array, count)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def _digits(label: str) -> Samples:
+    import torch
+
+    from imae.layers.data.digits_data import load_digits
+
+    images, own = (torch.cat(parts).numpy() for parts in zip(load_digits(True), load_digits(False), strict=True))
+    given, classes = _labels("digits", _given(label, len(own)) if label else own, len(own))
+    return Samples("digits", given, classes, [f"digit {i:04}" for i in range(len(own))], images=images * 15)
+
+
+def _cifar10(data: str, label: str) -> Samples:
+    from imae.layers.data.cifar10_data import load_cifar10
+
+    images, own = (part.numpy() for part in load_cifar10(Path(data.partition(":")[2]), True))
+    labels = _given(label, len(own)) if label else own
+    given, classes = _labels(label or data, labels, len(own))
+    if len(classes) == 10:
+        classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    return Samples(data, given, classes, [f"image {i:05}" for i in range(len(own))], images=images[:, ::-1])
+
+
+def _given(name: str, count: int) -> NDArray[Any]:
+    """The labels of a file."""
+
+    def check(shape: tuple[int, ...]) -> None:
+        if shape not in ((count,), (count, 1)):
+            raise InputError(f"{name}: holds labels of shape {shape}, expected {count} labels")
+
+    labels: NDArray[Any] = read_numbers(name, check).reshape(-1)
+    return labels
+
+
+def _arrays(data: str, label: str) -> Samples:
+    """Features of a .npy or .npz file."""
+    path, key = split_key(data)
+    if not label:
+        raise InputError(f"{data}: --label says where the labels are: FILE[:KEY]{', or a key' * path.endswith('.npz')}")
+    if path.endswith(".npz") and not Path(split_key(label)[0]).exists():
+        label = f"{path}:{label}"
+    features = map_numbers(path) if path.endswith(".npy") and not key else read_numbers(data, lambda shape: None)
+    if features.ndim < 2:
+        raise InputError(f"{data}: has the shape {features.shape}, expected a row of numbers for each sample")
+    if split_key(label)[0].endswith((".npy", ".npz", ".pt", ".pth")):
+        return _of(data, features, _given(label, len(features)))
+    lines = read_bytes(label).decode(errors="replace").split("\n")
+    return _of(data, features, [line.strip() for line in lines[: len(lines) - (not lines[-1].strip())]])
+
+
+def _folder(folder: Path, allow_outside: bool) -> Samples:
+    """One subfolder a class."""
+    names, labels = [], []
+    with os.scandir(folder) as entries:
+        classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    base = folder.resolve()
+    for name in classes:
+        for place, _, files in os.walk(folder / name):  # follows no links to folders
+            found = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
+            for file in sorted(found):
+                path = Path(place) / file
+                if path.is_symlink():
+                    _within(path, base, allow_outside, str(path))
+                names.append(str(path.relative_to(folder)))
+                labels.append(name)
+    if len({*labels}) < 2:
+        raise InputError(
+            f"{folder}: has images in {counted(len({*labels}), 'subfolder')}, expected one subfolder for each class"
+        )
+    given, found_classes = check_labels(np.array(labels), len(labels))
+    order = np.argsort(np.array(names), kind="stable")
+    return Samples(str(folder), given[order], found_classes, [names[i] for i in order], root=folder)
+
+
+def _listed(path: Path, table: "_Table", image: str, label: str, root: Path, allow_outside: bool) -> Samples:
+    """A table of paths and labels."""
+    names, labels = table.texts(image), table.texts(label)
+    if not root.is_dir():
+        raise InputError(f"{root}: is no folder; --root is the one that the paths in {path} begin at")
+    base = root.resolve()
+    for number, name in enumerate(names):
+        where = f"{path}: {table.line(number)}"
+        if not name or "\0" in name:
+            raise InputError(f'{where}: no path in column "{image}"')
+        _within(root / name, base, allow_outside, f"{where}: {name!r}")
+    given, classes = _labels(str(path), labels, len(names))
+    return Samples(str(path), given, classes, names, root=root)
+
+
+def _within(path: Path, base: Path, allowed: bool, where: str) -> None:
+    """Refuse a path that leads out of `base`."""
+    try:
+        inside = path.resolve().is_relative_to(base)
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name that is too long
+        raise InputError(f"{where}: is no path: {error}") from error
+    if not allowed and not inside:
+        raise InputError(f"{where}: lies outside {base}, from where alone files are read; --allow-outside reads it")
+
+
+class _Table:
+    """A table with named columns."""
+
+    columns: list[str]
+    _path: Path
+
+    def known(self, name: str) -> str:
+        """Return a column's name; raises InputError if there is none of it."""
+        if name not in self.columns:
+            shown = ", ".join(self.columns[:20]) + ", ..." * (len(self.columns) > 20)
+            raise InputError(
+                f'{self._path}: has no column "{name}", it has {shown or "none"}{did_you_mean(name, self.columns)}'
+            )
+        return name
+
+    def line(self, row: int) -> str:
+        """Return how to name a row in a message."""
+        return f"row {row + 1}"
+
+    def texts(self, name: str) -> list[str]:
+        """Return a column."""
+        raise NotImplementedError
+
+    def numbers(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Return columns (N x D)."""
+        raise NotImplementedError
+
+
+class _Text(_Table):
+    """A CSV or TSV file with a line of column names."""
+
+    def __init__(self, path: Path, delimiter: str) -> None:
+        self._path, self._delimiter = path, delimiter
+        with open_regular(path) as file:
+            header = file.readline(LONGEST_LINE)
+        if len(header) == LONGEST_LINE:
+            raise InputError(f"{path}: line 1 has more than {LONGEST_LINE:,} characters, expected column names")
+        try:
+            self.columns = next(csv.reader([header.decode("utf-8-sig")], delimiter=delimiter), [])
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: line 1: {error}") from error
+        _check_columns(path, self.columns)
+        self._lines: list[int] = []
+
+    def line(self, row: int) -> str:
+        """Return how to name a row in a message."""
+        return f"line {self._lines[row]}"
+
+    def texts(self, name: str) -> list[str]:
+        """Return a column."""
+        place = self.columns.index(self.known(name))
+        return [row[place].strip() for row in self._rows()]
+
+    def numbers(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Return columns (N x D)."""
+        if not names:
+            raise InputError(f"{self._path}: has no column beside the labels")
+        places = [self.columns.index(name) for name in names]
+        rows = []
+        for number, row in enumerate(self._rows()):
+            try:
+                rows.append(np.array([row[place] for place in places], dtype=np.float32))
+            except ValueError:
+                column = next(name for name, place in zip(names, places, strict=True) if not _is_number(row[place]))
+                raise InputError(
+                    f'{self._path}: {self.line(number)}: column "{column}": '
+                    f"{row[self.columns.index(column)][:40]!r} is no number; --image is for a column of paths"
+                ) from None
+        return np.stack(rows) if rows else np.zeros((0, len(names)), np.float32)
+
+    def _rows(self) -> list[list[str]]:
+        """The rows, each with as many cells as there are columns."""
+        self._lines, rows = [], []
+        with open_regular(self._path) as file:
+            text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+            reader = csv.reader(text, delimiter=self._delimiter)
+            try:
+                next(reader)
+                for row in reader:
+                    if not row:
+                        continue
+                    if len(row) != len(self.columns):
+                        raise InputError(
+                            f"{self._path}: line {reader.line_num}: {counted(len(row), 'cell')}, expected "
+                            f"{len(self.columns)}, one for each column"
+                        )
+                    rows.append(row)
+                    self._lines.append(reader.line_num)
+            except csv.Error as error:
+                raise InputError(f"{self._path}: line {reader.line_num}: {error}") from error
+        return rows
+
+
+class _Parquet(_Table):
+    """A Parquet file; a column of lists of numbers, all of one length, is as many features."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError:
+            raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'imae[tables]'") from None
+        self._path = path
+        try:
+            with open_regular(path) as file:
+                self._file = parquet.ParquetFile(io.BytesIO(file.read()))
+            self.columns = [str(name) for name in self._file.schema_arrow.names]
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{path}: is no Parquet file: {' '.join(str(error).split())}") from error
+        _check_columns(path, self.columns)
+
+    def texts(self, name: str) -> list[str]:
+        """Return a column."""
+        return ["" if value is None else str(value) for value in self._column(self.known(name))]
+
+    def numbers(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Return columns (N x D)."""
+        if not names:
+            raise InputError(f"{self._path}: has no column beside the labels")
+        parts = []
+        for name in names:
+            try:
+                values = self._column(name)
+                part = np.array([np.nan if value is None else value for value in values], np.float32)
+            except (TypeError, ValueError):
+                raise InputError(
+                    f'{self._path}: column "{name}" holds no numbers, or lists of several lengths'
+                ) from None
+            parts.append(part.reshape(len(part), -1))
+        return np.concatenate(parts, 1)
+
+    def _column(self, name: str) -> list[Any]:
+        try:
+            values: list[Any] = self._file.read(columns=[name]).column(0).to_pylist()
+        except Exception as error:
+            raise InputError(f'{self._path}: column "{name}": {" ".join(str(error).split())}') from error
+        return values
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    if len(columns) > MOST_COLUMNS:
+        raise InputError(f"{path}: has {len(columns):,} columns, expected at most {MOST_COLUMNS:,}")
+    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None) if len(columns) < 2000 else None
+    if twice is not None or len({*columns}) < len(columns):
+        raise InputError(f"{path}: has several columns of one name{f': {twice!r}' if twice is not None else ''}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

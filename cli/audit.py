@@ -1,0 +1,220 @@
+"""`imae audit`: which labels are wrong, how many, and what they should be."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imae.cli.options import LARGEST, Threads, load_torch
+from imae.cli.progress import Display
+from imae.cli.table import print_table
+from imae.prototxt_like.errors import counted
+
+METHOD, DATA, RESULT = "Method", "Data", "Result"
+_SHOWN = 10
+"""Suspects that are printed."""
+
+
+class Loss(StrEnum):
+    """A loss that heads and nets are trained by."""
+
+    IMAE = "IMAE"
+    GCE = "GCE"
+    CCE = "CCE"
+    MAE = "MAE"
+
+
+def audit(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of images, one subfolder a class; a .csv, .tsv or .parquet of paths (--image) or of "
+            "numbers; features, .npy or .npz:KEY; cifar10:ROOT; digits.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Where the results go; audit-NAME without it."),
+    ] = None,
+    image: Annotated[
+        str, typer.Option(metavar="COLUMN", help="The table's column of image paths.", rich_help_panel=DATA)
+    ] = "",
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN|FILE[:KEY]",
+            help="The labels: a column of the table, a key of the .npz, or a file: .npy, .npz:KEY, or one a line.",
+            rich_help_panel=DATA,
+        ),
+    ] = "",
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="What the paths begin at; the table's folder without it. Nothing outside is read.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    allow_outside: Annotated[
+        bool,
+        typer.Option("--allow-outside", help="Read images outside the root, too.", rich_help_panel=DATA),
+    ] = False,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            metavar="NET",
+            help="Whose features images are told by: FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME. "
+            "Without it a small residual net is trained on the pixels.",
+            rich_help_panel=METHOD,
+        ),
+    ] = "",
+    budget: Annotated[
+        float,
+        typer.Option(
+            metavar="MINUTES",
+            min=0.01,
+            help="How long a net on the pixels is trained, at most.",
+            rich_help_panel=METHOD,
+        ),
+    ] = 10.0,
+    loss: Annotated[
+        Loss, typer.Option(case_sensitive=False, help="What is trained by.", rich_help_panel=METHOD)
+    ] = Loss.IMAE,
+    parameter: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T|Q", help="T of IMAE or q of GCE; picked by labels held out without it.", rich_help_panel=METHOD
+        ),
+    ] = None,
+    hidden: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, max=65536, help="Values of a hidden layer of the head; 0: none.", rich_help_panel=METHOD
+        ),
+    ] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=100,
+            help="Score each part by heads trained on the others; 0: by heads trained on all. Measured without it.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100, help="Trainings to average over.", rich_help_panel=METHOD)
+    ] = 1,
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, max=LARGEST, help="What is random follows from it.", rich_help_panel=METHOD),
+    ] = 0,
+    drop_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            min=0,
+            max=1,
+            help="Leave samples out of cleaned.csv whose label is wrong with a greater probability.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    relabel_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            min=0,
+            max=1,
+            help="Give samples the suggested label in cleaned.csv that is right with a greater probability.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the audit in the folder, stopped or killed.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, max=256, help="Image files to read at a time.", rich_help_panel=DATA)
+    ] = 2,
+    threads: Threads = None,
+) -> None:
+    """Find the labels that are wrong, how many there are, and what they should be.
+
+    No label needs to be known to be right. In the folder are then suspects.csv, cleaned.csv, summary.json, the scores
+    of all samples, and the trained net as prototxt, caffemodel and ONNX.
+
+    [bold]imae audit photos/ --backbone torchvision:resnet50 --relabel-above 0.9 --drop-above 0.8[/]
+
+    [bold]imae audit embeddings.npy --label labels.npy[/]
+    """
+    load_torch(threads)
+    from imae.audit.result_folder import Thresholds
+    from imae.audit.run import AuditOptions
+    from imae.audit.run import audit as run
+    from imae.nets.memory import keep_freed_memory
+
+    keep_freed_memory()
+    folder = output or Path(f"audit-{Path(data.split(':')[0]).stem or 'folder'}")
+    options = AuditOptions(
+        data=data,
+        output=folder,
+        image=image,
+        label=label,
+        root=root,
+        allow_outside=allow_outside,
+        backbone=backbone,
+        budget=budget,
+        loss=loss.value,
+        parameter=parameter,
+        hidden=hidden,
+        folds=folds,
+        seeds=seeds,
+        seed=seed,
+        thresholds=Thresholds(drop_above, relabel_above),
+        resume=resume,
+        jobs=jobs,
+    )
+    with Display() as display:
+        outcome = run(options, on_progress=display.advance, show=display.show)
+    found, summary = outcome.found, outcome.summary
+    rate = found.noise_rate
+    of = f"{100 * float(rate.low):.1f} to {100 * float(rate.high):.1f}"
+    typer.echo(f"About {100 * float(rate.value):.1f} % of the labels are wrong ({of} by resampling)")
+    picked = found.picked
+    setting = {"IMAE": f", T = {picked.parameter or 0:g}", "GCE": f", q = {picked.parameter or 0:g}"}.get(
+        picked.loss, ""
+    )
+    scored = f"{counted(picked.folds, 'fold')}" if picked.folds else "trained on all"
+    typer.echo(f"Picked: {picked.loss}{setting}, rate {picked.rate:g}, {picked.iterations} iterations, {scored}")
+    issues = summary["issues"]
+    expected = found.expected_wrong(issues)
+    typer.echo(f"{counted(issues, 'label')} to look at, of which {expected:.0f} are expected to be wrong")
+    rows = [
+        [
+            outcome.samples.names[i],
+            *(found.classes[number] for number in (found.label[i], found.suggested[i])),
+            *(f"{p:.3f}" for p in (found.p_wrong[i], found.p_suggested[i])),
+        ]
+        for i in found.order[: min(_SHOWN, issues)]
+    ]
+    if rows:
+        print_table(["sample", "label", "suggested", "wrong", "suggested is right"], rows, right=[3, 4])
+    for key, noun in (
+        ("duplicates", "pair of near duplicates with different labels"),
+        ("unreadable", "unreadable image"),
+    ):
+        if summary[key]:
+            typer.echo(f"{summary[key]} x {noun}: {folder / key}.csv")
+    for pair in summary["merged_classes"]:
+        typer.echo(f"The classes {' and '.join(pair['classes'])} look like one")
+    actions = ", ".join(f"{name} {count}" for name, count in summary["actions"].items())
+    typer.echo(f"Wrote {folder}: suspects.csv, cleaned.csv ({actions}), {', '.join(sorted(_others(folder)))}")
+    if outcome.stopped:
+        typer.echo("Stopped early: this is of what was there. --resume goes on")
+        raise typer.Exit(130)
+
+
+def _others(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.suffix in (".json", ".npz", ".onnx", ".prototxt", ".txt")]

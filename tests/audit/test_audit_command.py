@@ -1,0 +1,210 @@
+"""`imae audit`, from what the user has to the folder of results."""
+
+import csv
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+
+from imae.audit import backbones, pixel_net, run
+from imae.audit.result_folder import SUMMARY, read_scores
+from imae.audit.samples import Samples, read_samples
+from imae.cli import main
+from imae.layers.data.image_list import read_image_list
+from imae.layers.data.label_noise import corrupt
+
+Command = Callable[..., tuple[int, str, str]]
+CAFFE = """
+name: "tiny"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }
+layer { name: "fc" type: "InnerProduct" bottom: "flat" top: "fc" inner_product_param { num_output: 2 } }
+"""
+
+
+@pytest.fixture
+def imae(capsys: pytest.CaptureFixture[str]) -> Command:
+    def command(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return command
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path) -> None:
+    images, labels = load_digits(return_X_y=True)
+    noisy = corrupt(labels, 10, "SYMMETRIC", 0.3, seed=1)
+    names = np.array([f"=digit{i}" for i in range(10)])  # each would be a formula
+    np.save(tmp_path / "x.npy", images)
+    (tmp_path / "y.txt").write_text("\n".join(names[noisy]))
+    out = tmp_path / "out"
+    arguments = ["audit", tmp_path / "x.npy", "--label", tmp_path / "y.txt", "-o", out, "--parameter", 8]
+    status, said, err = imae(*arguments, "--relabel-above", 0.9, "--drop-above", 0.5)
+    assert status == 0 and "Picked: IMAE, T = 8" in said, err
+    scores, summary = read_scores(out), json.loads((out / SUMMARY).read_text())
+    wrong = noisy != labels
+    assert roc_auc_score(wrong, scores["score"]) > 0.99
+    assert summary["noise_rate"]["value"] == pytest.approx(wrong.mean(), abs=0.04)
+    suspects = rows(out / "suspects.csv")
+    assert len(suspects) == summary["issues"] and suspects[0]["label"].startswith("'=digit")
+    cleaned = rows(out / "cleaned.csv")
+    assert {row["action"]: 0 for row in cleaned}.keys() == {"keep", "relabel", "drop"}
+    assert all(bool(row["reason"]) == (row["action"] != "keep") for row in cleaned)
+    kept = [(row["label"], names[labels[int(row["index"])]]) for row in cleaned if row["action"] != "drop"]
+    assert np.mean([given == f"'{true}" for given, true in kept]) > 0.97
+    assert not (out / "cleaned.txt").exists()
+    session = onnxruntime.InferenceSession(str(out / "head.onnx"), providers=["CPUExecutionProvider"])
+    (p,) = session.run(None, {"data": images.astype(np.float32)})
+    assert (p.argmax(1) == labels).mean() > 0.93
+    assert (out / "classes.txt").read_text().split() == names.tolist()
+    status, _, err = imae(*arguments)
+    assert (status, err) == (
+        1,
+        f"imae: error: {out}: has an audit already: --resume goes on with it, --output names another\n",
+    )
+
+
+def bomb() -> bytes:
+    """A small PNG that says it is 60,000 x 60,000."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    pieces = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in pieces]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """300 digits, 0 to 2, a tenth of them in the wrong subfolder; a bomb, and a file that is no image."""
+    images, labels = load_digits(n_class=3, return_X_y=True)
+    noisy = corrupt(labels, 3, "SYMMETRIC_EXCLUSIVE", 0.1, seed=1)
+    for i in range(300):
+        path = tmp_path / "images" / f"class {noisy[i]}" / f"{i:03}-is-{labels[i]}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((images[i].reshape(8, 8) * 15).astype(np.uint8)).save(path)
+    (path.parent / "bomb.png").write_bytes(bomb())
+    (path.parent / "text.png").write_text("no image")
+    return tmp_path / "images"
+
+
+def found(out: Path) -> float:
+    """The area under the curve, of images whose names tell the truth."""
+    names = (out / "names.txt").read_text().splitlines()
+    wrong = [name[6] != name[-5] for name in names]
+    return float(roc_auc_score(wrong, read_scores(out)["score"]))
+
+
+def test_a_folder_of_images_by_a_net_on_the_pixels(
+    imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_net, "ITERATIONS", 60)
+    monkeypatch.setattr(pixel_net, "EPOCHS", 1)
+    out = tmp_path / "out"
+    status, said, err = imae("audit", folder, "-o", out, "--drop-above", 0.5)
+    assert status == 0, err
+    assert found(out) > 0.97
+    assert "2 x unreadable image" in said
+    unreadable = {row["name"].rpartition("/")[2]: row["why"] for row in rows(out / "unreadable.csv")}
+    assert "far more than 67,108,864 pixels" in unreadable["bomb.png"] and "no image" in unreadable["text.png"]
+    listed = read_image_list(out / "cleaned.txt")
+    dropped = sum(row["action"] == "drop" for row in rows(out / "cleaned.csv"))
+    assert len(listed.names) == 300 - dropped < 300
+    assert all((folder / name).exists() for name in listed.names)
+    session = onnxruntime.InferenceSession(str(out / "net.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[1:] == [3, 8, 8]
+
+
+def test_a_backbone_an_interrupt_and_going_on(
+    imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imae.nets.net import Net
+    from imae.prototxt_like.text import parse_net
+
+    (tmp_path / "deploy.prototxt").write_text(CAFFE)
+    Net(parse_net(CAFFE)).write_weights(tmp_path / "tiny.caffemodel")
+    out = tmp_path / "out"
+    backbone = f"{tmp_path}/deploy.prototxt,{tmp_path}/tiny.caffemodel"
+    arguments = ["audit", folder, "--backbone", backbone, "-o", out, "--parameter", 8]
+    calls: list[int] = []
+    whole = backbones.Backbone.__call__
+
+    def interrupted(self: backbones.Backbone, images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return whole(self, images)
+
+    monkeypatch.setattr(backbones.Backbone, "__call__", interrupted)
+    status, said, err = imae(*arguments)
+    assert status == 130 and "stopped after 192 of 302 images" in err and "--resume goes on" in said
+    assert json.loads((out / SUMMARY).read_text())["stopped"] and 150 < len(read_scores(out)["label"]) <= 192
+    assert imae(*arguments)[0] == 1
+    assert imae(*arguments, "--resume")[0] == 0
+    assert sum(calls[4:]) == 302 - 192, "what is done is not done again"
+    assert len(read_scores(out)["label"]) == 300 and not json.loads((out / SUMMARY).read_text())["stopped"]
+
+
+def test_a_folder_that_changes_while_it_is_read(
+    imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = next(folder.rglob("*-is-0.png"))
+
+    def listed(*arguments: object, **options: object) -> Samples:
+        samples = read_samples(*arguments, **options)  # type: ignore[arg-type]
+        gone.unlink()
+        return samples
+
+    monkeypatch.setattr(run, "read_samples", listed)
+    monkeypatch.setattr(pixel_net, "ITERATIONS", 4)
+    monkeypatch.setattr(pixel_net, "EPOCHS", 1)
+    assert imae("audit", folder, "-o", tmp_path / "out", "--parameter", 8)[0] == 0
+    (reason,) = [row["why"] for row in rows(tmp_path / "out" / "unreadable.csv") if row["name"].endswith(gone.name)]
+    assert "No such file" in reason
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("net.pt", "--backbone takes FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME, not 'net.pt'"),
+        ("missing.onnx", "missing.onnx: cannot be read: No such file or directory"),
+        ("torchvision:resnet51", "torchvision has no model 'resnet51'"),
+    ],
+)
+def test_backbones_that_are_none(
+    backbone: str,
+    message: str,
+    imae: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = imae("audit", "digits", "--backbone", backbone)
+    assert status == 1 and err.splitlines()[-1].startswith(f"imae: error: {message}")
+
+
+def test_torchvisions_weights_where_there_is_no_network(
+    imae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.models, "get_model", refuse)
+    monkeypatch.chdir(tmp_path)
+    status, _, err = imae("audit", "digits", "--backbone", "torchvision:resnet18")
+    assert status == 1 and "the weights of torchvision's resnet18 are not in" in err and "no network" in err

@@ -1,0 +1,117 @@
+"""What `imae audit` reads, and what it refuses in one line."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imae.audit.result_folder import harmless
+from imae.audit.samples import read_samples
+from imae.prototxt_like.errors import InputError
+
+
+def refusal(*arguments: object, **options: object) -> str:
+    with pytest.raises(InputError) as error:
+        read_samples(*map(str, arguments), **options)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def table(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_features_of_arrays(tmp_path: Path) -> None:
+    x, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 3
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "both.npz", x=x, y=y)
+    (tmp_path / "y.txt").write_text("\n".join("abc"[label] for label in y) + "\n")
+    for data, label in (("both.npz:x", "y"), ("x.npy", f"{tmp_path}/both.npz:y"), ("x.npy", f"{tmp_path}/y.txt")):
+        samples = read_samples(f"{tmp_path}/{data}", label=label)
+        np.testing.assert_array_equal(samples.features, x)
+        np.testing.assert_array_equal(samples.label, y)
+    assert samples.classes == ["a", "b", "c"] and samples.names[0] == "row 01"
+    assert isinstance(read_samples(f"{tmp_path}/x.npy", label=label).features, np.memmap)
+    np.save(tmp_path / "x.npy", x[:10])
+    assert "labels of shape (20,), expected one for each of 10 samples" in refusal(tmp_path / "x.npy", label=label)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "parquet"])
+def test_tables_of_numbers(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"t.{form}"
+    rows = [(0.5 * i, 10 + i % 11, -float(i)) for i in range(30)]
+    if form == "parquet":
+        if importlib.util.find_spec("pyarrow") is None:
+            assert "pip install 'imae[tables]'" in refusal(table(path, ""), label="kind")
+            pytest.skip("pyarrow is not installed")
+        import pyarrow
+        import pyarrow.parquet
+
+        a, kind, b = zip(*rows, strict=True)
+        pyarrow.parquet.write_table(pyarrow.table({"a": a, "kind": kind, "b": b}), path)
+    else:
+        cell = "," if form == "csv" else "\t"
+        lines = [cell.join(("a", '"kind"', "b")), *(cell.join(map(str, row)) for row in rows)]
+        table(path, "\r\n".join(lines) + "\r\n")
+    samples = read_samples(str(path), label="kind")
+    assert samples.features is not None
+    np.testing.assert_allclose(samples.features, [(a, b) for a, _, b in rows])
+    assert samples.classes == [str(number) for number in range(10, 21)]  # by value, not as texts
+    assert 'has no column "knd", it has a, kind, b; did you mean "kind"?' in refusal(path, label="knd")
+    assert "--label says which column" in refusal(path)
+
+
+def test_a_table_of_paths_is_read_below_its_root_alone(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out.png").touch()
+    (tmp_path / "in" / "link.png").symlink_to("../out.png")
+    (tmp_path / "in" / "a.png").touch()
+    for name in ("../out.png", str(tmp_path / "out.png"), "link.png", "x/../../out.png"):
+        path = table(tmp_path / "in" / "t.csv", f"p,l\na.png,1\n{name},2\n")
+        line = refusal(path, image="p", label="l")
+        assert line.startswith(f"{path}: line 3: {name!r}: lies outside") and "--allow-outside" in line
+        assert read_samples(str(path), image="p", label="l", allow_outside=True).names == ["a.png", name]
+    assert len(read_samples(str(path), image="p", label="l", root=tmp_path / "in", allow_outside=True)) == 2
+    assert "line 2: no path" in refusal(table(path, "p,l\n,1\na.png,2\n"), image="p", label="l")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (",".join(f"c{i}" for i in range(1_000_000)) + "\n", "has 1,000,000 columns, expected at most 65,536"),
+        ("a,b,l\n1,2,x\n1,2\n", "line 3: 2 cells, expected 3, one for each column"),
+        ("a,b,l\n1,2,x\n1,cat,y\n", "line 3: column \"b\": 'cat' is no number"),
+        ("a,a,l\n1,2,x\n", "has several columns of one name: 'a'"),
+        ("a,l\n1,\n2,y\n", "row 1 has no label"),
+        ("a,l\n1,y\n2,y\n", "all 2 labels are 'y': expected at least two classes"),
+        ("l\nx\ny\n", "has no column beside the labels"),
+        ("", 'has no column "l"'),
+        ('a,l\n"' + "x" * 200_000 + '",y\n', "field larger than field limit"),
+    ],
+)
+def test_tables_that_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    line = refusal(table(tmp_path / "t.csv", text), label="l")
+    assert message in line and line.startswith(str(tmp_path / "t.csv"))
+    assert len(line) < 400
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/deep/2.JPG", "dog/notes.txt", ".git/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    samples = read_samples(str(tmp_path))
+    assert (samples.names, samples.classes) == (["cat/1.png", "dog/deep/2.JPG"], ["cat", "dog"])
+    (tmp_path / "dog" / "4.png").symlink_to("/etc/hostname")
+    assert "lies outside" in refusal(tmp_path)
+    assert "has images in 1 subfolder, expected one subfolder for each class" in refusal(tmp_path / "dog")
+    assert "no such file or folder" in refusal(tmp_path / "cow")
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("=1+1", "'=1+1"), ("@x", "'@x"), ("+cmd|x", "'+cmd|x"), ("\t=1", "'\t=1"), ("-2.5", "-2.5"), ("cat", "cat")],
+)
+def test_no_cell_is_a_formula(text: str, written: str) -> None:
+    assert harmless(text) == written
