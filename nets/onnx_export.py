@@ -158,26 +158,35 @@ def export_onnx(
 def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Tensor | Mapping[str, Any]) -> float:
     """Return the largest absolute difference between the outputs of the model at `path`, run on the CPU, and of `net`.
 
-    `images` (B x C x H x W, as the net takes them) go to the one input, or a mapping gives each input by name. Compared
-    are the outputs that the model has. Raises InputError if they are not in `net`, or `images` do not fit.
+    `images` (B x C x H x W, as the net takes them) go to the one input, or a mapping gives each input by name; hidden
+    values begin as zeros. Compared are the blobs that the model gives out. Raises InputError if they are not in `net`,
+    or `images` do not fit.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    taken = {given.name: given.shape for given in session.get_inputs()}
     names = [output.name for output in session.get_outputs()]
+    names = [name for name in names if f"{name.removesuffix('_T')}_0" not in taken]  # hidden values are no blobs
     # An output that is made in place of an input is called INPUT/LAYER.
-    blobs = {name: name if name in net.newest else name.rpartition("/")[0] or name for name in names}
-    predictor = _predictor(net, None, (), list(blobs.values()), None, {}, allow_python=False, skip_broken=False)
+    blobs = [name if name in net.newest else name.rpartition("/")[0] or name for name in names]
+    predictor = _predictor(net, None, (), blobs, None, {}, allow_python=False, skip_broken=False)
     if not isinstance(images, Mapping):
         if len(predictor.inputs) != 1:
             raise InputError(f'net "{net.name}": has the inputs {", ".join(predictor.inputs)}; give each by name')
         images = {predictor.inputs[0]: images}
     predictor.forward(**images)
     feeds = {name: as_tensor(value, f'input "{name}"').detach().cpu().float().numpy() for name, value in images.items()}
-    actual = dict(zip(names, session.run(names, feeds), strict=True))
+    sizes = {
+        size: number
+        for name in taken.keys() & feeds.keys()
+        for size, number in zip(taken[name], feeds[name].shape, strict=True)
+    }
+    begun = {name: np.zeros([sizes.get(size, size) for size in shape], np.float32) for name, shape in taken.items()}
+    actual = session.run(names, {name: feeds.get(name, zeros) for name, zeros in begun.items()})
     return max(
-        float(np.abs(actual[name] - predictor.blobs[blobs[name]].double().cpu().numpy()).max(initial=0))
-        for name in names
+        float(np.abs(value - predictor.blobs[blob].double().cpu().numpy()).max(initial=0))
+        for value, blob in zip(actual, blobs, strict=True)
     )
 
 

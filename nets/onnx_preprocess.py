@@ -47,7 +47,8 @@ class Images:
         self.raw, self.window, self.transform = raw, window, transform
         order = options.channels or read
         self.swap, self._read_swapped = (raw and x == "BGR" and window[0] == 3 for x in (order, read or order))
-        self.mean, self.scale = transform.mean_of(window), transform.scale
+        mean, self.scale = transform.mean_of(window), transform.scale
+        self.mean = None if mean is None else mean.cpu()
         whole = transform.mean.shape[1:] if transform.mean is not None else (1, 1)
         self.channels = "gray" if window[0] == 1 else "RGB" if order and window[0] == 3 else "as the net's"
         self.resize = options.resize

@@ -35,7 +35,7 @@ def compare(net: Net, folder: Path, *, fold: bool = True) -> None:
         net.reshape(**{name: shape})
         export_onnx(net, None, folder / "net.onnx", opset=17, dynamic=(), fold_channels=fold)
         read = cv2.dnn.readNetFromONNX(str(folder / "net.onnx"))
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(batch))
+        images = 64 * torch.randn(shape, generator=torch.Generator().manual_seed(batch))  # as pixels less their mean
         read.setInput(images.numpy())
         expected = net.forward(**{name: images})[output].numpy()
         assert np.abs(read.forward() - expected).max() <= 1e-4 * expected.std()
@@ -49,6 +49,6 @@ def test_a_small_residual_net(fold: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["squeezenet", "mobilenet", "googlenet", "resnet50", "alexnet", "densenet121"])
+@pytest.mark.parametrize("name", ["squeezenet", "mobilenet", "googlenet", "resnet50", "alexnet"])
 def test_well_known_nets(name: str, tmp_path: Path) -> None:
     compare(with_statistics(Net(deploy(build(name, batch=1)), backward=False)), tmp_path)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from imae.nets.net import Net
-from imae.nets.onnx_export import export_onnx
+from imae.nets.onnx_export import compare_with_onnxruntime, export_onnx
+from imae.nets.onnx_verify import verify
 from imae.prototxt_like.text import parse_net
 
 STEPS, SEQUENCES, SIZE = 4, 3, 5
@@ -71,6 +72,8 @@ def test_two_passes_give_what_the_net_gives(
             for name, value in expected.items():
                 np.testing.assert_allclose(actual[name], value, rtol=1e-4, atol=1e-6)
             states = {before: actual[name] for name, (before, _) in report.states.items()}
+    assert compare_with_onnxruntime(report.path, net, fed) <= 1e-6
+    assert verify(report, net).difference <= 1e-5
 
 
 def test_a_step_of_an_lstm(tmp_path: Path) -> None:
