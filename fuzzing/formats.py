@@ -9,10 +9,12 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import lmdb
 import numpy as np
+import safetensors.numpy
 import torch
 from PIL import Image
 
@@ -36,10 +38,14 @@ from imae.prototxt_like.binary import (
     write_caffemodel,
     write_solverstate,
 )
+from imae.prototxt_like.blobs import Stored
+from imae.prototxt_like.hdf5 import write_hdf5_state, write_hdf5_weights
 from imae.prototxt_like.mars_info import read_names, read_query_index, read_tracks
+from imae.prototxt_like.mean_file import read_mean
 from imae.prototxt_like.number_file import map_numbers
-from imae.prototxt_like.schema import BlobProto, Datum, ImaeState, NetParameter, SolverState
+from imae.prototxt_like.schema import BlobProto, Datum, ImaeProvenance, ImaeState, NetParameter, SolverState
 from imae.prototxt_like.text import format_text, parse_net, read_net, read_solver
+from imae.prototxt_like.weights import open_state, open_weights
 from imae.solvers.log import read_metrics
 
 MIB = 2**20
@@ -72,6 +78,26 @@ def all_formats(folder: Path) -> dict[str, Format]:
         "caffemodel": Format(_caffemodels(folder), [damage_message, damage_bytes], _read_caffemodel),
         "solverstate": Format(_solverstates(folder), [damage_message, damage_bytes], _read_solverstate),
         "binaryproto": Format(_binaryprotos(folder), [damage_message, damage_bytes], read_binaryproto),
+        "mean .npy": Format(
+            [_written(lambda file: np.save(file, np.ones((3, 4, 4), np.float32)))],
+            [damage_bytes, damage_words],
+            read_mean,
+            "mean.npy",
+        ),
+        "caffemodel.h5": Format(_hdf5_snapshots(folder, "w.h5"), [damage_bytes], _read_weights, "w.h5"),
+        "solverstate.h5": Format(
+            _hdf5_snapshots(folder, "s.h5"), [damage_bytes], lambda path: _values(open_state(path)), "s.h5"
+        ),
+        "weights .npz": Format(
+            [
+                _written(lambda file: np.savez(file, **_WEIGHTS)),
+                _written(lambda file: np.savez_compressed(file, **_WEIGHTS)),
+            ],
+            [inside_zip(), damage_bytes],
+            _read_weights,
+            "w.npz",
+        ),
+        "weights .safetensors": Format([_safetensors()], [damage_bytes, damage_words], _read_weights, "w.safetensors"),
         "LMDB": Format([_lmdb(folder)], [damage_bytes], _read_lmdb, "data.mdb"),
         "Datum records": _datums(folder),
         "image": Format(_images(), [damage_bytes], lambda path: decode_image(path.read_bytes()), memory=1024 * MIB),
@@ -144,6 +170,11 @@ _METRICS = b"".join(
     json.dumps({"iteration": iteration, "phase": "train", "loss": 1 / (1 + iteration), "lr": 0.1}).encode() + b"\n"
     for iteration in range(0, 50, 10)
 )
+_WEIGHTS: dict[str, Any] = {
+    "conv/0": np.ones((4, 3, 3, 3), np.float32),
+    "conv/1": np.ones(4),
+    "block/ip/0": np.ones((2, 3), np.float16),
+}
 _LABEL_ROW = np.arange(_LABELS) % 10
 
 
@@ -168,6 +199,38 @@ def _solverstates(folder: Path) -> list[bytes]:
     state = SolverState(iter=10, learned_net="net_iter_10.caffemodel", current_step=1, imae_state=ours)
     write_solverstate(state, folder / "state", [np.ones((4, 3), np.float32), np.ones(4, np.float32)])
     return [(folder / "state").read_bytes()]
+
+
+def _hdf5_snapshots(folder: Path, name: str) -> list[bytes]:
+    """A file as Caffe writes it, and one whose values are compressed."""
+    blobs = [(array.astype(np.float32), None) for array in _WEIGHTS.values()]
+    provenance = ImaeProvenance(version="1", random_seed=7, net_sha256="ab")
+    write_hdf5_weights(folder / "w.h5", {"block/ip": blobs[2:], "conv": blobs[:2], "relu": []}, provenance)
+    state = SolverState(iter=10, learned_net="w.h5", current_step=1, imae_state=ImaeState(random_seed=7))
+    write_hdf5_state(folder / "s.h5", state, [data for data, _ in blobs])
+    plain = (folder / name).read_bytes()
+    with h5py.File(folder / name, "r+") as file:
+        group = file["data/conv" if name == "w.h5" else "history"]
+        del group["0"]
+        group.create_dataset("0", data=_WEIGHTS["conv/0"], compression="gzip")
+    return [plain, (folder / name).read_bytes()]
+
+
+def _safetensors() -> bytes:
+    return safetensors.numpy.save(
+        {key: array.astype(np.float32) for key, array in _WEIGHTS.items()}, {"imae_provenance": 'version: "1"'}
+    )
+
+
+def _values(stored: Stored) -> object:
+    """All that is read of weights or a state."""
+    message = stored.message
+    blobs = message.history if isinstance(message, SolverState) else [b for layer in message.layer for b in layer.blobs]
+    return [stored.array(blob, stored.origin) for blob in blobs if blob.ByteSize()]
+
+
+def _read_weights(path: Path) -> object:
+    return _values(open_weights(path))
 
 
 def _binaryprotos(folder: Path) -> list[bytes]:

@@ -111,7 +111,7 @@ def inside_zip(mutate: Mutate = damage_bytes) -> Mutate:
         out = io.BytesIO()
         with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as damaged:
             names = archive.namelist()
-            chosen = rng.choice(names)
+            chosen = rng.choice(names) if names else ""
             for name in names:
                 content = archive.read(name)
                 damaged.writestr(name, mutate(rng, content) if name == chosen else content)

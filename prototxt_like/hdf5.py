@@ -53,7 +53,10 @@ def open_hdf5_weights(path: FilePath) -> Stored:
                     arrays = {kind: _values(dataset, mapped) for kind, dataset in arrays.items()}
                     describe_stored(blob, datasets[index].shape, arrays, values)
         if provenances.NAME in file.attrs:
-            provenances.put_text(file.attrs[provenances.NAME], net, str(path))
+            # Of a fixed length, as ours: for others HDF5 reads heaps, in which it may hang where they are damaged.
+            fixed = file.attrs.get_id(provenances.NAME).dtype.kind == "S"
+            text = np.asarray(file.attrs[provenances.NAME]).item().decode() if fixed else "no text"
+            provenances.put_text(text, net, str(path))
     if not net.layer:
         raise InputError(f"{path}: holds no layers")
     check_message(net, str(path))
@@ -79,7 +82,7 @@ def write_hdf5_weights(
             else None
         )
         if provenance:
-            file.attrs[provenances.NAME] = provenances.as_text(provenance)
+            file.attrs[provenances.NAME] = np.bytes_(provenances.as_text(provenance).encode())
         for name, blobs in layers.items():
             if _hinders(name, layers):
                 continue
@@ -119,10 +122,9 @@ def open_hdf5_state(path: FilePath) -> Stored:
     with open_hdf5(path) as file, _reading(path):
         if "iter" not in file and "data" in file:
             raise InputError(f"{path}: expected a solverstate in HDF5, but it looks like weights: it has no iter")
-        state.iter, state.current_step = (int(_scalar(file, name, "iu", path)) for name in ("iter", "current_step"))
+        state.iter, state.current_step = (_scalar(file, name, "iu", path) for name in ("iter", "current_step"))
         if "learned_net" in file:
-            text = _scalar(file, "learned_net", "SO", path)
-            state.learned_net = (text if isinstance(text, bytes) else str(text).encode()).decode()
+            state.learned_net = _scalar(file, "learned_net", "S", path).decode()
         mapped, history = _map(path, file), _group(path, file, "history")
         for number in range(len(history)):
             dataset = find_dataset(history, str(number), f'{path}: history "{number}"')
@@ -281,4 +283,4 @@ def _scalar(file: h5py.File, name: str, kinds: str, path: FilePath) -> Any:
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in kinds or dataset.size != 1:
         raise InputError(f'{path}: data set "{name}" is not what a solverstate has there')
-    return np.asarray(dataset[()]).reshape(-1)[0]
+    return np.asarray(dataset[()]).item()

@@ -15,6 +15,7 @@ from imae.prototxt_like.errors import InputError
 OnDivergence = Literal["stop", "warn"]
 STUCK = -math.log(torch.finfo(torch.float32).tiny)
 """87.3365, Caffe's loss of a sample whose label has no probability left: its smallest normal float's logarithm."""
+_PART = 2**24  # values that are looked at in one go
 _PENDING = 1000  # losses that wait on a device to be looked at, at most
 
 
@@ -42,7 +43,9 @@ def watched(loss: Tensor, outputs: Mapping[str, Tensor], unweighted: Sequence[st
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
     """Return whether no value of the tensors is NaN or infinite."""
-    return all(torch.stack([tensor.isfinite().all() for tensor in tensors]).tolist())
+    # In parts, as the intermediate values of one that is as large as a net's weights would be as large.
+    parts = (part for tensor in tensors for part in torch.split(tensor if tensor.dim() else tensor[None], _PART))
+    return all(torch.stack([part.isfinite().all() for part in parts]).tolist())
 
 
 def not_finite(outputs: Mapping[str, Tensor]) -> list[str]:
