@@ -54,7 +54,7 @@ SHAPES = {
     "siamese": {"conv2": (50, 8, 8), "ip2": (10,)},
     "autoencoder": {"encode4": (30,), "decode1": (784,)},
 }
-SMALL = ("siamese", "autoencoder", "squeezenet")
+SMALL = ("siamese", "autoencoder")
 LARGE = [name for name in zoo.NETS if name not in SMALL]
 CLASSES = {"siamese": 2, "fcn8s": 21, "lrcn": 8801}
 
@@ -80,6 +80,13 @@ def test_auxiliary_classifiers_are_in_training_alone(name: str) -> None:
 def test_the_page_has_todays_table() -> None:
     text = page.PAGE.read_text()
     assert page.written(text) == text
+
+
+def test_shapes_alone_take_no_memory() -> None:
+    text = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 40000 } }'
+    net = shapes_alone(parse_net(f'input: "x" input_shape {{ dim: 8 dim: 40000 }} {text}'))
+    assert net.shape("y") == (8, 40_000)
+    assert (net.storage.data.numel(), net.storage.data.is_meta) == (40_000 * 40_001, True)
 
 
 def test_classes_and_batch_are_as_given_and_the_deployed_net_predicts_them() -> None:
