@@ -179,12 +179,12 @@ def _write_safetensors(
     path: FilePath, arrays: Iterable[tuple[str, NDArray[Any]]], provenance: ImaeProvenance | None
 ) -> None:
     try:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
     except ImportError as error:
         raise InputError(f"{path}: is written by {_SAFETENSORS}") from error
     metadata = {provenances.NAME: provenances.as_text(provenance)} if provenance else None
     with replacing(path) as file:
-        save_file({key: np.asarray(array, order="C") for key, array in arrays}, file.name, metadata)
+        file.write(save({key: np.asarray(array, order="C") for key, array in arrays}, metadata))
 
 
 def _read_safetensors(path: FilePath) -> tuple[dict[str, NDArray[Any]], str]:

@@ -121,6 +121,7 @@ def test_an_npz_is_numpys_and_a_safetensors_the_librarys(tmp_path: Path) -> None
     np.savez(tmp_path / "w.npz", **{"conv/1/0": WEIGHT, "conv/1/1": WEIGHT[0]})
     convert_weights(tmp_path / "w.npz", tmp_path / "w.safetensors")
     found = load_file(tmp_path / "w.safetensors")
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "w.npz").stat().st_mode
     assert sorted(found) == ["conv/1/0", "conv/1/1"] and found["conv/1/0"].tobytes() == WEIGHT.tobytes()
     save_file({"ip/0": WEIGHT.astype(np.float16), "ip/1": WEIGHT.astype(np.int32)}, tmp_path / "half.safetensors")
     convert_weights(tmp_path / "half.safetensors", tmp_path / "again.npz")
