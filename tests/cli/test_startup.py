@@ -68,6 +68,7 @@ def test_shell_completes_commands_and_leaves_file_names_to_the_shell() -> None:
         return run.stdout.strip()
 
     assert complete("imae tr") == "train"
+    assert complete("imae net squ") == "squeezenet"
     assert complete("imae train --solver so") == ""  # bash's own completion of file names takes over
 
 
