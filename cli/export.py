@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.options import LARGEST, AllowPython, Model, SkipBroken, Weights, load_torch
+from imae.cli.progress import Display
 from imae.prototxt_like.errors import InputError, counted
 
 _SIZES = re.compile(r"[1-9]\d{0,9}([x,][1-9]\d{0,9})*", re.ASCII)
@@ -154,8 +155,9 @@ def export(
     for name, prepared in report.images.items():
         if prepared.raw:
             typer.echo(f"{name} takes uint8 images, channels {prepared.channels}")
-    if verify:
-        typer.echo(compare(report, model))
+    with Display() as display:
+        seen = [compare(report, model, progress=lambda *runs: display.advance("verify", *runs))] if verify else []
+    typer.echo("".join(f"{line}\n" for line in seen), nl=False)
     if precision != "fp32":
         convert(report.path, precision, calibration_feeds(report, model, images))
         typer.echo(f"Made it {precision}: {report.path.stat().st_size:,} bytes")

@@ -1,6 +1,7 @@
 """Exported models against the net: run in ONNX Runtime on inputs of several sizes and kinds, output by output."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from imae.layers.utility.batch_reindex import BatchReindex
 from imae.nets.deploy import data_layer
 from imae.nets.net import Net
 from imae.nets.onnx_export import OnnxReport
+from imae.nets.onnx_preprocess import ImageOptions, Images, images_of
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import temporary_folder
 from imae.prototxt_like.schema import NetParameter
@@ -24,6 +26,10 @@ TOLERANCE = 1e-4
 """How much of an output's standard deviation an exported model may differ by."""
 _ROUNDING = 8
 """By how many times what float32 itself loses in our own pass, where that is more."""
+_PIXELS = {"zero": (0, 1), "large": (255, 256)}
+"""The pixels of these kinds of images, from and below; others have all that there are."""
+Progress = Callable[[int, int], None]
+_OWN = "its own data as"
 KINDS = ("random", "zero", "large")
 """Inputs at the first sizes."""
 _BATCHES = (1, 3, 2, 4, 6, 8)
@@ -63,6 +69,11 @@ class _Case:
     states: dict[str, list[Tensor]] = field(default_factory=dict)
     """By recurrent layer."""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is what the net's data layers give."""
+        return self.kind == _OWN
+
 
 def verify(
     report: OnnxReport,
@@ -71,16 +82,22 @@ def verify(
     folder: Path | None = None,
     tolerance: float = TOLERANCE,
     kinds: Sequence[str] = KINDS,
+    progress: Progress = lambda done, total: None,
 ) -> Verification:
     """Compare the model that `report` tells of with its net, on the CPU; `source` is what was exported.
 
     The inputs are of `kinds` at small sizes, random at larger ones in all that is open, and what the net's data layers
     give, where they can read it. Each output is compared relative to its standard deviation. Raises InputError that
-    names the first blob that differs if one does by more than `tolerance`; the file stays.
+    names the first blob that differs if one does by more than `tolerance`; the file stays. `progress` is told how many
+    of the runs are done.
     """
     verification, spread = Verification(), dict.fromkeys(report.outputs, 0.0)
     session = _session(report.path)
-    for case in _cases(report, _own_data(report, source, folder), kinds):
+    own = _own_data(report, source, folder)
+    scaled = _pixels(report, source, folder)
+    cases = _cases(report, own, kinds)
+    for case in cases:
+        case = _drawn(report, case, own if case.is_own else {}, scaled)
         expected = _by_the_net(report, report.net, case)
         actual = dict(zip(report.outputs, _run(report.path, case.given, list(report.outputs), session), strict=True))
         for name, value in expected.items():
@@ -92,6 +109,7 @@ def verify(
                 verification.difference, verification.output = difference, name
         verification.runs += 1
         verification.kinds = list(dict.fromkeys([*verification.kinds, case.kind]))
+        progress(verification.runs, len(cases))
     return verification
 
 
@@ -121,15 +139,13 @@ def _session(path: Path) -> Any:
         ) from error
 
 
-def _cases(report: OnnxReport, own: Mapping[str, Tensor], kinds: Sequence[str]) -> Iterator[_Case]:
+def _cases(report: OnnxReport, own: Mapping[str, Tensor], kinds: Sequence[str]) -> list[_Case]:
     """Inputs of each kind at the first sizes, random ones at the others, and the net's own data."""
     first, *others = _settings(report)
-    for kind in kinds:
-        yield _drawn(report, _Case(kind, first), {})
-    for shapes in others:
-        yield _drawn(report, _Case("larger random", shapes), {})
+    cases = [_Case(kind, first) for kind in kinds] + [_Case("larger random", shapes) for shapes in others]
     if own:
-        yield _drawn(report, _Case("its own data as", first | {name: tuple(x.shape) for name, x in own.items()}), own)
+        cases.append(_Case(_OWN, first | {name: tuple(x.shape) for name, x in own.items()}))
+    return cases
 
 
 def _settings(report: OnnxReport) -> list[dict[str, Shape]]:
@@ -181,8 +197,18 @@ def _own_data(report: OnnxReport, source: Net | NetParameter | str | Path, folde
     return own
 
 
-def _drawn(report: OnnxReport, case: _Case, own: Mapping[str, Tensor]) -> _Case:
-    """Give the case its inputs: pixels where the model takes images, indices where the net does, else numbers."""
+def _pixels(report: OnnxReport, source: Net | NetParameter | str | Path, folder: Path | None) -> dict[str, Images]:
+    """How pixels become the inputs that data layers gave, for inputs of their scale where the data is not at hand."""
+    found = {}
+    for name, index in report.net.input_values.items():
+        with suppress(InputError):  # the mean is not at hand
+            window = report.net.shapes[index][1:]
+            found[name] = images_of(source, name, window, folder, raw=False, options=ImageOptions())
+    return {name: images for name, images in found.items() if images is not None}
+
+
+def _drawn(report: OnnxReport, case: _Case, own: Mapping[str, Tensor], scaled: Mapping[str, Images]) -> _Case:
+    """Give the case its inputs: pixels where the model takes images, or as the net sees such; indices; else numbers."""
     net, kind = report.net, case.kind
     generator = torch.Generator().manual_seed(sum(map(sum, case.shapes.values())))
     net.reshape(**case.shapes)
@@ -198,11 +224,14 @@ def _drawn(report: OnnxReport, case: _Case, own: Mapping[str, Tensor]) -> _Case:
             taken = own[name] if images is None else images.taken(own[name])
         elif name in indices:
             case.fed[name] = torch.randint(0, _values(net, name), shape, generator=generator).float()
+        elif images is None and name in scaled and len(shape) == 4:
+            low, high = _PIXELS.get(kind, (0, 256))
+            case.fed[name] = scaled[name].seen(torch.randint(low, high, shape, generator=generator).float())
         elif images is None:
             scale = {"zero": 0, "large": _LARGE}.get(kind, 1)
             case.fed[name] = torch.randn(shape, generator=generator) * scale
         if taken is None and images is not None:
-            low, high = {"zero": (0, 1), "large": (255, 256)}.get(kind, (0, 256))
+            low, high = _PIXELS.get(kind, (0, 256))
             taken = torch.randint(low, high, images.of_any(shape), dtype=torch.uint8, generator=generator)
             taken = taken if images.raw else taken.float()
             case.fed[name] = images.seen(taken)

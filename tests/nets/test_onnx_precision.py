@@ -78,7 +78,7 @@ def test_weights_that_one_file_cannot_hold_go_into_another(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
     assert report.path.stat().st_size < 20_000
     onnx.checker.check_model(report.path, full_check=True)
-    assert verify(report, digits).difference < 1e-5
+    assert verify(report, digits).difference < 1e-4
     monkeypatch.undo()
     export_onnx(digits, None, tmp_path / "net.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"], "what belonged to the file before is gone"
