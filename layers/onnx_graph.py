@@ -64,7 +64,8 @@ class OnnxGraph:
     def constant(self, wanted: str, value: "Tensor | np.ndarray | float | Sequence[int]") -> str:
         """Add a constant (float32, or `value`'s own dtype if that has no points); return its name, `wanted` if free."""
         name = self.name(wanted)
-        tensor = torch.as_tensor(value).detach().cpu()
+        tensor = torch.as_tensor(value).detach()
+        tensor = tensor if tensor.is_meta else tensor.cpu()
         self.constants[name] = tensor.float() if tensor.is_floating_point() else tensor
         return name
 
