@@ -303,12 +303,13 @@ def _differing(net: Net, size: Open, built: _Built, build: Callable[[], _Built])
 
 def _given_shape(net: Net, sizes: Sizes, index: int) -> tuple[Size | None, ...] | None:
     """The shape of a value, without a number where it is open and has no name; None where values decide it."""
-    step = next(step for step in net.steps if index in step.tops)
-    if step.layer.tops_vary:
+    varying: set[int] = set()
+    for step in net.steps:
+        if step.layer.tops_vary or not varying.isdisjoint(step.bottoms):
+            varying.update(step.tops)
+    if index in varying:
         return None
-    return tuple(
-        (axes.get(i, size) or None) for axes in [sizes.axes[index]] for i, size in enumerate(net.shapes[index])
-    )
+    return tuple(sizes.axes[index].get(axis, size) or None for axis, size in enumerate(net.shapes[index]))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """What an exported model does to images before the net: resize, channel order, crop, mean, scale."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,8 @@ from imae.prototxt_like.schema import LayerParameter, NetParameter
 
 BGR_READERS = ("ImageData", "MarsData", "WindowData")
 """Data layers that decode images as OpenCV does, which Caffe reads them with: blue, green, red."""
+_RESIZERS = {"ImageData": "image_data_param", "MarsData": "mars_data_param"}
+"""Data layers that bring images to `new_height` x `new_width`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class ImageOptions:
     """What a user says of the images that a model takes, beyond the data layer's `transform_param`, or in its place."""
 
     resize: tuple[int, int] | None = None
-    """Height and width that any image is brought to, before a crop."""
+    """Height and width that any image is brought to, before a crop; without, those that the data layer brings it to."""
     channels: str = ""
     """The net's order: RGB or BGR; without, what its data layer reads, and as the images come where that is unknown."""
     mean: str = ""
@@ -54,6 +56,8 @@ class Images:
         self.resize = options.resize
         self.whole: Shape | None = self.resize or (tuple(whole) if whole != (1, 1) else None)
         """Height and width from which the window is cut; None for any, or for the window's own."""
+        if self.resize and whole not in ((1, 1), self.resize):
+            raise InputError(f"a mean of {describe(whole)} does not fit images resized to {describe(self.resize)}")
         if self.whole and min(a - b for a, b in zip(self.whole, window[1:], strict=True)) < 0:
             raise InputError(f"images of {describe(self.whole)} are smaller than the net's, {describe(window[1:])}")
         self.cuts = transform.crop > 0
@@ -170,6 +174,9 @@ def images_of(
     if (layer is not None and layer.param.top[0] != name) or len(window) != 3:
         return None
     kind = "" if layer is None else layer.param.type
+    if layer is not None and raw and not options.resize and kind in _RESIZERS:
+        own = getattr(layer.param, _RESIZERS[kind])
+        options = replace(options, resize=(own.new_height, own.new_width) if own.new_height else None)
     given = _with_options(layer, name, source, folder, options)
     transform = given.param.transform_param
     mean = None

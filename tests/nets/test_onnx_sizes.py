@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from imae.nets.net import Net
 from imae.nets.onnx_export import compare_with_onnxruntime, export_onnx
+from imae.nets.onnx_verify import verify
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.text import parse_net
 
@@ -51,8 +53,6 @@ ANY_SIZE = [
 @pytest.mark.parametrize("net", [*ANY_SIZE, *(layer("Pooling", f"pooling_param {{ {w} }}") for w in WINDOWS)])
 def test_the_model_follows_images_of_any_size(net: str, tmp_path: Path) -> None:
     """Larger and smaller, and of sizes that leave all rests by the strides."""
-    import torch
-
     built = image_net(net)
     report = export_onnx(built, None, tmp_path / "net.onnx", dynamic=SIDES)
     assert report.inputs == {"data": ("N", 3, "H", "W")}
@@ -100,8 +100,6 @@ IN_TWO = layer("Slice", "slice_param { axis: 0 }", top="a").replace('top: "a"', 
 def test_a_batch_is_open_where_no_layer_ties_it(
     inputs: str, net: str, shapes: dict[str, tuple[int | str, ...]], tmp_path: Path
 ) -> None:
-    from imae.nets.onnx_verify import verify
-
     built = image_net(net, inputs=inputs)
     report = export_onnx(built, None, tmp_path / "net.onnx")
     assert report.inputs == shapes
@@ -112,3 +110,11 @@ def test_a_batch_is_open_where_no_layer_ties_it(
 def test_an_unknown_size_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='"depth" is no size that can stay open: those are batch, height, width'):
         export_onnx(image_net(layer("ReLU", "")), None, tmp_path / "net.onnx", dynamic=["depth"])
+
+
+def test_what_follows_a_choice_of_items_has_a_batch_of_its_own(tmp_path: Path) -> None:
+    chosen = layer("Filter", "", bottom="data s", top="chosen")
+    net = image_net(chosen + layer("Flatten", "", bottom="chosen"), inputs=OTHER)
+    report = export_onnx(net, None, tmp_path / "net.onnx")
+    assert (report.inputs["s"], report.outputs["y"]) == (("N",), ("?", 432))
+    assert verify(report, net).difference == 0

@@ -14,6 +14,7 @@ from imae.nets.net import Net
 from imae.nets.onnx_export import OnnxReport, export_onnx
 from imae.nets.onnx_preprocess import ImageOptions
 from imae.nets.onnx_verify import verify
+from imae.prototxt_like.binary import array_to_blob
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.text import parse_net
 
@@ -94,6 +95,32 @@ def test_reversed_channels_are_found_on_the_nets_own_images(tmp_path: Path) -> N
     wrong = export_onnx(net, None, tmp_path / "net.onnx", preprocess=ImageOptions(channels="RGB"))
     with pytest.raises(InputError, match=r'its output "conv" differs .* on its own data'):
         verify(wrong, net)
+
+
+def test_images_are_resized_as_the_data_layer_does_it(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 15, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    (tmp_path / "list.txt").write_text("0.png 0\n")
+    (tmp_path / "net.prototxt").write_text(
+        f'layer {{ name: "data" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "list.txt" '
+        f'root_folder: "{tmp_path}/" batch_size: 1 new_height: 12 new_width: 10 }} '
+        "transform_param { crop_size: 8 } }"
+        'layer { name: "same" type: "Power" bottom: "data" top: "y" }'
+    )
+    net = Net(tmp_path / "net.prototxt", backward=False)
+    report = export_onnx(net, None, tmp_path / "net.onnx", preprocess=True)
+    assert report.inputs == {"data": ("N", "H", "W", 3)}
+    assert verify(report, net).difference < 1e-5
+    (actual,) = onnxruntime.InferenceSession(report.path).run(None, {"data": pixels[None]})
+    assert np.abs(actual - net.forward()["y"].numpy()).max() <= 1, "the data layer rounds to whole levels"
+    with pytest.raises(InputError, match="a mean of 20x15 does not fit images resized to 12x10"):
+        (tmp_path / "mean.binaryproto").write_bytes(
+            array_to_blob(pixels.transpose(2, 0, 1)[None] * 1.0).SerializeToString()
+        )
+        mean = str(tmp_path / "mean.binaryproto")
+        export_onnx(net, None, tmp_path / "net.onnx", preprocess=ImageOptions(mean=mean))
 
 
 def test_images_are_resized_cropped_and_scaled_in_the_model(tmp_path: Path) -> None:
