@@ -11,6 +11,7 @@ measured up to three times as long, and if that is as it has to be, it says why.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -196,7 +197,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
     if unknown := set(options.types) - {case.type for case in CASES}:
         raise InputError(f"no rows of {', '.join(sorted(unknown))}")
     keep_freed_memory()
-    threads = torch.get_num_threads()
+    threads, load = torch.get_num_threads(), os.getloadavg()[0]
     cases = [case for case in CASES if not options.types or case.type in options.types]
     rows: list[Row] = []
     with Display() as display:
@@ -210,11 +211,15 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
             words: Row = {"type": case.type, "settings": settings or "as it comes", "shape": pair.shape or "none"}
             rows.append(words | row | {f"{key}_1": value for key, value in one.items()} | {"why": case.why})
             display.advance("layers", i + 1, len(cases))
-    slow = [row for row in rows if max(row["ratio"], row["ratio_1"]) > LIMIT]
-    return rows, [
-        f"{len(rows) - len(slow)} of {len(rows)} rows take at most {LIMIT} of PyTorch's time.",
-        *(f"Slower without a reason: {row['type']}, {row['settings']}." for row in slow if not row["why"]),
-    ]
+    notes = []
+    for where, key in [("all threads", "ratio")] * (threads > 1) + [("one thread", "ratio_1")]:
+        slow = [row for row in rows if row[key] > LIMIT]
+        notes.append(f"On {where} {len(rows) - len(slow)} of {len(rows)} rows take at most {LIMIT} of PyTorch's time.")
+        if named := [f"{row['type']} ({row['settings']})" for row in slow if not row["why"]]:
+            notes.append(f"Slower without a reason: {', '.join(named)}.")
+    if load > 1:
+        notes.append("The machine had other work, which what is on one thread is disturbed least by.")
+    return rows, notes
 
 
 BENCHMARK = Benchmark(

@@ -13,6 +13,7 @@ _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 """As int64: products and sums wrap around modulo 2^64."""
 _PIECE = 2**16
+"""How many numbers a thread draws at a time, so that they stay in its core's cache."""
 
 
 def random_bits(seed: int, stream: int | str, counter: Tensor) -> Tensor:
@@ -37,8 +38,9 @@ def random_below(n: int | Tensor, seed: int, stream: int | str, counter: Tensor)
 
 def random_uniform(seed: int, stream: int | str, counter: Tensor) -> Tensor:
     """Return for each element of `counter` a random float32 in [0, 1), a multiple of 2^-24."""
-    if counter.device.type == "cpu" and counter.numel() > _PIECE:  # by pieces that stay in the cache
-        pieces = [random_uniform(seed, stream, piece) for piece in torch.split(counter.flatten(), _PIECE)]
+    size = _PIECE * torch.get_num_threads()
+    if counter.device.type == "cpu" and counter.numel() > size:
+        pieces = [random_uniform(seed, stream, piece) for piece in torch.split(counter.flatten(), size)]
         return torch.cat(pieces).view(counter.shape)
     return _shift_right(random_bits(seed, stream, counter), 40).to(torch.float32).mul_(2.0**-24)
 
