@@ -16,7 +16,9 @@ from imae.prototxt_like.errors import InputError
 
 GRID = {"IMAE": (2.0, 4.0, 8.0, 16.0), "GCE": (0.3, 0.5, 0.7, 0.9), "CCE": (0.0,), "MAE": (0.0,)}
 """T of IMAE and q of GCE that are tried."""
-RATES = {"IMAE": (0.01,), "GCE": (0.03,), "CCE": (0.003, 0.01), "MAE": (0.1, 0.3)}
+RATES = {"IMAE": (0.003, 0.01), "GCE": (0.01, 0.03), "CCE": (0.003, 0.01), "MAE": (0.1, 0.3)}
+"""Learning rates that are tried, of up to `WIDE` features: of more, they are as much smaller."""
+WIDE = 512
 STOPS = (0.25, 0.5, 1.0)
 """After which part of the iterations a training may stop."""
 HELD_OUT = 5
@@ -235,7 +237,8 @@ def _pick(
     part, given = features.subset(chosen), target[chosen]
     held = torch.randperm(len(given), generator=generator) % HELD_OUT == 0
     values = GRID[loss] if parameter is None else (parameter,)
-    settings = [Setting(loss, value, rate) for value in values for rate in RATES[loss]]
+    narrow = min(1.0, WIDE / features.width)
+    settings = [Setting(loss, value, rate * narrow) for value in values for rate in RATES[loss]]
     stopped = train_heads(
         part,
         given,
@@ -293,6 +296,8 @@ def _score(
         for rows in torch.split(torch.arange(len(target)), 8192):
             own = part[rows] if folds else torch.zeros(len(rows), dtype=torch.long)
             sums[rows] += heads.logits(features.rows(rows))[torch.arange(len(rows)), own] / seeds
+    if not torch.isfinite(sums).all():
+        raise InputError(f"the training with {setting} diverged; give another parameter or loss")
     return joined(whole), sums
 
 

@@ -14,7 +14,7 @@ MOST_COMPARED = 20_000
 NEAR = 0.05
 """Two samples are near duplicates whose distance is at most so large a part of the usual one to the nearest other."""
 _ROWS = 1024
-MERGED = 0.3
+MERGED = 0.5
 """Two classes look merged where each is taken for the other so often."""
 
 

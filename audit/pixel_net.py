@@ -31,6 +31,8 @@ ITERATIONS = 200
 PAD = 8
 """A window is moved by up to a side's so-manieth part, at random."""
 SNAPSHOT_SECONDS = 60
+CHUNK = 32
+"""Batches that are prepared at a time."""
 Progress = Callable[[int, int], None]
 
 
@@ -50,6 +52,7 @@ class PixelNet:
         self._labels = torch.from_numpy(samples.label)
         self._readable = torch.tensor([i for i in range(len(samples)) if i not in self.unreadable])
         self._batch = max(8, min(BATCH, len(self._readable) // 8))
+        self._order = self._readable[:0]
         self._draws = torch.Generator().manual_seed(seed)
         settings = {"IMAE": {"imae_param": {"T": parameter or 8.0}}, "GCE": {"gce_param": {"q": parameter or 0.7}}}
         self.param = _net(self.pixels.shape[1:], len(samples.classes), self._batch, loss, settings.get(loss, {}))
@@ -57,13 +60,14 @@ class PixelNet:
 
     def train(self, minutes: float, *, resume: bool, on_progress: Progress, show: Callable[[str], None]) -> bool:
         """Train for as many epochs as `minutes` allow; return whether it ended of itself, not by an interrupt."""
+        epoch = max(1, len(self._readable) // self._batch)
         solver = self._solver(ITERATIONS)
         states = sorted(self._folder.glob("pixels_iter_*.solverstate"), key=lambda path: path.stat().st_mtime)
-        given = self._feed(solver)
+        trial = min(4, self._feed(solver))
         since = time.perf_counter()
-        solver.step(min(given, 4))
-        rate = (time.perf_counter() - since) / min(given, 4)
-        total = int(min(max(ITERATIONS, EPOCHS * given), max(10, minutes * 60 / rate)))
+        solver.step(trial)
+        rate = (time.perf_counter() - since) / trial
+        total = int(min(max(ITERATIONS, EPOCHS * epoch), max(10, minutes * 60 / rate)))
         solver = self._solver(total)
         if resume and states:
             solver.restore(states[-1])
@@ -121,12 +125,14 @@ class PixelNet:
         return Solver(param)
 
     def _feed(self, solver: Solver) -> int:
-        """Give the net an epoch of windows, in a new order; return of how many batches."""
-        order = self._readable[torch.randperm(len(self._readable), generator=self._draws)]
-        order = order[: len(order) // self._batch * self._batch]
+        """Give the net the next batches of an epoch, in a new order each; return how many."""
+        if len(self._order) < self._batch:
+            self._order = self._readable[torch.randperm(len(self._readable), generator=self._draws)]
+        count = min(CHUNK, len(self._order) // self._batch)
+        chosen, self._order = self._order[: count * self._batch], self._order[count * self._batch :]
         data = solver.net.steps[0].layer
-        data.set_input_arrays(_moved(self.pixels[order], self._draws), self._labels[order])  # type: ignore[attr-defined]
-        return len(order) // self._batch
+        data.set_input_arrays(_moved(self.pixels[chosen], self._draws), self._labels[chosen])  # type: ignore[attr-defined]
+        return count
 
 
 def _net(shape: torch.Size, classes: int, batch: int, loss: str, settings: dict[str, dict[str, float]]) -> NetParameter:

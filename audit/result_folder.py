@@ -11,7 +11,9 @@
 | `duplicates.csv` | pairs that are almost the same with different labels |
 | `unreadable.csv` | images that could not be read |
 | `head.prototxt`, `.caffemodel`, `.onnx` | the trained head, of features as they were given |
-| `classes.txt` | its classes, one a line |
+| `net.prototxt`, `.caffemodel`, `.onnx` | of images without a backbone: the net on the pixels, 0 to 255 |
+| `classes.txt` | the classes of both, one a line |
+| `features.npy`, `features.json` | of images with a backbone: their features, and how far they are |
 """
 
 import csv
@@ -49,13 +51,12 @@ CLEANED = ("index", "name", "label", "given", "action", "reason")
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What becomes of a label: dropped where it is wrong with more than this probability, relabelled where the
-
-    suggested label is right with more than this; relabelling goes first. None: never.
-    """
+    """What becomes of a label: relabelled, else dropped, else kept. None: never."""
 
     drop_above: float | None = None
+    """Dropped where it is wrong with a greater probability."""
     relabel_above: float | None = None
+    """Relabelled where the suggested label is right with a greater probability."""
 
 
 def write_result(

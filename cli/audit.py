@@ -193,8 +193,8 @@ def audit(
     typer.echo(f"{counted(issues, 'label')} to look at, of which {expected:.0f} are expected to be wrong")
     rows = [
         [
-            outcome.samples.names[i],
-            *(found.classes[number] for number in (found.label[i], found.suggested[i])),
+            _printable(outcome.samples.names[i]),
+            *(_printable(found.classes[number]) for number in (found.label[i], found.suggested[i])),
             *(f"{p:.3f}" for p in (found.p_wrong[i], found.p_suggested[i])),
         ]
         for i in found.order[: min(_SHOWN, issues)]
@@ -208,7 +208,7 @@ def audit(
         if summary[key]:
             typer.echo(f"{summary[key]} x {noun}: {folder / key}.csv")
     for pair in summary["merged_classes"]:
-        typer.echo(f"The classes {' and '.join(pair['classes'])} look like one")
+        typer.echo(f"The classes {' and '.join(map(_printable, pair['classes']))} look like one")
     actions = ", ".join(f"{name} {count}" for name, count in summary["actions"].items())
     typer.echo(f"Wrote {folder}: suspects.csv, cleaned.csv ({actions}), {', '.join(sorted(_others(folder)))}")
     if outcome.stopped:
@@ -218,3 +218,8 @@ def audit(
 
 def _others(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.suffix in (".json", ".npz", ".onnx", ".prototxt", ".txt")]
+
+
+def _printable(text: str) -> str:
+    """Text without what a terminal would obey, or could not show."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -42,7 +42,7 @@ def imae(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 
 
@@ -96,6 +96,7 @@ def folder(tmp_path: Path) -> Path:
         path = tmp_path / "images" / f"class {noisy[i]}" / f"{i:03}-is-{labels[i]}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((images[i].reshape(8, 8) * 15).astype(np.uint8)).save(path)
+    path.rename(path.with_name(f"\udcff\x1b[2J-is-{labels[i]}.png"))  # in no encoding, and a terminal would obey it
     (path.parent / "bomb.png").write_bytes(bomb())
     (path.parent / "text.png").write_text("no image")
     return tmp_path / "images"
@@ -103,7 +104,7 @@ def folder(tmp_path: Path) -> Path:
 
 def found(out: Path) -> float:
     """The area under the curve, of images whose names tell the truth."""
-    names = (out / "names.txt").read_text().splitlines()
+    names = (out / "names.txt").read_text(errors="surrogateescape").splitlines()
     wrong = [name[6] != name[-5] for name in names]
     return float(roc_auc_score(wrong, read_scores(out)["score"]))
 
@@ -117,7 +118,7 @@ def test_a_folder_of_images_by_a_net_on_the_pixels(
     status, said, err = imae("audit", folder, "-o", out, "--drop-above", 0.5)
     assert status == 0, err
     assert found(out) > 0.97
-    assert "2 x unreadable image" in said
+    assert "2 x unreadable image" in said and "\x1b" not in said
     unreadable = {row["name"].rpartition("/")[2]: row["why"] for row in rows(out / "unreadable.csv")}
     assert "far more than 67,108,864 pixels" in unreadable["bomb.png"] and "no image" in unreadable["text.png"]
     listed = read_image_list(out / "cleaned.txt")

@@ -58,7 +58,7 @@ def test_probabilities_rise_with_the_score_and_are_some(found: LabelIssues) -> N
 
 def test_what_was_picked_is_told(found: LabelIssues) -> None:
     picked = found.picked
-    assert picked.parameter in {2.0, 4.0, 8.0, 16.0} and len(picked.tried) == 12
+    assert picked.parameter in {2.0, 4.0, 8.0, 16.0} and len(picked.tried) == 24
     assert picked.accuracy_held_out < picked.accuracy_trained < 1
 
 
