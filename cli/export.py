@@ -23,7 +23,7 @@ def export(
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CxHxW|NAME=NxCxHxW",
+            metavar="[NAME=]CxHxW",
             help="The shape of an image, where the net's data is not at hand to tell it, or of any input, by name.",
         ),
     ] = None,

@@ -149,9 +149,9 @@ class Net:
         self._settle_shapes()
         return self.shapes[self.newest[name]]
 
-    def index_inputs(self) -> set[str]:
-        """Return the inputs that layers read as integers, such as labels."""
-        return {name for name, index in self.input_values.items() if index in self._hold_indices}
+    def holds_indices(self, value: int) -> bool:
+        """Return whether layers make or read the value of this number as integers, such as labels."""
+        return value in self._hold_indices
 
     def reshape(self, **inputs: Sequence[int]) -> None:
         """Give `inputs` (of the net's Input layers, by name) other shapes, and all blobs theirs that follow.

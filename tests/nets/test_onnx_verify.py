@@ -223,3 +223,23 @@ def test_what_the_model_says_of_itself(digits: Net, tmp_path: Path) -> None:
     assert json.loads(metadata["imae.sources"]) == {"digits.caffemodel": digest}
     images = json.loads(metadata["imae.images"])
     assert images == {"data": {"layout": "NHWC", "type": "uint8", "channels": "gray", "window": [8, 8]}}
+
+
+def test_where_rounding_alone_decides_a_difference_is_no_error_but_said(tmp_path: Path) -> None:
+    """MVN makes of an image of one color whatever rounding left of it."""
+    text = 'input: "data" input_shape { dim: 2 dim: 3 dim: 13 dim: 13 } '
+    text += 'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+    text += "convolution_param { num_output: 4 kernel_size: 3 } } "
+    text += 'layer { name: "m" type: "MVN" bottom: "c" top: "m" }'
+    net = with_weights(Net(parse_net(text), backward=False))
+    report = export_onnx(net, None, tmp_path / "net.onnx")
+    verification = verify(report, net)
+    assert verification.difference < 1e-4
+    assert set(verification.undecided) <= {"zero"}
+    assert ("(but for zero, where rounding decides)" in str(verification)) == bool(verification.undecided)
+    model = onnx.load(report.path)
+    assert model.graph.node[-1].op_type == "Div"
+    model.graph.node[-1].op_type = "Mul"
+    onnx.save(model, report.path)
+    with pytest.raises(InputError, match=r'"m" differs .* on random input'):
+        verify(report, net)
