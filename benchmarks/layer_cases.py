@@ -508,4 +508,33 @@ def vision() -> list[Case]:
     ]
 
 
-CASES = [*activation(), *common(), *data(), *loss(), *normalization(), *recurrent(), *utility(), *vision()]
+def of_other_caffes() -> list[Case]:
+    """Types that BVLC's Caffe does not have."""
+    each = "convolution_param { num_output: 64 kernel_size: 3 pad: 1 group: 64 }"
+    depthwise = functools.partial(F.conv2d, padding=1, groups=64)
+    larger = functools.partial(F.interpolate, size=(95, 95), mode="bilinear", align_corners=True)
+    return [
+        Case("Axpy", "", [normal(32, 64), image, image], lambda a, x, y: a[:, :, None, None] * x + y),
+        Case("ConvolutionDepthwise", each, [image], depthwise),
+        Case("CReLU", "", [image], lambda x: torch.cat([x, -x], 1).relu()),
+        Case("DepthwiseConvolution", each, [image], depthwise),
+        Case("Interp", "interp_param { zoom_factor: 2 }", [normal(4, 21, 48, 48)], larger),
+        Case("Normalize", "", [image], lambda x, a: F.normalize(x.flatten(1)).view_as(x) * a),
+        Case("Permute", "permute_param { order: [0, 2, 3, 1] }", [image], lambda x: x.permute(0, 2, 3, 1).contiguous()),
+        Case("ReLU6", "", [image], F.relu6),
+        Case("ShuffleChannel", "shuffle_channel_param { group: 4 }", [image], lambda x: F.channel_shuffle(x, 4)),
+        Case("Upsample", "", [image], lambda x: F.interpolate(x, scale_factor=2.0)),
+    ]
+
+
+CASES = [
+    *activation(),
+    *common(),
+    *data(),
+    *loss(),
+    *normalization(),
+    *recurrent(),
+    *utility(),
+    *vision(),
+    *of_other_caffes(),
+]

@@ -26,7 +26,7 @@ class CReLU(Layer):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy's first half where x > 0, less its second half where x < 0."""
-        above, below = (top_diffs[0] * (tops[0] > 0)).chunk(2, 1)
+        above, below = torch.ops.aten.threshold_backward(top_diffs[0], tops[0], 0).chunk(2, 1)
         return [above - below]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:

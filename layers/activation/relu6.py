@@ -1,5 +1,7 @@
 """ReLU6, of MobileNet's Caffe: a rectifier with a ceiling."""
 
+import torch
+
 from imae.layers.activation.neuron import Neuron
 from imae.layers.layer import Diffs, Kept, OnnxGraph, Saved, Tensors
 
@@ -16,8 +18,7 @@ class ReLU6(Neuron):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy where 0 < x < 6, 0 elsewhere."""
-        y = tops[0]
-        return [top_diffs[0] * ((y > 0) & (y < 6))]
+        return [torch.ops.aten.hardtanh_backward(top_diffs[0], tops[0], 0, 6)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Clip."""

@@ -25,7 +25,7 @@ class Permute(Layer):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy with its axes back in their places."""
-        return [top_diffs[0].permute([self.geometry.index(axis) for axis in range(len(self.geometry))]).contiguous()]
+        return [top_diffs[0].permute([self.geometry.index(axis) for axis in range(len(self.geometry))])]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Transpose."""

@@ -60,10 +60,8 @@ class Upsample(Layer):
         """dx = dy at the mask's positions, or the sum of dy over the copies."""
         dy = top_diffs[0]
         if len(needs) == 1:
-            height, width = self.scale
-            n, channels, rows, columns = dy.shape
-            copies = dy.reshape(n, channels, rows // height, height, columns // width, width)
-            return [copies.sum((3, 5))]
+            size = [along // scale for along, scale in zip(dy.shape[2:], self.scale, strict=True)]
+            return [torch.ops.aten.upsample_nearest2d_backward(dy, dy.shape[2:], [*dy.shape[:2], *size])]
         mask = bottoms[1]
         index = mask.flatten(2).long().clamp(0, self.geometry[2] * self.geometry[3] - 1)
         return [dy.flatten(2).gather(2, index).view(mask.shape), None]
