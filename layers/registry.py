@@ -11,7 +11,7 @@ from imae.prototxt_like.known_names import FORK_LAYERS, OTHER_NAMES
 from imae.prototxt_like.schema import LayerParameter
 from imae.prototxt_like.text import did_you_mean
 
-FAMILIES = ("activation", "common", "data", "loss", "normalization", "recurrent", "utility", "vision")
+FAMILIES = ("activation", "common", "data", "detection", "loss", "normalization", "recurrent", "utility", "vision")
 """The folders of layers, which group them as Caffe's catalogue does."""
 BESIDE = {
     "SoftmaxWithLoss": "MultinomialLogisticLoss",
