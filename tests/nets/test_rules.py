@@ -98,12 +98,13 @@ def test_a_rules_layers_compute_what_the_chain_does(
             param, inputs = chain(cases, data)
             try:
                 plain, fused, frugal = (built(param, phase, plan) for plan in ("plain", "fused", "fused"))
-            except InputError:  # these cases do not fit each other
+                expected = run(plain, inputs, top)
+            except InputError:  # these cases do not fit each other, in shapes or labels
                 continue
             kinds = {type(step.layer) for step in fused.plan}
             if kinds == {type(step.layer) for step in plain.plan}:  # the rule is for other settings
                 continue
-            expected, actual = run(plain, inputs, top), run(fused, inputs, top)
+            actual = run(fused, inputs, top)
             torch.testing.assert_close(actual, expected, msg=lambda text, param=param: f"{text}\n{param}")
             frugal.keep_blobs = False
             actual = run(frugal, inputs, top)

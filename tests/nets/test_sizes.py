@@ -98,7 +98,7 @@ def test_unknown_names_and_inputs_of_nets_with_data_layers_are_errors() -> None:
 @PLANS
 def test_labels_that_no_longer_fit_their_predictions_are_named(plan: str) -> None:
     net = Net(parse_net(CLASSIFIER), TRAIN, plan=plan)
-    with pytest.raises(InputError, match=r'layer "loss" .* need labels of 2, found 4'):
+    with pytest.raises(InputError, match=r'layer "loss" .* the same batch size, found 2x5 and 4'):
         net.forward(data=torch.zeros(2, 3, 12, 12), label=torch.zeros(4))
 
 
