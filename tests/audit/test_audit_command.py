@@ -18,6 +18,7 @@ from imae.audit import backbones, pixel_net, run
 from imae.audit.result_folder import SUMMARY, read_scores
 from imae.audit.samples import Samples, read_samples
 from imae.cli import main
+from imae.cli.progress import Display
 from imae.layers.data.image_list import read_image_list
 from imae.layers.data.label_noise import corrupt
 
@@ -209,3 +210,26 @@ def test_torchvisions_weights_where_there_is_no_network(
     monkeypatch.chdir(tmp_path)
     status, _, err = imae("audit", "digits", "--backbone", "torchvision:resnet18")
     assert status == 1 and "the weights of torchvision's resnet18 are not in" in err and "no network" in err
+
+
+def test_a_net_on_the_pixels_that_is_interrupted_goes_on(
+    imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def advance(self: Display, what: str, done: int, total: int) -> None:
+        if what == "training":
+            seen.append(done)
+            if len(seen) == 30:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "advance", advance)
+    monkeypatch.setattr(pixel_net, "ITERATIONS", 40)
+    monkeypatch.setattr(pixel_net, "EPOCHS", 1)
+    out = tmp_path / "out"
+    status, said, err = imae("audit", folder, "-o", out, "--parameter", 8)
+    assert status == 130 and "stopped after 30 of 40 iterations" in err and "--resume goes on" in said
+    assert json.loads((out / SUMMARY).read_text())["stopped"] and (out / "net.onnx").exists()
+    assert imae("audit", folder, "-o", out, "--parameter", 8, "--resume")[0] == 0
+    assert seen[30:] == list(range(31, 41))
+    assert not json.loads((out / SUMMARY).read_text())["stopped"]
