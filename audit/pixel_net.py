@@ -65,9 +65,8 @@ class PixelNet:
         """
         wanted = max(ITERATIONS, EPOCHS * (len(self._readable) // self._batch))
         solver = self._solver(wanted)
-        states = sorted(self._folder.glob("pixels_iter_*.solverstate"), key=lambda path: path.stat().st_mtime)
-        if resume and states:
-            solver.restore(states[-1])
+        if resume and (states := list(self._folder.glob("pixels_iter_*.solverstate"))):
+            solver.restore(max(states, key=lambda path: path.stat().st_mtime))
         begun, since, kept, total = solver.iteration, time.perf_counter(), 0.0, wanted
         solver.on_progress = lambda what, done, _: on_progress(done, total) if what == "train" else None
         try:
@@ -77,12 +76,12 @@ class PixelNet:
                 total = min(wanted, begun + int((solver.iteration - begun) * minutes * 60 / spent))
                 solver.param.stepvalue[:] = [max(1, total // 2), max(2, total * 3 // 4)]
                 if spent > kept + SNAPSHOT_SECONDS:
-                    solver.snapshot()
+                    self._snapshot(solver)
                     kept = spent
             ended = True
         except KeyboardInterrupt:
             ended = False
-            solver.snapshot()
+            self._snapshot(solver)
             show(f"stopped after {solver.iteration} of {total} iterations")
         self._trained = solver.net
         return ended
@@ -100,6 +99,13 @@ class PixelNet:
         write_text(net.param, self._folder / "net.prototxt")
         net.write_weights(self._folder / "net.caffemodel")
         export_onnx(net, None, self._folder / "net.onnx")
+
+    def _snapshot(self, solver: Solver) -> None:
+        """Write a snapshot, and remove those before it."""
+        newest = solver.snapshot()
+        for path in self._folder.glob("pixels_iter_*"):
+            if path.stem != newest.stem:
+                path.unlink()
 
     def _deployed(self, output: str) -> Net:
         """The trained net up to an output."""

@@ -228,6 +228,7 @@ def test_a_net_on_the_pixels_that_is_interrupted_goes_on(
     monkeypatch.setattr(pixel_net, "EPOCHS", 1)
     out = tmp_path / "out"
     status, said, err = imae("audit", folder, "-o", out, "--parameter", 8)
+    assert len(list(out.glob("pixels_iter_*"))) == 2  # weights and state
     assert status == 130 and "stopped after 30 of 40 iterations" in err and "--resume goes on" in said
     assert json.loads((out / SUMMARY).read_text())["stopped"] and (out / "net.onnx").exists()
     assert imae("audit", folder, "-o", out, "--parameter", 8, "--resume")[0] == 0
