@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         mae_loss,
     )
     from imae.nets.net import Net
+    from imae.nets.predictor import Predictor
     from imae.prototxt_like.errors import InputError
     from imae.prototxt_like.schema import TEST, TRAIN
     from imae.solvers.solver import Solver
@@ -34,6 +35,7 @@ __all__ = [
     "InputError",
     "MAELoss",
     "Net",
+    "Predictor",
     "Solver",
     "cce_loss",
     "gce_loss",
@@ -51,6 +53,7 @@ _MODULES = {
     "InputError": "imae.prototxt_like.errors",
     "MAELoss": "imae.layers.loss.for_pytorch",
     "Net": "imae.nets.net",
+    "Predictor": "imae.nets.predictor",
     "Solver": "imae.solvers.solver",
     "cce_loss": "imae.layers.loss.for_pytorch",
     "gce_loss": "imae.layers.loss.for_pytorch",

@@ -23,6 +23,7 @@ from imae.cli.hints import Command, Group
 from imae.cli.messages import error_line, log_warnings, warn
 from imae.cli.net import net
 from imae.cli.plot import plot
+from imae.cli.predict import predict
 from imae.cli.reproduce import reproduce
 from imae.cli.retrieval import retrieval
 from imae.cli.signals import exit_status, sigterm_as_interrupt
@@ -48,7 +49,7 @@ for command in (demo, train, test, export, time, check, check_gradients, feature
 app.add_typer(convert, name="convert")
 app.add_typer(upgrade, name="upgrade")
 app.add_typer(plot, name="plot")
-for command in (net, reproduce):
+for command in (net, reproduce, predict):
     app.command(cls=Command, no_args_is_help=True)(command)
 app.command("device_query", hidden=True)(devices)
 

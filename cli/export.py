@@ -102,7 +102,7 @@ def export(
     [bold]imae export --model net.prototxt --weights net_iter_64000.caffemodel --output net.onnx[/]
     """
     image, shapes = _shapes(shape or [])
-    names = _read_labels(labels)
+    names = read_labels(labels)
     settings = {"--resize": resize, "--channels": channels, "--mean": mean, "--scale": scale}
     for option, value in settings.items():
         if value not in ("", None) and not preprocess:
@@ -115,9 +115,7 @@ def export(
         raise typer.BadParameter(f'--precision takes fp32, fp16 or int8, not "{precision}"')
     if calibration is not None and precision != "int8":
         raise typer.BadParameter("--calibration goes with --precision int8")
-    size = sizes_in("--resize", "HxW, such as 256x256", resize)
-    if len(size) not in (0, 2):
-        raise typer.BadParameter(f"--resize takes HxW, such as 256x256, not {resize}")
+    size = read_size(resize)
     load_torch()
     from imae.nets.onnx_export import export_onnx
     from imae.nets.onnx_precision import calibration_feeds, convert
@@ -125,7 +123,7 @@ def export(
     from imae.nets.onnx_verify import verify as compare
 
     images = _image_files(calibration) if calibration is not None else []
-    options = ImageOptions((size[0], size[1]) if size else None, channels, mean, scale)
+    options = ImageOptions(size, channels, mean, scale)
     report = export_onnx(
         model,
         weights,
@@ -188,8 +186,16 @@ def sizes_in(option: str, what: str, text: str) -> list[int]:
     return sizes
 
 
-def _read_labels(path: Path | None) -> list[str]:
-    """The names of the classes."""
+def read_size(resize: str) -> tuple[int, int] | None:
+    """Return the height and width that --resize gives, None for an empty one."""
+    size = sizes_in("--resize", "HxW, such as 256x256", resize)
+    if len(size) not in (0, 2):
+        raise typer.BadParameter(f"--resize takes HxW, such as 256x256, not {resize}")
+    return (size[0], size[1]) if size else None
+
+
+def read_labels(path: Path | None) -> list[str]:
+    """Return the names of the classes, none without a file; raises InputError for one that lacks some."""
     if path is None:
         return []
     from imae.prototxt_like.files import read_bytes

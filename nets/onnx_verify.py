@@ -18,8 +18,8 @@ from imae.nets.deploy import data_layer
 from imae.nets.net import Net
 from imae.nets.onnx_export import OnnxReport
 from imae.nets.onnx_preprocess import ImageOptions, Images, images_of
+from imae.nets.onnx_session import giving_out, run, start_session
 from imae.prototxt_like.errors import InputError, counted
-from imae.prototxt_like.files import temporary_folder
 from imae.prototxt_like.schema import NetParameter
 
 TOLERANCE = 1e-4
@@ -95,14 +95,14 @@ def verify(
     of the runs are done.
     """
     verification, spread = Verification(), dict.fromkeys(report.outputs, 0.0)
-    session = _session(report.path)
+    session = start_session(report.path, advice=", perhaps by an older --opset")
     own = _own_data(report, source, folder)
     scaled = _pixels(report, source, folder)
     cases = _cases(report, own, kinds)
     for case in cases:
         case = _drawn(report, case, own if case.is_own else {}, scaled)
         expected = _by_the_net(report, report.net, case)
-        actual = dict(zip(report.outputs, _run(report.path, case.given, list(report.outputs), session), strict=True))
+        actual = dict(zip(report.outputs, run(session, report.path, case.given, list(report.outputs)), strict=True))
         for name, value in expected.items():
             spread[name] = max(spread[name], _std(value))
             difference = _difference(actual[name], value, spread[name])
@@ -116,32 +116,6 @@ def verify(
         verification.kinds = list(dict.fromkeys([*verification.kinds, case.kind]))
         progress(verification.runs, len(cases))
     return verification
-
-
-def _run(path: Path, given: Mapping[str, NDArray[Any]], outputs: Sequence[str], session: Any = None) -> list[Any]:
-    """Run the model, by a session of `_session` if there is one; raises InputError if ONNX Runtime cannot."""
-    try:
-        return list((session or _session(path)).run(list(outputs), given))
-    except InputError:
-        raise
-    except Exception as error:  # of several kinds of ONNX Runtime's own
-        raise InputError(f"{path}: ONNX Runtime cannot run it: {' '.join(str(error).split())}") from error
-
-
-def _session(path: Path) -> Any:
-    """A session on the CPU, whose own complaints become an InputError."""
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of several kinds of ONNX Runtime's own
-        reason = " ".join(str(error).split())
-        version = onnxruntime.__version__
-        raise InputError(
-            f"{path}: ONNX Runtime {version} cannot load it, perhaps by an older --opset: {reason}"
-        ) from error
 
 
 def _cases(report: OnnxReport, own: Mapping[str, Tensor], kinds: Sequence[str]) -> list[_Case]:
@@ -352,13 +326,8 @@ def _first_difference(report: OnnxReport, case: _Case, tolerance: float) -> str:
     model = onnx.load(report.path, load_external_data=False)
     made = {name for node in model.graph.node for name in node.output}
     wanted = [(index, name) for index, name in enumerate(report.values) if name in made]
-    given = {output.name for output in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for _, name in wanted if name not in given)
-    with temporary_folder(report.path.parent, f"{report.path.name}.compared") as folder:
-        for beside in report.path.parent.glob(f"{report.path.name}.data"):
-            (folder / beside.name).symlink_to(beside.resolve())
-        (folder / report.path.name).write_bytes(model.SerializeToString())
-        actual = _run(folder / report.path.name, case.given, [name for _, name in wanted])
+    with giving_out(report.path, model, [name for _, name in wanted]) as path:
+        actual = run(start_session(path), path, case.given, [name for _, name in wanted])
     net = report.net
     _by_the_net(report, net, case)
     for (index, _), value in zip(wanted, actual, strict=True):

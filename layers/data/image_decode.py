@@ -32,10 +32,10 @@ def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
     return np.ascontiguousarray(decode_view(data, color))
 
 
-def decode_view(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
-    """Return the same as a view of how the decoder had it: neither contiguous nor writable, but sooner."""
+def decode_view(data: bytes | Image.Image, color: bool | None = None) -> NDArray[np.uint8]:
+    """Return the same, also of an opened image, as a view of what was decoded: neither contiguous nor writable."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = data if isinstance(data, Image.Image) else Image.open(io.BytesIO(data))
         if image.width * image.height > MOST_PIXELS:
             raise InputError(f"an image of {image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
         pixels = _pixels(image, color)
@@ -46,7 +46,8 @@ def decode_view(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"an image of far more than {MOST_PIXELS:,} pixels, the most that is decoded") from error
     except UnidentifiedImageError as error:  # whose own text has the address of an object
-        raise InputError(f"no image that can be decoded: {len(data)} bytes in no known format") from error
+        size = len(data) if isinstance(data, bytes) else 0
+        raise InputError(f"no image that can be decoded: {size} bytes in no known format") from error
     except Exception as error:  # a damaged file makes each of Pillow's decoders raise errors of its own
         raise InputError(f"no image that can be decoded: {error}") from error
     if pixels.ndim == 2:

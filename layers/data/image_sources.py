@@ -1,6 +1,7 @@
 """Where labelled images come from: a folder with a subfolder a class, a table, or a list of Caffe's."""
 
 import csv
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +44,38 @@ def read_source(source: Path, columns: tuple[str, str] | None = None) -> Labelle
     return Labelled(read_image_list(source), source.parent, [])
 
 
-def _read_folder(folder: Path) -> Labelled:
+def find_images(given: str) -> list[Path]:
+    """Return the image files below a folder, or that a pattern with *, ? or [ matches, in order; any other path itself.
+
+    Raises InputError for a folder or a pattern without any.
+    """
+    path, files = Path(given), [Path(given)]
+    if path.is_dir():
+        files = _image_files(path)
+    elif not path.exists() and glob.has_magic(given):
+        found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+        files = [Path(name) for name in found if Path(name).is_file()]
+    if not files:
+        raise InputError(f"{given}: {'has' if path.is_dir() else 'matches'} no image")
+    return files
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """All image files below a folder, in order, but hidden ones."""
     endings = Image.registered_extensions()
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def _read_folder(folder: Path) -> Labelled:
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     found = [
         (path.relative_to(folder).as_posix(), label)
         for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
+        for path in _image_files(folder / name)
     ]
     if not found:
         raise InputError(f"{folder}: has no image in a subfolder, expected a subfolder for each class")

@@ -1,0 +1,167 @@
+"""`imae predict`: what images show, by a net."""
+
+import contextlib
+import json
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imae.cli.export import read_labels, read_size, sizes_in
+from imae.cli.options import Threads, load_torch, number, taking
+from imae.cli.progress import Display
+from imae.cli.table import print_table
+from imae.prototxt_like.errors import InputError, counted
+
+if TYPE_CHECKING:
+    from imae.nets.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """Which net images are put to, and how; each field is an option."""
+
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A prototxt's weights; without, those in NET.caffemodel.", show_default=False
+        ),
+    ] = None
+    shape: Annotated[
+        str,
+        typer.Option(metavar="CxHxW", help="The shape of an image, where a prototxt's data is not at hand to tell it."),
+    ] = ""
+    resize: Annotated[
+        str, typer.Option(metavar="HxW", help="Bring images to this size, of which the net sees the centre.")
+    ] = ""
+    channels: Annotated[
+        str,
+        typer.Option(metavar="RGB|BGR", help="The order that the net was trained on. Without: what is known, or BGR."),
+    ] = ""
+    mean: Annotated[
+        str, typer.Option(metavar="FILE|V,V,V", help="The mean, where neither prototxt nor model has it.")
+    ] = ""
+    scale: Annotated[float | None, typer.Option(metavar="S", help="The scale, likewise.")] = None
+    batch: Annotated[int, number("How many images at a time, where the model takes any number.", 1)] = 32
+    cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even where there is a GPU.")] = False
+    threads: Threads = None
+
+    def start(self, model: Path, **choice: Any) -> "Predictor":
+        """Load the model, and say what runs it."""
+        shape, size = sizes_in("--shape", "CxHxW, such as 3x32x32", self.shape), read_size(self.resize)
+        if self.channels not in ("", "RGB", "BGR"):
+            raise typer.BadParameter(f"--channels takes RGB or BGR, not {self.channels}")
+        load_torch(self.threads)
+        from imae.nets.onnx_preprocess import ImageOptions
+        from imae.nets.predictor import Predictor
+
+        predictor = Predictor(
+            model,
+            self.weights,
+            options=ImageOptions(size, self.channels, self.mean, self.scale),
+            shape=shape,
+            batch=self.batch,
+            cpu=self.cpu,
+            threads=self.threads,
+            **choice,
+        )
+        typer.echo(predictor, err=True)
+        return predictor
+
+
+def predicted(
+    predictor: "Predictor", given: list[str], left_out: list[str]
+) -> Generator[tuple[Path, dict[str, Any]], None, None]:
+    """Yield each image and the outputs for it, with progress; those that cannot be read are named, and `left_out`."""
+    from imae.layers.data.image_sources import find_images
+
+    files = [file for name in given for file in find_images(name)]
+    since, done = time.perf_counter(), 0
+    with Display() as display:
+
+        def on_broken(number: int, error: InputError) -> None:
+            left_out.append(str(files[number]))
+            display.show(f"imae: warning: {error}; passed over")
+
+        for image, row in predictor.each(files, on_broken):
+            yield files[image], row
+            done += 1
+            display.advance("images", done + len(left_out), len(files))
+    seconds = time.perf_counter() - since
+    typer.echo(f"{counted(done, 'image')} in {seconds:.1f} s ({done / seconds:.4g} images/s)", err=True)
+
+
+def end(left_out: list[str]) -> None:
+    """Exit with status 1 if images were left out."""
+    if left_out:
+        raise InputError(f"{counted(len(left_out), 'image')} could not be read, the first {left_out[0]}")
+
+
+@taking(ImageNet)
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The net: .onnx or .prototxt.", show_default=False)],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES", help="Files, folders, and patterns such as 'a/*.jpg'.")
+    ],
+    *,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The names of the classes, one a line, where the model does not have them."),
+    ] = None,
+    top: Annotated[int, number("How many classes of each image.", 1)] = 5,
+    blob: Annotated[
+        str, typer.Option(metavar="BLOB", help="The value that has a number for each class; the output, by default.")
+    ] = "",
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    options: ImageNet,
+) -> None:
+    """Say which classes images are of, by an ONNX model or a prototxt and its weights, run in ONNX Runtime.
+
+    An image that cannot be read is named and passed over; the exit status is 1 then.
+
+    [bold]imae predict deploy.prototxt cat.jpg photos/ --weights net.caffemodel --mean 104,117,123 --labels words.txt[/]
+    """
+    if csv and json_:
+        raise typer.BadParameter("give --csv or --json, not both")
+    predictor = options.start(model, labels=read_labels(labels), outputs=[blob] if blob else [])
+    from imae.nets.predictor import largest
+
+    name, left_out = predictor.scores(), list[str]()
+    header = ["image", "rank", "class", "label", "score"]
+    found: list[tuple[str, list[tuple[int, str, float]]]] = []
+    try:
+        if csv:
+            _print_csv(header)
+        with contextlib.closing(predicted(predictor, images, left_out)) as rows:
+            for file, row in rows:
+                classes = [(i, predictor.label(i), score) for i, score in largest(row[name], top)]
+                if csv:
+                    _print_csv(*_cells(str(file), classes))
+                else:
+                    found.append((str(file), classes))
+    finally:  # what is done so far, too
+        if json_:
+            keys = header[2:]
+            known = [
+                {"image": file, "top": [dict(zip(keys, one, strict=True)) for one in classes]}
+                for file, classes in found
+            ]
+            typer.echo(json.dumps(known, indent=1))
+        elif found:
+            print_table(header, [cells for one in found for cells in _cells(*one)], right=[1, 2, 4])
+    end(left_out)
+
+
+def _cells(file: str, classes: list[tuple[int, str, float]]) -> list[list[str]]:
+    return [[file, str(rank), str(i), label, f"{score:.6g}"] for rank, (i, label, score) in enumerate(classes, 1)]
+
+
+def _print_csv(*rows: list[str]) -> None:
+    import csv
+    import sys
+
+    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)

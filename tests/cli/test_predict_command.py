@@ -1,0 +1,83 @@
+"""`imae predict` and `imae features` on images: what they print and write, and how they end."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from imae.nets.net import Net
+from imae.prototxt_like.binary import write_caffemodel
+
+Imae = Callable[..., Any]
+
+
+@pytest.fixture
+def net(digits: Path) -> Path:
+    """A net whose classes are the means of the image's blue, green and red, and images of one color each."""
+    Path("net.prototxt").write_text("""
+    layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 4 } } }
+    layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { pool: AVE global_pooling: true } }
+    """)
+    write_caffemodel(Net("net.prototxt").to_proto(), Path("net.caffemodel"))
+    Path("four.txt").write_text("a\nb\nc\nd\n")
+    Path("labels.txt").write_text("blue\ngreen\nred\n")
+    Path("im/deep").mkdir(parents=True)
+    for name, color in (("im/r.png", (200, 10, 0)), ("im/deep/g.png", (0, 100, 50)), ("b c.jpg", (1, 2, 250))):
+        Image.new("RGB", (9, 7), color).save(name)
+    Path("im/notes.txt").write_text("none")
+    return digits
+
+
+def test_files_folders_and_patterns_give_a_table_csv_or_json(imae: Imae, net: Path) -> None:
+    command = ("predict", "net.prototxt", "im", "b*.jpg", "--labels", "labels.txt", "--top", "2")
+    table = imae(*command)
+    assert (table.status, "net.prototxt by ONNX Runtime on CPU: images of 4x4, BGR" in table.err) == (0, True)
+    lines = table.out.splitlines()
+    assert lines[0].split() == ["image", "rank", "class", "label", "score"]
+    assert lines[1].split() == ["im/deep/g.png", "1", "1", "green", "100"]
+    assert len(lines) == 7
+    rows = list(csv.DictReader(io.StringIO(imae(*command, "--csv").out)))
+    assert [(row["image"], row["label"]) for row in rows if row["rank"] == "1"] == [
+        ("im/deep/g.png", "green"),
+        ("im/r.png", "red"),
+        ("b c.jpg", "blue"),
+    ]
+    found = json.loads(imae(*command, "--json").out)
+    assert found[1] == {
+        "image": "im/r.png",
+        "top": [{"class": 2, "label": "red", "score": 200.0}, {"class": 1, "label": "green", "score": 10.0}],
+    }
+
+
+def test_bad_images_are_named_and_passed_over(imae: Imae, net: Path) -> None:
+    Path("im/bad.png").write_bytes(b"junk")
+    for form in ((), ("--csv",), ("--json",)):
+        outcome = imae("predict", "net.prototxt", "im", "gone.png", *form)
+        assert outcome.status == 1
+        assert "im/bad.png: no image that can be decoded" in outcome.err
+        assert "gone.png: cannot be read" in outcome.err
+        assert outcome.err.splitlines()[-1] == "imae: error: 2 images could not be read, the first im/bad.png"
+        assert "im/r.png" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "status"),
+    [
+        (("net.prototxt", "no*.png"), "no*.png: matches no image", 1),
+        (("net.prototxt", "im", "--csv", "--json"), "give --csv or --json, not both", 2),
+        (("net.prototxt", "im", "--labels", "four.txt"), "4 labels do not fit its outputs: pool 3", 1),
+        (("net.prototxt", "im", "--mean", "1,2"), "the mean, 2x1x1, does not fit images of 3x4x4", 1),
+        (("net.prototxt", "im", "--resize", "2x2"), "images of 2x2 are smaller than the net's, 4x4", 1),
+        (("im/r.png", "im"), "im/r.png: expected prototxt", 1),
+        (("no.onnx", "im"), "no.onnx: cannot be read", 1),
+    ],
+)
+def test_a_mistake_is_a_line(imae: Imae, net: Path, arguments: tuple[str, ...], said: str, status: int) -> None:
+    outcome = imae("predict", *arguments)
+    assert (outcome.status, "Traceback" in outcome.err) == (status, False)
+    assert said in outcome.err
