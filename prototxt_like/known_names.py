@@ -54,12 +54,6 @@ FORK_FIELDS = {f"{name}_param": fork for fork, names in _SETTINGS_BY_FORK.items(
 """Fields of LayerParameter that well-known forks of Caffe added, and which."""
 
 RENAMED_FIELDS = {
-    ("PoolingParameter", "ceil_mode"): ("round_mode", "ceil_mode: false is round_mode: FLOOR"),
-    ("ConvolutionParameter", "hole"): ("dilation", ""),
-    ("ConvolutionParameter", "hole_h"): ("dilation", "given twice it is that of height and width"),
-    ("ConvolutionParameter", "hole_w"): ("dilation", "given twice it is that of height and width"),
-    ("ConvolutionParameter", "dilation_h"): ("dilation", "given twice it is that of height and width"),
-    ("ConvolutionParameter", "dilation_w"): ("dilation", "given twice it is that of height and width"),
     ("LayerParameter", "blobs_lr"): ("param", "blobs_lr: 2 is param { lr_mult: 2 }"),
     ("LayerParameter", "weight_decay"): ("param", "weight_decay: 0 is param { decay_mult: 0 }"),
     ("SolverParameter", "learning_rate"): ("base_lr", ""),

@@ -11,6 +11,7 @@ from google.protobuf import text_format
 
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.fork_spellings import is_fork_spelling, parse_fork_spellings
 from imae.prototxt_like.kinds import describe
 from imae.prototxt_like.known_names import FORK_FIELDS, RENAMED_FIELDS
 from imae.prototxt_like.limits import check_message
@@ -154,7 +155,7 @@ class UnknownName(InputError):
 
 def _parse(text: str, message: Any, name: str) -> Any:
     try:
-        text_format.Parse(text, message)
+        _parse_into(message, text, name)
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         if line is None or column is None:
@@ -170,6 +171,16 @@ def _parse(text: str, message: Any, name: str) -> Any:
         raise InputError(f"{name}: expected a {message.DESCRIPTOR.name} as prototxt, but there is nothing in it")
     check_message(message, name)
     return message
+
+
+def _parse_into(message: Any, text: str, name: str) -> None:
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        unknown = _NO_FIELD.search(str(error))
+        if not unknown or not is_fork_spelling(unknown[1].removeprefix("caffe."), unknown[2]):
+            raise
+        parse_fork_spellings(text, message, name)
 
 
 def _explain(error: str, line: str, column: int, root: Any) -> str:

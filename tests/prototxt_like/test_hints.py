@@ -95,9 +95,6 @@ def test_an_unknown_type_that_is_no_slip_is_told_what_there_is(type: str) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("pooling_param { ceil_mode: false }", 'did you mean "round_mode"? ceil_mode: false is round_mode: FLOOR'),
-        ("convolution_param { hole: 2 }", 'did you mean "dilation"?'),
-        ("convolution_param { hole_w: 2 }", 'did you mean "dilation"?'),
         ("blobs_lr: 2", 'did you mean "param"? blobs_lr: 2 is param { lr_mult: 2 }'),
         ("multibox_loss_param { }", "is no field of LayerParameter; it is of SSD's Caffe, not of BVLC's"),
         ("reorg_param { stride: 2 }", "it is of YOLO's Caffe"),
