@@ -10,30 +10,33 @@
 | `cleaned.txt` | of images in files: those that are kept, `PATH CLASS` a line, as ImageData reads them |
 | `duplicates.csv` | pairs that are almost the same with different labels |
 | `unreadable.csv` | images that could not be read |
+| `decisions.jsonl` | what a person decided, see `decisions.py`; goes before the thresholds |
+| `report.html` | a page that shows all that, see `report.py` |
 | `head.prototxt`, `.caffemodel`, `.onnx` | the trained head, of features as they were given |
 | `net.prototxt`, `.caffemodel`, `.onnx` | of images without a backbone: the net on the pixels, 0 to 255 |
 | `classes.txt` | the classes of both, one a line |
 | `features.npy`, `features.json` | of images with a backbone: their features, and how far they are |
 """
 
-import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from imae import __version__
+from imae.audit.cleaned import Thresholds, one_line, write_cleaned, write_csv
+from imae.audit.decisions import Decisions
 from imae.audit.features import Features
 from imae.audit.heads import Heads
 from imae.audit.label_issues import LabelIssues
 from imae.audit.near_duplicates import Duplicates, conflicting_duplicates, merged_classes
 from imae.audit.noise_model import Interval
+from imae.audit.result import SCORES, SUMMARY, Result
 from imae.audit.samples import Samples
 from imae.nets.net import Net
 from imae.nets.onnx_export import export_onnx
@@ -41,22 +44,7 @@ from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.schema import TEST
 from imae.prototxt_like.text import parse_net, write_text
 
-SUMMARY = "summary.json"
-SCORES = ("label", "score", "p_wrong", "suggested", "p_suggested", "is_issue", "logits")
-"""`label` and `suggested` are classes (int64), `is_issue` is bool, `logits` N x C, the others float64."""
-KEEP, DROP, RELABEL = "keep", "drop", "relabel"
 SUSPECTS = ("rank", "index", "name", "label", "p_wrong", "suggested", "p_suggested")
-CLEANED = ("index", "name", "label", "given", "action", "reason")
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What becomes of a label: relabelled, else dropped, else kept. None: never."""
-
-    drop_above: float | None = None
-    """Dropped where it is wrong with a greater probability."""
-    relabel_above: float | None = None
-    """Relabelled where the suggested label is right with a greater probability."""
 
 
 def write_result(
@@ -67,19 +55,21 @@ def write_result(
     if found.features is not None:
         duplicates = conflicting_duplicates(found.features, found.label)
     write_atomically(
-        folder / "names.txt", "".join(f"{_line(name)}\n" for name in samples.names).encode(errors="surrogateescape")
+        folder / "names.txt", "".join(f"{one_line(name)}\n" for name in samples.names).encode(errors="surrogateescape")
     )
     file = io.BytesIO()
-    np.savez_compressed(file, **{name: getattr(found, name) for name in SCORES}, classes=np.array(found.classes))
+    scores = {name: getattr(found, name) for name in SCORES}
+    np.savez_compressed(file, **scores, classes=np.array(found.classes))
     write_atomically(folder / "scores.npz", file.getvalue())
-    _write_csv(folder / "suspects.csv", SUSPECTS, _suspects(samples, found))
-    actions = write_cleaned(folder, samples, found, thresholds)
+    write_csv(folder / "suspects.csv", SUSPECTS, _suspects(samples, found))
+    result = Result(folder, samples.names, found.classes, scores, samples.source, samples.root)
+    actions = write_cleaned(result, thresholds, Decisions(result).by_index)
     rows = (
         (samples.names[a], samples.names[b], found.classes[found.label[a]], found.classes[found.label[b]], f"{d:.4f}")
         for (a, b), d in zip(duplicates.pairs.tolist(), duplicates.distance, strict=True)
     )
-    _write_csv(folder / "duplicates.csv", ("name", "other", "label", "other label", "distance"), rows)
-    _write_csv(folder / "unreadable.csv", ("name", "why"), samples.unreadable)
+    write_csv(folder / "duplicates.csv", ("name", "other", "label", "other label", "distance"), rows)
+    write_csv(folder / "unreadable.csv", ("name", "why"), samples.unreadable)
     if found.heads is not None and found.features is not None:
         write_head(folder, found.heads, found.features, found.classes)
     summary = _summary(samples, found, duplicates) | {
@@ -89,34 +79,6 @@ def write_result(
     }
     write_atomically(folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
-
-
-def write_cleaned(folder: Path, samples: Samples, found: LabelIssues, thresholds: Thresholds) -> dict[str, int]:
-    """Write `cleaned.csv` and, of images in files, `cleaned.txt`; return how many labels each action has."""
-    counts = dict.fromkeys((KEEP, RELABEL, DROP), 0)
-    rows, lines = [], []
-    for i, name in enumerate(samples.names):
-        action, reason = _decide(float(found.p_wrong[i]), float(found.p_suggested[i]), thresholds)
-        counts[action] += 1
-        final = found.suggested[i] if action == RELABEL else found.label[i]
-        rows.append((i, name, found.classes[final], found.classes[found.label[i]], action, reason))
-        if action != DROP:
-            lines.append(f"{_line(name)} {final}\n")
-    _write_csv(folder / "cleaned.csv", CLEANED, rows)
-    if samples.root is not None:
-        write_atomically(folder / "cleaned.txt", "".join(lines).encode(errors="surrogateescape"))
-    return counts
-
-
-def _decide(p_wrong: float, p_suggested: float, thresholds: Thresholds) -> tuple[str, str]:
-    if thresholds.relabel_above is not None and p_suggested > thresholds.relabel_above:
-        return (
-            RELABEL,
-            f"the suggested label is right with probability {p_suggested:.3f} > {thresholds.relabel_above:g}",
-        )
-    if thresholds.drop_above is not None and p_wrong > thresholds.drop_above:
-        return DROP, f"wrong with probability {p_wrong:.3f} > {thresholds.drop_above:g}"
-    return KEEP, ""
 
 
 def write_head(folder: Path, heads: Heads, features: Features, classes: Sequence[str]) -> None:
@@ -148,7 +110,7 @@ def write_head(folder: Path, heads: Heads, features: Features, classes: Sequence
     net.write_weights(folder / "head.caffemodel")
     export_onnx(param, folder / "head.caffemodel", folder / "head.onnx")
     write_atomically(
-        folder / "classes.txt", "".join(f"{_line(name)}\n" for name in classes).encode(errors="surrogateescape")
+        folder / "classes.txt", "".join(f"{one_line(name)}\n" for name in classes).encode(errors="surrogateescape")
     )
 
 
@@ -198,28 +160,3 @@ def _summary(samples: Samples, found: LabelIssues, duplicates: Duplicates) -> di
 def _interval(interval: Interval) -> dict[str, Any]:
     arrays = {"value": interval.value, "low": interval.low, "high": interval.high}
     return {name: array.tolist() if np.isfinite(array).all() else None for name, array in arrays.items()}
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-    write_atomically(path, file.getvalue().encode(errors="surrogateescape"))
-
-
-def harmless(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: with a quote before =, +, -, @, a tab or a line's end."""
-    number = text.lstrip("+-").replace(".", "", 1).isdecimal()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not number else text
-
-
-def _line(text: str) -> str:
-    """Text that is to be one line."""
-    return text.replace("\r", " ").replace("\n", " ")
-
-
-def read_scores(folder: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of `scores.npz`."""
-    with np.load(folder / "scores.npz", allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}

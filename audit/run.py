@@ -1,7 +1,8 @@
 """The whole of `imae audit`: from what the user names to the folder of results."""
 
+import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imae.audit.backbones import open_backbone
+from imae.audit.cleaned import Thresholds
 from imae.audit.features import Features, check_labels
 from imae.audit.image_arrays import ImageArrays
 from imae.audit.image_features import ImageFeatures
 from imae.audit.label_issues import LabelIssues, find_label_issues
 from imae.audit.pixel_net import PixelNet
-from imae.audit.result_folder import SUMMARY, Thresholds, write_result
+from imae.audit.report import write_report
+from imae.audit.result import SUMMARY
+from imae.audit.result_folder import write_result
 from imae.audit.samples import Samples, read_samples
 from imae.prototxt_like.errors import InputError, counted
 
@@ -100,7 +104,24 @@ def audit(
     )
     found = replace(found, classes=samples.classes)
     summary = write_result(options.output, samples, found, options.thresholds, stopped=stopped)
+    write_report(
+        options.output,
+        _command(options),
+        samples,
+        threads=options.jobs,
+        on_progress=lambda done, total: on_progress("report", done, total),
+    )
     return Outcome(summary, found, samples, stopped)
+
+
+def _command(options: AuditOptions) -> str:
+    """The command that goes on with this audit, without thresholds."""
+    words = ["imae", "audit", options.data, "--resume"]
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if each.name not in ("data", "thresholds", "resume") and value not in (each.default, MISSING):
+            words += [f"--{each.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
 
 
 def _with_features(

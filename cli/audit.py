@@ -150,7 +150,7 @@ def audit(
     [bold]imae audit embeddings.npy --label labels.npy[/]
     """
     load_torch(threads)
-    from imae.audit.result_folder import Thresholds
+    from imae.audit.cleaned import Thresholds
     from imae.audit.run import AuditOptions
     from imae.audit.run import audit as run
     from imae.nets.memory import keep_freed_memory

@@ -56,7 +56,14 @@ class Figure:
     caption: str
 
 
-Part = str | Heading | Items | Code | Table | Figure
+@dataclass(frozen=True)
+class Html:
+    """What is put into the HTML as it is: whoever makes it escapes what others wrote. Markdown goes without."""
+
+    text: str
+
+
+Part = str | Heading | Items | Code | Table | Figure | Html
 """A string is a paragraph; in it, and in items and captions, `words` between backticks are code."""
 
 _NUMBER = re.compile(r"([-+]?[\d,]+(\.\d+)?( ± [\d.]+)?|diverged)?")
@@ -71,10 +78,11 @@ def page_files(name: str, title: str, parts: Sequence[Part], beside: Mapping[str
     `beside` are the texts of the files in the folder that end in .html or .md. Where pages are among them the files
     are more: an index of all pages, and the others with links to it and to this one.
     """
-    markdown = "\n\n".join([f"# {title}", *map(_markdown_part, parts)]) + "\n"
+    written = (_markdown_part(part) for part in parts if not isinstance(part, Html))
+    markdown = "\n\n".join([f"# {title}", *written]) + "\n"
     figures = [part for part in parts if isinstance(part, Figure)]
     texts = {f"{part.name}.{suffix}": data for part in figures for suffix, data in part.picture.files.items()}
-    texts[f"{name}.html"] = _html(title, "\n".join(map(_html_part, parts))).encode()
+    texts[f"{name}.html"] = page_html(title, parts).encode()
     texts[f"{name}.md"] = markdown.encode()
     pages = {other: text for other, text in beside.items() if _GENERATOR in text and other != "index.html"}
     pages[f"{name}.html"] = texts[f"{name}.html"].decode()
@@ -93,6 +101,11 @@ def page_files(name: str, title: str, parts: Sequence[Part], beside: Mapping[str
     return texts
 
 
+def page_html(title: str, parts: Sequence[Part], *, style: str = "", script: str = "", policy: str = "") -> str:
+    """Return a page by itself, with CSS and JavaScript of its own and, if given, a Content-Security-Policy."""
+    return _html(title, "\n".join(map(_html_part, parts)), style, script, policy)
+
+
 def _linked(page: str, text: str, titles: Mapping[str, str]) -> str:
     """The page with links to the index and to the others: by their titles, up to the colon where that is unique."""
     short = {name: title.partition(":")[0] for name, title in titles.items()}
@@ -105,25 +118,26 @@ def _linked(page: str, text: str, titles: Mapping[str, str]) -> str:
     return _NAV.sub(lambda _: nav, text, count=1)
 
 
-def _html(title: str, body: str) -> str:
+def _html(title: str, body: str, more_style: str = "", more_script: str = "", policy: str = "") -> str:
     name = html.escape(title)
     style, script = ((files(__package__) / f"page.{suffix}").read_text() for suffix in ("css", "js"))
+    policy = policy and f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">\n'
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
+{policy}<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 {_GENERATOR}
 <title>{name}</title>
 <style>
-{style}</style>
+{style}{more_style}</style>
 </head>
 <body>
 <h1>{name}</h1>
 {body}
 <script>
-{script}</script>
+{script}{more_script}</script>
 </body>
 </html>
 """
@@ -141,6 +155,8 @@ def _html_part(part: Part) -> str:
             return f"<h2>{_inline(text)}</h2>"
         case Items(items):
             return "<ul>\n" + "\n".join(f"<li>{_inline(item)}</li>" for item in items) + "\n</ul>"
+        case Html(text):
+            return text
         case Code(lines):
             # Lines are broken between words, not at the hyphens of an option.
             code = "\n".join(
@@ -174,7 +190,7 @@ def _html_row(tag: str, cells: Sequence[str], numeric: Sequence[bool]) -> str:
     return f"<tr>{''.join(text)}</tr>"
 
 
-def _markdown_part(part: Part) -> str:
+def _markdown_part(part: str | Heading | Items | Code | Table | Figure) -> str:
     match part:
         case str():
             return part

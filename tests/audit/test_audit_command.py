@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from imae.audit import backbones, pixel_net, run
-from imae.audit.result_folder import SUMMARY, read_scores
+from imae.audit.result import SUMMARY, read_result
 from imae.audit.samples import Samples, read_samples
 from imae.cli import main
 from imae.cli.progress import Display
@@ -57,7 +57,7 @@ def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path) -
     arguments = ["audit", tmp_path / "x.npy", "--label", tmp_path / "y.txt", "-o", out, "--parameter", 8]
     status, said, err = imae(*arguments, "--relabel-above", 0.9, "--drop-above", 0.5)
     assert status == 0 and "Picked: IMAE, T = 8" in said, err
-    scores, summary = read_scores(out), json.loads((out / SUMMARY).read_text())
+    scores, summary = read_result(out)[0].scores, json.loads((out / SUMMARY).read_text())
     wrong = noisy != labels
     assert roc_auc_score(wrong, scores["score"]) > 0.99
     assert summary["noise_rate"]["value"] == pytest.approx(wrong.mean(), abs=0.04)
@@ -107,7 +107,7 @@ def found(out: Path) -> float:
     """The area under the curve, of images whose names tell the truth."""
     names = (out / "names.txt").read_text(errors="surrogateescape").splitlines()
     wrong = [name[6] != name[-5] for name in names]
-    return float(roc_auc_score(wrong, read_scores(out)["score"]))
+    return float(roc_auc_score(wrong, read_result(out)[0].scores["score"]))
 
 
 def test_a_folder_of_images_by_a_net_on_the_pixels(
@@ -126,6 +126,8 @@ def test_a_folder_of_images_by_a_net_on_the_pixels(
     dropped = sum(row["action"] == "drop" for row in rows(out / "cleaned.csv"))
     assert len(listed.names) == 300 - dropped < 300
     assert all((folder / name).exists() for name in listed.names)
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64," in page and "bomb.png" in page
     session = onnxruntime.InferenceSession(str(out / "net.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[1:] == [3, 8, 8]
 
@@ -153,11 +155,12 @@ def test_a_backbone_an_interrupt_and_going_on(
     monkeypatch.setattr(backbones.Backbone, "__call__", interrupted)
     status, said, err = imae(*arguments)
     assert status == 130 and "stopped after 192 of 302 images" in err and "--resume goes on" in said
-    assert json.loads((out / SUMMARY).read_text())["stopped"] and 150 < len(read_scores(out)["label"]) <= 192
+    assert "was stopped early" in (out / "report.html").read_text()
+    assert json.loads((out / SUMMARY).read_text())["stopped"] and 150 < len(read_result(out)[0].scores["label"]) <= 192
     assert imae(*arguments)[0] == 1
     assert imae(*arguments, "--resume")[0] == 0
     assert sum(calls[4:]) == 302 - 192, "what is done is not done again"
-    assert len(read_scores(out)["label"]) == 300 and not json.loads((out / SUMMARY).read_text())["stopped"]
+    assert len(read_result(out)[0].scores["label"]) == 300 and not json.loads((out / SUMMARY).read_text())["stopped"]
 
 
 def test_a_folder_that_changes_while_it_is_read(

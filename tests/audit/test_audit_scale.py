@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from imae.audit.result_folder import read_scores
+from imae.audit.result import read_result
 
 SAMPLES, WIDTH, CLASSES = 1_000_000, 512, 20
 MINUTES, GIB = 20, 16
@@ -35,4 +35,4 @@ def test_a_million_samples(tmp_path: Path) -> None:
     subprocess.run([*command, "-o", tmp_path / "out"], check=True)
     assert time.perf_counter() - since < 60 * MINUTES
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < GIB * 2**20
-    assert roc_auc_score(noisy != labels, read_scores(tmp_path / "out")["score"]) > 0.99
+    assert roc_auc_score(noisy != labels, read_result(tmp_path / "out")[0].scores["score"]) > 0.99

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imae.audit.result_folder import harmless
+from imae.audit.cleaned import harmless
 from imae.audit.samples import read_samples
 from imae.prototxt_like.errors import InputError
 
