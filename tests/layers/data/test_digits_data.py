@@ -93,6 +93,17 @@ def test_the_layer_gives_8_by_8_images_with_the_mean_removed(make: Make) -> None
     assert layer.num_images == 1297
 
 
+def test_training_images_are_random_windows_of_the_padded_ones(make: Make) -> None:
+    settings = "transform_param { crop_size: 8 } digits_data_param { batch_size: 90 pad: 1 shuffle: false }"
+    layer, shapes = make(f'type: "DigitsData" top: "data" top: "label" {settings}')
+    assert shapes[0] == (90, 1, 8, 8)
+    images = load_digits(True)[0].float()
+    padded = torch.nn.functional.pad(images[:90] - images.mean(0), (1, 1, 1, 1))
+    windows = padded.unfold(2, 8, 1).unfold(3, 8, 1).reshape(90, 9, 1, 8, 8)
+    same = (windows - layer.batch(0)[0][:, None]).abs().amax((2, 3, 4)) < 1e-5
+    assert same.any(1).all() and same.any(0).all()
+
+
 def test_the_layers_own_phase_decides_on_split_order_and_augmentation(make: Make) -> None:
     settings = "transform_param { crop_size: 6 mirror: true } digits_data_param { batch_size: 500 }"
     prototxt = f'type: "DigitsData" top: "data" top: "label" {settings}'
