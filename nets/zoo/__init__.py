@@ -43,6 +43,8 @@ NETS = {
     "squeezenet": Published("squeezenet", 1_235_496, "Iandola et al. 2016, version 1.1", "forresti/SqueezeNet"),
     "mobilenet": Published("mobilenet", 4_231_976, "Howard et al. 2017", "shicai/MobileNet-Caffe"),
     "fcn8s": Published("fcn", 134_368_799, "Long et al. 2015", "shelhamer/fcn.berkeleyvision.org"),
+    "deeplab": Published("deeplab", 20_505_429, "Chen et al. 2015", "DeepLab-LargeFOV"),
+    "ssd300": Published("ssd", 26_285_486, "Liu et al. 2016", "weiliu89/caffe, branch ssd"),
     "lrcn": Published("captioning", 98_584_025, "Donahue et al. 2015", "LisaAnne/lisa-caffe-public"),
     "siamese": Published("siamese", 431_102, "Hadsell et al. 2006", "BVLC/caffe"),
     "autoencoder": Published("autoencoder", 2_837_314, "Hinton and Salakhutdinov 2006", "BVLC/caffe"),

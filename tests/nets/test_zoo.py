@@ -50,13 +50,15 @@ SHAPES = {
     "squeezenet": {"pool1": (64, 56, 56), "fire5/concat": (256, 28, 28), "fire9/concat": (512, 14, 14)},
     "mobilenet": {"conv1": (32, 112, 112), "conv4_1/sep": (256, 28, 28), "conv6/sep": (1024, 7, 7)},
     "fcn8s": {"pool5": (512, 22, 22), "fc7": (4096, 16, 16), "fuse_pool4": (21, 34, 34), "upscore8": (21, 568, 568)},
+    "deeplab": {"pool3": (256, 41, 41), "fc6": (1024, 41, 41), "fc8_voc12": (21, 41, 41), "fc8_interp": (21, 321, 321)},
+    "ssd300": {"pool3": (256, 38, 38), "fc7": (1024, 19, 19), "conv9_2": (256, 1, 1), "mbox_loc": (4 * 8732,)},
     "lrcn": {"fc8": (1000,)},
     "siamese": {"conv2": (50, 8, 8), "ip2": (10,)},
     "autoencoder": {"encode4": (30,), "decode1": (784,)},
 }
 SMALL = ("siamese", "autoencoder")
 LARGE = [name for name in zoo.NETS if name not in SMALL]
-CLASSES = {"siamese": 2, "fcn8s": 21, "lrcn": 8801}
+CLASSES = {"siamese": 2, "fcn8s": 21, "deeplab": 21, "ssd300": 21, "lrcn": 8801}
 
 
 def shapes_alone(param: NetParameter, phase: int = TEST) -> Net:
