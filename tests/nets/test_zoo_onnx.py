@@ -31,4 +31,8 @@ def test_onnx_runtime_gives_the_same(name: str, tmp_path: Path) -> None:
         x = 255 * torch.rand(batch, *net.shape("data")[1:], generator=generator) - 110
         (ours,), (theirs,) = net.forward(data=x).values(), session.run(None, {"data": x.numpy()})
         assert ours.shape == theirs.shape and ours.std() > 0.1
-        assert float((ours - torch.from_numpy(theirs)).abs().max() / ours.std()) < 1e-4
+        rows = [x.reshape(-1, x.shape[-1]) for x in (ours, torch.from_numpy(theirs))]
+        if name == "ssd300":  # whose rows stand in the order of scores, which are alike to the last digit at times
+            rows[1] = rows[1][torch.cdist(*rows).argmin(1)]
+            assert len(rows[1].unique(dim=0)) == len(ours[0, 0].unique(dim=0))
+        assert float((rows[0] - rows[1]).abs().max() / ours.std()) < 1e-4
