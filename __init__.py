@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imae import audit
     from imae.audit.classifier import IMAEClassifier
     from imae.layers.loss.for_pytorch import (
         CCELoss,
@@ -37,6 +38,7 @@ __all__ = [
     "Net",
     "Predictor",
     "Solver",
+    "audit",
     "cce_loss",
     "gce_loss",
     "imae_loss",
@@ -55,18 +57,20 @@ _MODULES = {
     "Net": "imae.nets.net",
     "Predictor": "imae.nets.predictor",
     "Solver": "imae.solvers.solver",
+    "audit": "imae.audit",
     "cce_loss": "imae.layers.loss.for_pytorch",
     "gce_loss": "imae.layers.loss.for_pytorch",
     "imae_loss": "imae.layers.loss.for_pytorch",
     "mae_loss": "imae.layers.loss.for_pytorch",
 }
-"""Where each name is defined."""
+"""Where each name is defined; `audit` is a package itself."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    module = import_module(_MODULES[name])
+    value = globals()[name] = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
     return value
 
 

@@ -46,6 +46,11 @@ class IMAEClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         if self.loss not in LOSSES:
             raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+        for name, least in (("hidden", 0), ("iterations", 1), ("rate", 0), ("T", 0)):
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)!r}")
+        if not 0 < self.q <= 1:
+            raise InputError(f"q must lie in (0, 1], not {self.q!r}")
         X, y = validate_data(self, X, y)
         check_classification_targets(y)
         self.classes_, given = np.unique(y, return_inverse=True)

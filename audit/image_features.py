@@ -1,5 +1,6 @@
 """The features of images by a backbone, kept on disk as they are made, so that nothing is made twice."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -31,11 +32,11 @@ class ImageFeatures:
         self._fingerprint = f"{backbone.fingerprint} {names} {seed}"
         self._path, self._note = folder / "features.npy", folder / "features.json"
         self.done, self.unreadable = 0, dict[int, str]()
-        if self._note.exists() and self._path.exists():
+        with contextlib.suppress(OSError, ValueError, KeyError):  # there is none, or it is damaged: begin anew
             note = json.loads(self._note.read_text())
-            if note.get("fingerprint") == self._fingerprint:
-                self.done = note["done"]
-                self.unreadable = {int(index): why for index, why in note["unreadable"].items()}
+            if note["fingerprint"] == self._fingerprint and len(np.load(self._path, mmap_mode="r")) == len(samples):
+                self.unreadable = {int(index): str(why) for index, why in note["unreadable"].items()}
+                self.done = int(note["done"])
 
     def fill(self, images: ImageArrays, on_progress: Callable[[int, int], None]) -> None:
         """Compute the rows that are missing; interrupted, those that are done stay."""

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from imae.prototxt_like.text import did_you_mean
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 MOST_COLUMNS = 65_536
 """Of a table: more are a mistake, or an attack."""
+MOST_PER_BYTE, SUSPECTED = 100, 2**27
+"""Numbers that a compressed file may hold for each of its bytes, where it says that it holds more than so many."""
 LONGEST_LINE = 2**24
 """Characters."""
 
@@ -143,7 +146,11 @@ def _arrays(data: str, label: str) -> Samples:
         raise InputError(f"{data}: --label says where the labels are: FILE[:KEY]{', or a key' * path.endswith('.npz')}")
     if path.endswith(".npz") and not Path(split_key(label)[0]).exists():
         label = f"{path}:{label}"
-    features = map_numbers(path) if path.endswith(".npy") and not key else read_numbers(data, lambda shape: None)
+
+    def check(shape: tuple[int, ...]) -> None:
+        _check_expansion(data, math.prod(shape), Path(path).stat().st_size)
+
+    features = map_numbers(path) if path.endswith(".npy") and not key else read_numbers(data, check)
     if features.ndim < 2:
         raise InputError(f"{data}: has the shape {features.shape}, expected a row of numbers for each sample")
     if split_key(label)[0].endswith((".npy", ".npz", ".pt", ".pth")):
@@ -312,6 +319,7 @@ class _Parquet(_Table):
         except Exception as error:
             raise InputError(f"{path}: is no Parquet file: {' '.join(str(error).split())}") from error
         _check_columns(path, self.columns)
+        _check_expansion(str(path), self._file.metadata.num_rows * len(self.columns), path.stat().st_size)
 
     def texts(self, name: str) -> list[str]:
         """Return a column."""
@@ -347,6 +355,12 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None) if len(columns) < 2000 else None
     if twice is not None or len({*columns}) < len(columns):
         raise InputError(f"{path}: has several columns of one name{f': {twice!r}' if twice is not None else ''}")
+
+
+def _check_expansion(name: str, numbers: int, size: int) -> None:
+    """Refuse a file that says it holds far more than it can, or that was made to expand without end."""
+    if numbers > max(SUSPECTED, MOST_PER_BYTE * size):
+        raise InputError(f"{name}: says it holds {numbers:,} numbers in {size:,} bytes")
 
 
 def _is_number(text: str) -> bool:

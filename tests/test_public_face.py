@@ -19,6 +19,13 @@ def test_the_public_names_are_those_of_the_packages() -> None:
     assert (imae.TRAIN, imae.TEST) == (TRAIN, TEST) == (0, 1)
 
 
+def test_the_audit_is_there_without_an_import_of_its_own() -> None:
+    code = "import sys, imae; imae.audit; assert 'torch' not in sys.modules; "
+    code += "print(imae.audit.find_label_issues.__module__)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "imae.audit.label_issues\n"
+
+
 def test_every_name_is_listed_and_found() -> None:
     assert dir(imae) == sorted([*imae.__all__, "__version__"])
     assert all(getattr(imae, name) is not None for name in imae.__all__)

@@ -133,3 +133,5 @@ def test_the_classifier_does_not_mind_wrong_labels(digits: SimpleNamespace) -> N
     assert accuracy["IMAE"] > accuracy["CCE"] + 0.03
     with pytest.raises(InputError, match="loss must be one of IMAE, GCE, CCE, MAE, not 'XYZ'"):
         imae.IMAEClassifier(loss="XYZ").fit(digits.images, digits.labels)
+    with pytest.raises(InputError, match="iterations must be at least 1, not 0"):
+        imae.IMAEClassifier(iterations=0).fit(digits.images, digits.labels)

@@ -97,6 +97,24 @@ def test_tables_that_are_refused(text: str, message: str, tmp_path: Path) -> Non
     assert len(line) < 400
 
 
+def test_files_that_expand_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imae.audit.samples.SUSPECTED", 1000)
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((10_000, 20), np.float32))
+    (tmp_path / "y.txt").write_text("1")
+    line = refusal(f"{tmp_path}/x.npz:x", label=f"{tmp_path}/y.txt")
+    assert "says it holds 200,000 numbers in" in line
+    if importlib.util.find_spec("pyarrow") is None:
+        pytest.skip("pyarrow is not installed")
+    import pyarrow
+    import pyarrow.parquet
+
+    column = pyarrow.repeat(0, 1_000_000)
+    pyarrow.parquet.write_table(
+        pyarrow.table({"a": column, "kind": column}), tmp_path / "t.parquet", compression="zstd"
+    )
+    assert "says it holds 2,000,000 numbers in" in refusal(tmp_path / "t.parquet", label="kind")
+
+
 def test_a_folder_of_images(tmp_path: Path) -> None:
     for name in ("cat/1.png", "dog/deep/2.JPG", "dog/notes.txt", ".git/3.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
