@@ -54,6 +54,8 @@ class Found:
     flagged: NDArray[np.bool_]
     p_wrong: Numbers | None
     seconds: float
+    processor: float
+    """Seconds of processor time: on a busy machine less than those on the clock."""
 
 
 def cases(data: Path) -> Iterator[Case]:
@@ -90,9 +92,9 @@ def ours(case: Case) -> Found:
     """The audit, by its defaults."""
     from imae.audit.label_issues import find_label_issues
 
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     found = find_label_issues(case.features, case.labels)
-    return Found(found.score, found.is_issue, found.p_wrong, time.perf_counter() - start)
+    return Found(found.score, found.is_issue, found.p_wrong, time.perf_counter() - start, time.process_time() - used)
 
 
 def cleanlabs(case: Case) -> Found:
@@ -103,14 +105,14 @@ def cleanlabs(case: Case) -> Found:
 
     from imae.audit.classifier import IMAEClassifier
 
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     table = case.features.astype(np.float32)
     head = IMAEClassifier(loss="CCE")
     p = cross_val_predict(head, table, case.labels, cv=folds, method="predict_proba")
     score = 1 - get_label_quality_scores(case.labels, p)
     flagged = find_label_issues(case.labels, p, n_jobs=1)
-    return Found(score, flagged, None, time.perf_counter() - start)
+    return Found(score, flagged, None, time.perf_counter() - start, time.process_time() - used)
 
 
 def row(case: Case, side: str, found: Found) -> Row:
@@ -130,6 +132,7 @@ def row(case: Case, side: str, found: Found) -> Row:
         "precision": 100 * float(wrong[order[:k]].mean()),
         "f1": 100 * float(f1_score(wrong, flagged, zero_division=0)),
         "seconds": found.seconds,
+        "processor": found.processor,
     }
     if found.p_wrong is not None:
         p_wrong = found.p_wrong[case.reported]
@@ -177,8 +180,8 @@ def _summary(rows: list[Row]) -> list[str]:
     for key, name in (("auroc", "AUROC"), ("ap", "average precision"), ("precision", "precision at k"), ("f1", "F1")):
         worse = [str(a["labels"]) for a, b in pairs if float(a[key] or 0) < float(b[key] or 0)]
         said.append(f"{name}: better in {len(pairs) - len(worse)} of {len(pairs)}{_but(worse)}.")
-    slower = [str(a["labels"]) for a, b in pairs if float(a["seconds"] or 0) > float(b["seconds"] or 0)]
-    said.append(f"Time: less in {len(pairs) - len(slower)} of {len(pairs)}{_but(slower)}.")
+    slower = [str(a["labels"]) for a, b in pairs if float(a["processor"] or 0) > float(b["processor"] or 0)]
+    said.append(f"Processor time: less in {len(pairs) - len(slower)} of {len(pairs)}{_but(slower)}.")
     mine = [a for a in rows if a["side"] == "imae"]
     off = [str(a["labels"]) for a in mine if any(abs(float(a[n] or 0) - 1) > 0.1 for n in ("top1", "top5", "topk"))]
     said.append(f"Expected among the top 1 %, 5 %, k within 10 %: {len(mine) - len(off)} of {len(mine)}{_but(off)}.")
@@ -205,6 +208,7 @@ BENCHMARK = Benchmark(
         "top5": "top 5 %",
         "topk": "top k",
         "seconds": "s",
+        "processor": "processor s",
     },
     add_options,
     measure,
