@@ -116,6 +116,7 @@ def test_settings_out_of_range(options: dict[str, object], message: str) -> None
     assert str(error.value) == message
 
 
+@pytest.mark.slow
 def test_the_classifier_passes_scikit_learns_own_checks() -> None:
     from sklearn.utils.estimator_checks import check_estimator
 
