@@ -20,6 +20,7 @@ from imae.cli.devices import devices
 from imae.cli.export import export
 from imae.cli.features import features
 from imae.cli.hints import Command, Group
+from imae.cli.import_onnx import import_onnx
 from imae.cli.messages import error_line, log_warnings, warn
 from imae.cli.net import net
 from imae.cli.plot import plot
@@ -49,7 +50,7 @@ for command in (demo, train, test, export, time, check, check_gradients, feature
 app.add_typer(convert, name="convert")
 app.add_typer(upgrade, name="upgrade")
 app.add_typer(plot, name="plot")
-for command in (net, reproduce, predict):
+for command in (net, reproduce, predict, import_onnx):
     app.command(cls=Command, no_args_is_help=True)(command)
 app.command("device_query", hidden=True)(devices)
 

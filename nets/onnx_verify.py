@@ -24,7 +24,7 @@ from imae.prototxt_like.schema import NetParameter
 
 TOLERANCE = 1e-4
 """How much of an output's standard deviation an exported model may differ by."""
-_ROUNDING = 8
+ROUNDING = 8
 """By how many times what rounding to float32 after each layer changes, where that is more."""
 _PIXELS = {"zero": (0, 1), "large": (255, 256)}
 """The pixels of these kinds of images, from and below; others have all that there are."""
@@ -104,10 +104,10 @@ def verify(
         expected = _by_the_net(report, report.net, case)
         actual = dict(zip(report.outputs, run(session, report.path, case.given, list(report.outputs)), strict=True))
         for name, value in expected.items():
-            spread[name] = max(spread[name], _std(value))
-            difference = _difference(actual[name], value, spread[name])
+            spread[name] = max(spread[name], standard_deviation(value))
+            difference = relative_difference(actual[name], value, spread[name])
             if difference > tolerance:
-                if difference > _ROUNDING * _rounding(report, case, name, spread[name]):
+                if difference > ROUNDING * _rounding(report, case, name, spread[name]):
                     raise InputError(_complaint(report, case, name, difference, tolerance))
                 verification.undecided = list(dict.fromkeys([*verification.undecided, case.kind]))
             elif difference >= verification.difference:
@@ -247,13 +247,14 @@ def _by_the_net(report: OnnxReport, net: Net, case: _Case) -> dict[str, NDArray[
     return {name: made[name].detach().cpu().numpy().copy() for name in report.outputs}  # the net writes there again
 
 
-def _std(value: NDArray[Any]) -> float:
+def standard_deviation(value: NDArray[Any]) -> float:
+    """Return that of what is finite."""
     finite = value[np.isfinite(value)]
     return float(finite.std(dtype=np.float64)) if finite.size else 0.0
 
 
-def _difference(actual: NDArray[Any], expected: NDArray[Any], spread: float) -> float:
-    """The largest absolute difference over `spread`, or over the largest number where all are one; equal NaNs agree."""
+def relative_difference(actual: NDArray[Any], expected: NDArray[Any], spread: float) -> float:
+    """Return the largest absolute difference over `spread`, or the largest number where all are one; NaNs agree."""
     if actual.shape != expected.shape:
         return float("inf")
     with np.errstate(invalid="ignore"):
@@ -271,7 +272,7 @@ def _rounding(report: OnnxReport, case: _Case, output: str, spread: float) -> fl
     It is much where a layer makes large what is next to nothing, such as MVN the noise of an image of one color. The
     passes are in float64, one of them with relative noise of a float32's half unit in the last place.
     """
-    exact = _in_float64(report.net)
+    exact = in_float64(report.net)
     wide = {name: value.double() for name, value in case.fed.items()}
     case = _Case(case.kind, case.shapes, wide, {}, case.states)
     precise = _by_the_net(report, exact, case)[output]
@@ -279,7 +280,7 @@ def _rounding(report: OnnxReport, case: _Case, output: str, spread: float) -> fl
     for step in exact.steps:
         if not any(map(exact.holds_indices, step.tops)) and step.bottoms:
             step.layer.forward = _noisy(step.layer.forward, generator)  # type: ignore[method-assign]
-    return _difference(_by_the_net(report, exact, case)[output], precise, spread)
+    return relative_difference(_by_the_net(report, exact, case)[output], precise, spread)
 
 
 def _noisy(forward: Callable[[Tensors, Saved], Tensors], generator: torch.Generator) -> Callable[..., Tensors]:
@@ -293,8 +294,8 @@ def _noisy(forward: Callable[[Tensors, Saved], Tensors], generator: torch.Genera
     return with_noise
 
 
-def _in_float64(net: Net) -> Net:
-    """The same net with values and weights in float64."""
+def in_float64(net: Net) -> Net:
+    """Return the same net with values and weights in float64."""
     context = net.context
     exact = Net(
         net.param,
@@ -333,6 +334,6 @@ def _first_difference(report: OnnxReport, case: _Case, tolerance: float) -> str:
     for (index, _), value in zip(wanted, actual, strict=True):
         expected = net.value(index).detach().cpu().numpy()
         step = next(step for step in net.steps if index in step.tops)
-        if _difference(value, expected, _std(expected)) > tolerance:
+        if relative_difference(value, expected, standard_deviation(expected)) > tolerance:
             return f'"{net.names[index]}" of {step.layer.error("").args[0].removesuffix(": ")}'
     return ""

@@ -20,7 +20,9 @@ def test_the_table_has_every_layer_and_says_what_it_becomes() -> None:
 
 
 def test_the_options_named_exist() -> None:
-    source = "".join((ROOT / "cli" / name).read_text() for name in ("export.py", "options.py", "predict.py"))
+    source = "".join(
+        (ROOT / "cli" / name).read_text() for name in ("export.py", "options.py", "predict.py", "import_onnx.py")
+    )
     named = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     spelled = {option.replace("--", "").replace("-", "_") for option in named}
     assert len(named) > 15

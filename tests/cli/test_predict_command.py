@@ -1,4 +1,4 @@
-"""`imae predict` and `imae features` on images: what they print and write, and how they end."""
+"""`imae predict`, `imae import-onnx`, and `imae features` on images: what they print and write, and how they end."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from imae.nets.net import Net
+from imae.nets.onnx_export import export_onnx
 from imae.prototxt_like.binary import write_caffemodel
 
 Imae = Callable[..., Any]
@@ -81,3 +82,15 @@ def test_a_mistake_is_a_line(imae: Imae, net: Path, arguments: tuple[str, ...], 
     outcome = imae("predict", *arguments)
     assert (outcome.status, "Traceback" in outcome.err) == (status, False)
     assert said in outcome.err
+
+
+def test_import_onnx_says_what_it_wrote_and_how_far_that_is(imae: Imae, net: Path) -> None:
+    export_onnx("net.prototxt", "net.caffemodel", "net.onnx")
+    outcome = imae("import-onnx", "net.onnx", "back")
+    assert outcome.status == 0
+    wrote, difference = outcome.out.splitlines()
+    assert wrote == "Wrote back.prototxt and back.caffemodel: 2 layers, 0 weights"
+    assert difference.startswith("Largest difference from the model in ONNX Runtime")
+    assert imae("check", "back.prototxt", "back.caffemodel").status == 0
+    gone = imae("import-onnx", "gone.onnx", "back")
+    assert (gone.status, gone.err) == (1, "imae: error: gone.onnx: cannot be read: No such file or directory\n")

@@ -1,0 +1,41 @@
+"""`imae import-onnx`: an ONNX model as a prototxt and a caffemodel."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imae.cli.export import sizes_in
+from imae.cli.options import load_torch
+from imae.prototxt_like.errors import counted
+
+
+def import_onnx(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="OUT.prototxt and OUT.caffemodel are written.", show_default=False)
+    ],
+    shape: Annotated[
+        str, typer.Option(metavar="CxHxW", help="The shape of an image, where the model leaves height and width open.")
+    ] = "",
+) -> None:
+    """Write an ONNX model, one of `imae export` or a plain CNN, as a prototxt and a caffemodel.
+
+    A node that no layer of Caffe's does is named, with the reason, and the net is compared with the model in ONNX
+    Runtime, before anything is written.
+
+    [bold]imae import-onnx net.onnx net[/]
+    """
+    sizes = sizes_in("--shape", "CxHxW, such as 3x32x32", shape)
+    load_torch()
+    from imae.nets.onnx_import import import_onnx
+
+    report = import_onnx(model, out, shape=sizes)
+    typer.echo(
+        f"Wrote {report.prototxt} and {report.caffemodel}: {counted(report.layers, 'layer')}, "
+        f"{counted(report.numbers, 'weight')}"
+    )
+    typer.echo(
+        "Largest difference from the model in ONNX Runtime, relative to an output's standard deviation, on random "
+        f"input: {report.difference:.1e}"
+    )

@@ -1,0 +1,170 @@
+"""Back from ONNX: a model's nodes as Caffe's layers, and its constants as their blobs."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from imae.layers.layer import TEST, Shape, describe
+from imae.nets.net import Net
+from imae.nets.onnx_nodes import LAYERS, Importing, NoLayer
+from imae.nets.onnx_session import giving_out, run, start_session
+from imae.nets.onnx_verify import ROUNDING, TOLERANCE, in_float64, relative_difference, standard_deviation
+from imae.prototxt_like.binary import write_caffemodel
+from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.files import check_regular
+from imae.prototxt_like.schema import NetParameter
+from imae.prototxt_like.text import write_text
+
+
+@dataclass
+class ImportReport:
+    """What `import_onnx` wrote."""
+
+    prototxt: Path
+    caffemodel: Path
+    layers: int
+    numbers: int
+    """Of the weights."""
+    difference: float
+    """From the model in ONNX Runtime, the largest of any output, over the output's standard deviation."""
+
+
+def import_onnx(path: Path, out: Path, *, shape: Sequence[int] = ()) -> ImportReport:
+    """Write the model as `out`.prototxt and `out`.caffemodel, and compare the net with it on random input.
+
+    Blobs have the names of the model's values. Sizes that are open become 1 for the batch, and for images those of
+    `shape` (C, H, W). Raises InputError for a node that no layer of Caffe's does, naming it and the reason, and for a
+    net that differs by more than TOLERANCE, before anything is written.
+    """
+    check_regular(path)
+    try:
+        model = onnx.load(path)
+        if not model.graph.node:
+            raise ValueError("it has no node")
+    except Exception as error:  # of protobuf's, and onnx's own
+        raise InputError(f"{path}: is no sound ONNX model: {' '.join(str(error).split())}") from error
+    feeds = {name: _drawn(name, sizes) for name, sizes in _inputs(path, model, shape).items()}
+    values = _values(path, model, feeds)
+    param, blobs = _translate(path, model, feeds, values)
+    net = _built(path, param, blobs)
+    difference = _compare(path, net, feeds, {output.name: values[output.name] for output in model.graph.output})
+    prototxt, caffemodel = (out.with_name(f"{out.name}.{ending}") for ending in ("prototxt", "caffemodel"))
+    write_caffemodel(net.to_proto(), caffemodel)
+    write_text(param, prototxt)
+    numbers = sum(value.size for of_layer in blobs.values() for value in of_layer)
+    return ImportReport(prototxt, caffemodel, len(param.layer), numbers, difference)
+
+
+def _inputs(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> dict[str, Shape]:
+    """The inputs' shapes."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = {}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        if value.name in constants:
+            continue
+        if kind.elem_type != onnx.TensorProto.FLOAT:
+            name = onnx.TensorProto.DataType.Name(kind.elem_type)
+            advice = "; export it without --preprocess" if name == "UINT8" else ""
+            raise InputError(f'{path}: its input "{value.name}" is of {name}, expected FLOAT, as blobs are{advice}')
+        sizes = [dim.dim_value for dim in kind.shape.dim]
+        if shape and len(sizes) == len(shape) + 1:
+            sizes[1:] = shape
+        sizes[:1] = [sizes[0] or 1] if sizes else []
+        if 0 in sizes:
+            raise InputError(
+                f'{path}: its input "{value.name}" has open sizes, {describe(sizes)}; say which by --shape, as CxHxW'
+            )
+        inputs[value.name] = tuple(sizes)
+    return inputs
+
+
+def _drawn(name: str, shape: Shape) -> NDArray[np.float32]:
+    return np.random.default_rng(len(name)).standard_normal(shape).astype(np.float32)
+
+
+def _values(path: Path, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """All values of the model, by ONNX Runtime."""
+    made = [name for node in model.graph.node for name in node.output if name]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with giving_out(path, copy, made) as whole:
+        values = dict(zip(made, run(start_session(whole), path, feeds, made), strict=True))
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return constants | values | dict(feeds)
+
+
+def _translate(
+    path: Path, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], values: dict[str, NDArray[Any]]
+) -> tuple[NetParameter, dict[str, list[NDArray[np.float32]]]]:
+    """The layers, and the blobs of each."""
+    graph = model.graph
+    outputs = {output.name for output in graph.output}
+    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    readers = Counter(name for node in graph.node for name in node.input)
+    fixed = {tensor.name for tensor in graph.initializer}
+    importing = Importing(values, fixed, opset, readers, outputs)
+    for name, value in feeds.items():
+        importing.layer("Input", [], [name], input_param={"shape": [{"dim": value.shape}]})
+    wrong = []
+    for node in graph.node:
+        if node.op_type in ("Shape", "Size", "Constant") or all(name in fixed for name in node.input if name):
+            fixed.update(node.output)
+            continue
+        settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        translate = LAYERS.get(node.op_type)
+        try:
+            if translate is None or node.domain not in ("", "ai.onnx"):
+                raise NoLayer("no layer of Caffe's does that")
+            translate(importing, list(node.input), list(node.output), settings)
+        except NoLayer as error:
+            wrong.append(f'node "{node.name or node.output[0]}" ({node.op_type}): {error}')
+    wrong += [f'the average "{name}" is over other numbers than Caffe divides by' for name in importing.pending]
+    wrong += [f'output "{name}" is a constant' for name in outputs if name in fixed]
+    if wrong:
+        others = f"; and {counted(len(wrong) - 1, 'other')}" if len(wrong) > 1 else ""
+        raise InputError(f"{path}: {wrong[0]}{others}")
+    importing.finish()
+    return NetParameter(name=graph.name, layer=importing.layers), importing.blobs
+
+
+def _built(path: Path, param: NetParameter, blobs: Mapping[str, Sequence[NDArray[np.float32]]]) -> Net:
+    """The net with its blobs."""
+    net = Net(param, TEST, backward=False)
+    for name, given in blobs.items():
+        for blob, value in zip(net.params[name], given, strict=True):
+            if math.prod(blob.shape) != value.size:
+                raise InputError(f'{path}: layer "{name}" takes {describe(blob.shape)}, found {describe(value.shape)}')
+            blob.data.copy_(torch.tensor(value).view(blob.shape))
+    return net
+
+
+def _compare(path: Path, net: Net, feeds: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
+    """The largest difference of an output, over its standard deviation; one of rounding alone is no error."""
+    given: dict[str, Any] = dict(feeds)
+    net.forward(**given)
+    exact, largest = None, 0.0
+    for name, value in expected.items():
+        actual, spread = net.blobs[name].numpy(), standard_deviation(value)
+        difference = relative_difference(actual, value, spread)
+        if difference > TOLERANCE and exact is None:
+            exact = in_float64(net)
+            exact.forward(**given)
+        if difference > TOLERANCE and exact is not None:
+            rounding = relative_difference(actual, exact.blobs[name].numpy(), spread)
+            if not difference <= ROUNDING * rounding:
+                raise InputError(
+                    f'{path}: its output "{name}", {describe(value.shape)}, differs from the net\'s, '
+                    f"{describe(actual.shape)}, by {difference:.1e} of its standard deviation, more than {TOLERANCE:g}"
+                )
+        largest = max(largest, difference)
+    return largest

@@ -1,0 +1,573 @@
+"""What each of ONNX's operators becomes as layers of Caffe's: the way back from `to_onnx`."""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imae.layers.layer import Shape, describe
+from imae.prototxt_like.schema import LayerParameter
+
+Settings = Mapping[str, Any]
+Array = NDArray[Any]
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class NoLayer(Exception):
+    """Why no layer does what a node does."""
+
+
+class Importing:
+    """Layers under construction.
+
+    `values` are all values as ONNX Runtime had them, `fixed` the names of those that are constants; `readers` counts
+    the nodes that read each, and `outputs` are those of the graph. `blobs` are those of each layer, by its name.
+    """
+
+    def __init__(
+        self,
+        values: dict[str, Array],
+        fixed: Collection[str],
+        opset: int,
+        readers: Mapping[str, int],
+        outputs: Collection[str],
+    ) -> None:
+        self.values, self.fixed, self.opset, self.readers, self.outputs = values, fixed, opset, readers, outputs
+        self.layers: list[LayerParameter] = []
+        self.blobs: dict[str, list[NDArray[np.float32]]] = {}
+        self.pending: dict[str, tuple[LayerParameter, Array]] = {}
+        """Averages that still lack a factor, by the value's name: the layer, and what is missing."""
+        self._same: dict[str, str] = {}
+
+    def layer(
+        self, kind: str, bottoms: Sequence[str], tops: Sequence[str], blobs: Sequence[Array] = (), **settings: Any
+    ) -> LayerParameter:
+        """Add a layer between values."""
+        for bottom in bottoms:
+            if bottom in self.fixed:
+                raise NoLayer(f'its input "{bottom}" is a constant')
+            if bottom in self.pending:
+                raise NoLayer(f'the average "{bottom}" is divided by other numbers than Caffe divides by')
+        below = [self._same.get(bottom, bottom) for bottom in bottoms]
+        made = LayerParameter(name=tops[0], type=kind, bottom=below, top=tops, **settings)
+        self.layers.append(made)
+        if blobs:
+            self.blobs[made.name] = [np.asarray(blob, np.float32) for blob in blobs]
+        return made
+
+    def alias(self, source: str, name: str) -> None:
+        """Let `name` be `source`; an output has a layer for it."""
+        if name in self.outputs:
+            self.layer("Split", [source], [name])
+        else:
+            self._same[name] = self._same.get(source, source)
+
+    def shape(self, name: str) -> Shape:
+        """Return the shape of a value."""
+        return tuple(self.values[name].shape)
+
+    def constant(self, inputs: Sequence[str], place: int, default: Any = None) -> Any:
+        """Return an input that has to be a constant, `default` for one that is not given."""
+        if len(inputs) <= place or not inputs[place]:
+            return default
+        if inputs[place] not in self.fixed:
+            raise NoLayer(f'its input "{inputs[place]}" is computed, expected a constant')
+        return self.values[inputs[place]]
+
+    def finish(self) -> None:
+        """Let Silence read the parts that nothing else does, and nobody asked for."""
+        read = {bottom for layer in self.layers for bottom in layer.bottom}
+        unread = [top for layer in self.layers if layer.type == "Slice" for top in layer.top if top not in read]
+        for top in unread:
+            if top not in self.outputs:
+                self.layers.append(LayerParameter(name=f"{top}/silence", type="Silence", bottom=[top]))
+
+
+def _simple(kind: str, field: str = "", **names: str) -> Callable[..., None]:
+    """A layer of one bottom, whose `field` has the node's attributes under `names`."""
+
+    def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+        given: Any = {ours: settings[name] for ours, name in names.items() if name in settings}
+        importing.layer(kind, inputs[:1], outputs[:1], **({field: given} if given else {}))
+
+    return translate
+
+
+def _power(**settings: float) -> Callable[..., None]:
+    def translate(importing: Importing, inputs: list[str], outputs: list[str], _: Settings) -> None:
+        importing.layer("Power", inputs, outputs, power_param=settings)
+
+    return translate
+
+
+def _same(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    if importing.values[inputs[0]].dtype != np.float32 or importing.values[outputs[0]].dtype != np.float32:
+        raise NoLayer("blobs are float32")
+    importing.alias(inputs[0], outputs[0])
+
+
+def _leaky(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    importing.layer("ReLU", inputs, outputs, relu_param={"negative_slope": settings.get("alpha", 0.01)})
+
+
+def _pads(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> tuple[Shape, Shape]:
+    """The padding at the beginnings and at the ends of a convolution's or pooling's axes."""
+    axes = len(importing.shape(inputs[0])) - 2
+    auto = settings.get("auto_pad", b"NOTSET").decode()
+    if auto in ("NOTSET", ""):
+        pads = settings.get("pads") or [0] * 2 * axes
+        return tuple(pads[:axes]), tuple(pads[axes:])
+    if auto == "VALID":
+        return (0,) * axes, (0,) * axes
+    kernel = settings.get("kernel_shape") or importing.shape(inputs[1])[2:]
+    ones = [1] * axes
+    strides, dilations = settings.get("strides", ones), settings.get("dilations", ones)
+    along = zip(
+        importing.shape(inputs[0])[2:], importing.shape(outputs[0])[2:], kernel, strides, dilations, strict=True
+    )
+    whole = [max((out - 1) * s + d * (k - 1) + 1 - size, 0) for size, out, k, s, d in along]
+    less, more = tuple(pad // 2 for pad in whole), tuple(pad - pad // 2 for pad in whole)
+    return (less, more) if auto == "SAME_UPPER" else (more, less)
+
+
+def _convolution(kind: str) -> Callable[..., None]:
+    def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+        weight, bias = importing.constant(inputs, 1), importing.constant(inputs, 2)
+        begin, end = _pads(importing, inputs, outputs, settings)
+        if begin != end:
+            raise NoLayer(f"pads {describe(begin)} before and {describe(end)} behind, where {kind} pads both alike")
+        if any(settings.get("output_padding", ())) or settings.get("output_shape"):
+            raise NoLayer("has a padding of its output, which Deconvolution has not")
+        group = settings.get("group", 1)
+        ones = [1] * (weight.ndim - 2)
+        importing.layer(
+            kind,
+            inputs[:1],
+            outputs,
+            [weight] if bias is None else [weight, bias],
+            convolution_param={
+                "num_output": weight.shape[0] if kind == "Convolution" else weight.shape[1] * group,
+                "bias_term": bias is not None,
+                "kernel_size": weight.shape[2:],
+                "stride": settings.get("strides", ones),
+                "pad": begin,
+                "dilation": settings.get("dilations", ones),
+                "group": group,
+            },
+        )
+
+    return translate
+
+
+def _gemm(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    if settings.get("transA", 0):
+        raise NoLayer("transposes its input")
+    weight, bias = importing.constant(inputs, 1), importing.constant(inputs, 2)
+    rows = (weight if settings.get("transB", 0) else weight.T) * settings.get("alpha", 1.0)
+    if bias is not None and bias.ndim > 1 and bias.shape[0] != 1:
+        raise NoLayer(f"adds {describe(bias.shape)}, expected a number for each output")
+    blobs = [rows]
+    if bias is not None:
+        blobs.append(np.broadcast_to(bias.ravel() * settings.get("beta", 1.0), rows.shape[:1]))
+    own = {"num_output": len(rows), "bias_term": bias is not None}
+    importing.layer("InnerProduct", inputs[:1], outputs, blobs, inner_product_param=own)
+
+
+def _matmul(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    weight = importing.constant(inputs, 1)
+    if weight.ndim != 2:
+        raise NoLayer(f"multiplies by {describe(weight.shape)}, expected a matrix")
+    axis = len(importing.shape(inputs[0])) - 1
+    own = {"num_output": weight.shape[1], "bias_term": False, "axis": axis}
+    importing.layer("InnerProduct", inputs[:1], outputs, [weight.T], inner_product_param=own)
+
+
+def _prelu(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    slope, shape = importing.constant(inputs, 1), importing.shape(inputs[0])
+    spread = (1,) * (len(shape) - slope.ndim) + slope.shape
+    if any(size != 1 for axis, size in enumerate(spread) if axis != 1):
+        raise NoLayer(f"has slopes of {describe(slope.shape)}, expected one for each channel")
+    importing.layer(
+        "PReLU", inputs[:1], outputs, [slope.ravel()], prelu_param={"channel_shared": slope.size == 1 < shape[1]}
+    )
+
+
+def _clip(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    low = importing.constant(inputs, 1, settings.get("min", -_LARGEST))
+    high = importing.constant(inputs, 2, settings.get("max", _LARGEST))
+    importing.layer("Clip", inputs[:1], outputs, clip_param={"min": float(low), "max": float(high)})
+
+
+def _hard_sigmoid(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    line = {"scale": settings.get("alpha", 0.2), "shift": settings.get("beta", 0.5)}
+    importing.layer("Power", inputs, [f"{outputs[0]}/line"], power_param=line)
+    importing.layer("Clip", [f"{outputs[0]}/line"], outputs, clip_param={"min": 0.0, "max": 1.0})
+
+
+def _batch_norm(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    if settings.get("training_mode", 0):
+        raise NoLayer("is in training mode")
+    scale, bias, mean, var = (importing.constant(inputs, place) for place in range(1, 5))
+    plain = bool(np.all(scale == 1) and np.all(bias == 0))
+    normal = outputs[0] if plain else f"{outputs[0]}/normal"
+    eps = {"eps": settings.get("epsilon", 1e-5)}
+    importing.layer("BatchNorm", inputs[:1], [normal], [mean, var, np.ones(1)], batch_norm_param=eps)
+    if not plain:
+        importing.layer("Scale", [normal], outputs[:1], [scale, bias], scale_param={"bias_term": True})
+
+
+def _lrn(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    if settings["size"] % 2 == 0:
+        raise NoLayer(f"is over {settings['size']} channels, expected an odd number")
+    own = {"local_size": settings["size"], "k": settings.get("bias", 1.0)}
+    own |= {"alpha": settings.get("alpha", 1e-4), "beta": settings.get("beta", 0.75)}
+    importing.layer("LRN", inputs, outputs, lrn_param=own)
+
+
+def _softmax(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    shape = importing.shape(inputs[0])
+    axis = settings.get("axis", 1 if importing.opset < 13 else -1) % len(shape)
+    if importing.opset < 13 and math.prod(shape[axis + 1 :]) != 1:
+        raise NoLayer("is over several axes")
+    importing.layer("Softmax", inputs, outputs, softmax_param={"axis": axis})
+
+
+def _log_softmax(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    _softmax(importing, inputs, [f"{outputs[0]}/softmax"], settings)
+    importing.layer("Log", [f"{outputs[0]}/softmax"], outputs)
+
+
+def _global(method: str) -> Callable[..., None]:
+    def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+        _four_axes(importing, inputs)
+        importing.layer("Pooling", inputs, outputs, pooling_param={"pool": method, "global_pooling": True})
+
+    return translate
+
+
+def _four_axes(importing: Importing, inputs: list[str]) -> None:
+    if len(importing.shape(inputs[0])) != 4:
+        raise NoLayer(f"pools {describe(importing.shape(inputs[0]))}, expected 4 axes")
+
+
+def _pooling(method: str) -> Callable[..., None]:
+    def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+        _four_axes(importing, inputs)
+        if any(name in importing.readers or name in importing.outputs for name in outputs[1:] if name):
+            raise NoLayer("gives places, which ONNX counts through all images, and Caffe within one")
+        if any(dilation != 1 for dilation in settings.get("dilations", ())):
+            raise NoLayer("is dilated")
+        size, pooled = importing.shape(inputs[0])[2:], importing.shape(outputs[0])[2:]
+        kernel, stride = settings["kernel_shape"], settings.get("strides", [1, 1])
+        pad, end = _pads(importing, inputs, outputs, settings)
+        mode = next((mode for mode in ("CEIL", "FLOOR") if _pooled(size, kernel, stride, pad, mode) == pooled), None)
+        if mode is None or any(p >= k for p, k in zip(pad, kernel, strict=True)):
+            raise NoLayer(
+                f"pads {describe(pad)} before and {describe(end)} behind, for which Caffe's counts windows otherwise"
+            )
+        own: dict[str, Any] = {"pool": method, "round_mode": mode}
+        for name, pair in (("kernel", kernel), ("stride", stride), ("pad", pad)):
+            own |= {f"{name}_h": pair[0], f"{name}_w": pair[1]}
+        layer = importing.layer("Pooling", inputs, outputs[:1], pooling_param=own)
+        if method == "AVE":
+            missing = _missing(size, pooled, kernel, stride, pad, end, bool(settings.get("count_include_pad", 0)))
+            if not np.allclose(missing, 1, atol=1e-6):
+                importing.pending[outputs[0]] = layer, missing
+
+    return translate
+
+
+def _pooled(size: Shape, kernel: Sequence[int], stride: Sequence[int], pad: Shape, mode: str) -> Shape:
+    """How many windows Caffe has."""
+    counts = []
+    for whole, k, s, p in zip(size, kernel, stride, pad, strict=True):
+        span = (whole + 2 * p - k) / s
+        count = (math.ceil(span) if mode == "CEIL" else math.floor(span)) + 1
+        counts.append(count - 1 if any(pad) and (count - 1) * s >= whole + p else count)
+    return tuple(counts)
+
+
+def _missing(
+    size: Shape, pooled: Shape, kernel: Sequence[int], stride: Sequence[int], pad: Shape, end: Shape, padding: bool
+) -> Array:
+    """By what ONNX's averages, with or without the padding, are to be multiplied to be Caffe's (height x width)."""
+    factors = []
+    for whole, windows, k, s, p, e in zip(size, pooled, kernel, stride, pad, end, strict=True):
+        begin = np.arange(windows) * s - p
+        ours = np.minimum(begin + k, whole + p) - begin
+        theirs = np.minimum(begin + k, whole + e) - begin
+        if not padding:
+            theirs = np.minimum(begin + k, whole) - np.maximum(begin, 0)
+        factors.append(theirs / ours)
+    return np.outer(*factors)
+
+
+def _reshape(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    before, after = importing.shape(inputs[0]), importing.shape(outputs[0])
+    if before == after:
+        importing.alias(inputs[0], outputs[0])
+    elif len(after) == 2 and before[:1] == after[:1]:
+        importing.layer("Flatten", inputs[:1], outputs)
+    else:
+        dims = [0 if axis == 0 and before[:1] == after[:1] else size for axis, size in enumerate(after)]
+        importing.layer("Reshape", inputs[:1], outputs, reshape_param={"shape": {"dim": dims}})
+
+
+def _transpose(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    order = settings.get("perm") or range(len(importing.shape(inputs[0])))[::-1]
+    importing.layer("Permute", inputs, outputs, permute_param={"order": order})
+
+
+def _concat(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    importing.layer("Concat", inputs, outputs, concat_param={"axis": settings["axis"]})
+
+
+def _split(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    axis = settings.get("axis", 0) % len(importing.shape(inputs[0]))
+    points = np.cumsum([importing.shape(name)[axis] for name in outputs])[:-1].tolist()
+    importing.layer("Slice", inputs[:1], outputs, slice_param={"axis": axis, "slice_point": points})
+
+
+def _slice(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    """Along each axis, Slice, whose other parts nobody reads; by steps of images, Pooling of one element."""
+    starts, ends = (importing.constant(inputs, 1 + i, settings.get(what)) for i, what in enumerate(("starts", "ends")))
+    axes = importing.constant(inputs, 3, settings.get("axes", range(len(starts))))
+    steps = importing.constant(inputs, 4, [1] * len(starts))
+    shape, source, parts = importing.shape(inputs[0]), inputs[0], []
+    by_axis = dict(zip((int(axis) % len(shape) for axis in axes), map(int, steps), strict=True))
+    if max(by_axis.values(), default=1) > 1 and set(by_axis) <= {2, 3} and len(shape) == 4:
+        bounds = zip(starts, ends, by_axis, strict=True)
+        if all(slice(int(a), int(b)).indices(shape[axis])[:2] == (0, shape[axis]) for a, b, axis in bounds):
+            stride = {"stride_h": by_axis.get(2, 1), "stride_w": by_axis.get(3, 1)}
+            own = {"kernel_size": 1, **stride, "round_mode": "FLOOR"}
+            importing.layer("Pooling", inputs[:1], outputs, pooling_param=own)
+            return
+    for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step != 1:
+            raise NoLayer(f"has a step of {step}")
+        begin, end, _ = slice(int(start), int(stop)).indices(shape[axis])
+        if (begin, end) != (0, shape[axis]):
+            parts.append((int(axis) % len(shape), begin, end))
+    if not parts:
+        importing.alias(source, outputs[0])
+    for number, (axis, begin, end) in enumerate(parts, 1):
+        name = outputs[0] if number == len(parts) else f"{outputs[0]}/{number}"
+        tops = [f"{name}/before"] * (begin > 0) + [name] + [f"{name}/behind"] * (end < shape[axis])
+        points = [point for point in (begin, end) if 0 < point < shape[axis]]
+        made = importing.layer("Slice", [source], tops, slice_param={"axis": axis, "slice_point": points})
+        made.name = name
+        source = name
+
+
+def _pad(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    """Shortcut, which adds channels of zeros behind."""
+    pads = [int(pad) for pad in importing.constant(inputs, 1, settings.get("pads"))]
+    value = importing.constant(inputs, 2, settings.get("value", 0.0))
+    if not any(pads):
+        importing.alias(inputs[0], outputs[0])
+        return
+    channels = len(pads) == 8 and pads[5] > 0 and not any(pads[:5] + pads[6:])
+    if not channels or value != 0 or settings.get("mode", b"constant") != b"constant":
+        raise NoLayer(f"pads by {', '.join(map(str, pads))}; Shortcut adds zeros, and behind the channels alone")
+    importing.layer("Shortcut", inputs[:1], outputs, shortcut_param={"num_output": importing.shape(outputs[0])[1]})
+
+
+def _resize(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    """Upsample, by whole factors, or Interp, which has the corners coincide."""
+    before, after = importing.shape(inputs[0]), importing.shape(outputs[0])
+    mode = settings.get("mode", b"nearest").decode()
+    place = settings.get("coordinate_transformation_mode", b"half_pixel").decode()
+    rounding = settings.get("nearest_mode", b"round_prefer_floor").decode()
+    if importing.opset < 11:
+        place, rounding = "asymmetric", "floor"
+    if len(before) != 4 or before[:2] != after[:2]:
+        raise NoLayer(f"makes {describe(after)} of {describe(before)}, expected height and width alone to change")
+    (height, over), (width, beside) = (divmod(b, a) for a, b in zip(before[2:], after[2:], strict=True))
+    if mode == "linear" and place == "align_corners":
+        importing.layer("Interp", inputs[:1], outputs, interp_param={"height": after[2], "width": after[3]})
+    elif mode == "nearest" and not over and not beside and (place, rounding) == ("asymmetric", "floor"):
+        importing.layer("Upsample", inputs[:1], outputs, upsample_param={"scale_h": height, "scale_w": width})
+    else:
+        raise NoLayer(
+            f"is {mode}, {place}, where Upsample takes the nearest by whole factors (asymmetric, floor), and Interp is "
+            "linear with align_corners"
+        )
+
+
+def _reduce(operation: str) -> Callable[..., None]:
+    def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+        before, after = importing.shape(inputs[0]), importing.shape(outputs[0])
+        given = importing.constant(inputs, 1, settings.get("axes", range(len(before))))
+        axes = sorted(int(axis) % len(before) for axis in given)
+        if axes != list(range(axes[0], len(before))):
+            raise NoLayer(f"reduces axes {', '.join(map(str, axes))} of {len(before)}, expected the last ones")
+        own = {"operation": operation, "axis": axes[0]}
+        reduced = outputs[0] if len(after) == axes[0] else f"{outputs[0]}/reduced"
+        importing.layer("Reduction", inputs[:1], [reduced], reduction_param=own)
+        if reduced != outputs[0]:
+            dims = [0] * axes[0] + [1] * len(axes)
+            importing.layer("Reshape", [reduced], outputs, reshape_param={"shape": {"dim": dims}})
+
+    return translate
+
+
+def _tile(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    copies = importing.constant(inputs, 1)
+    source, axes = inputs[0], [axis for axis, count in enumerate(copies) if count != 1]
+    if not axes:
+        importing.alias(source, outputs[0])
+    for axis in axes:
+        name = outputs[0] if axis == axes[-1] else f"{outputs[0]}/{axis}"
+        importing.layer("Tile", [source], [name], tile_param={"axis": axis, "tiles": int(copies[axis])})
+        source = name
+
+
+def _arithmetic(operator: str) -> Callable[..., None]:
+    """Add, Sub, Mul, Div, Pow, Max, Min and Sum: of values, or of a value and constants."""
+
+    def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+        fixed = [name for name in inputs if name in importing.fixed]
+        if not fixed:
+            _of_values(importing, operator, inputs, outputs)
+        elif len(inputs) == 2:
+            (source,) = (name for name in inputs if name not in importing.fixed)
+            _with_constant(importing, operator, source, importing.values[fixed[0]], inputs[0] in fixed, outputs)
+        else:
+            raise NoLayer(f"takes {len(inputs)} inputs, some of them constants")
+
+    return translate
+
+
+def _of_values(importing: Importing, operator: str, inputs: list[str], outputs: list[str]) -> None:
+    """Eltwise; where one is repeated along axes behind or before its own, Scale or Bias of two bottoms."""
+    shapes = [importing.shape(name) for name in inputs]
+    if len(inputs) == 1:
+        importing.alias(inputs[0], outputs[0])
+        return
+    if operator == "Div" or (operator == "Sub" and len(set(shapes)) > 1):
+        turned = f"{outputs[0]}/turned"
+        turn = {"power": -1.0} if operator == "Div" else {"scale": -1.0}
+        importing.layer("Power", inputs[1:], [turned], power_param=turn)
+        importing.values[turned] = importing.values[inputs[1]]
+        inputs, operator = [inputs[0], turned], "Mul" if operator == "Div" else "Add"
+    operation = {"Mul": "PROD", "Max": "MAX", "Add": "SUM", "Sum": "SUM", "Sub": "SUM"}.get(operator)
+    if len(set(shapes)) == 1 and operation is not None:
+        own: dict[str, Any] = {"operation": operation}
+        if operator == "Sub":
+            own["coeff"] = [1.0, -1.0]
+        importing.layer("Eltwise", inputs, outputs, eltwise_param=own)
+        return
+    whole, part = sorted(inputs, key=lambda name: -math.prod(importing.shape(name)))[:2]
+    shape, given = importing.shape(whole), importing.shape(part)
+    spread = (1,) * (len(shape) - len(given)) + given
+    axes = [axis for axis, size in enumerate(spread) if size == shape[axis]] if len(spread) == len(shape) else []
+    while axes and spread[axes[-1]] == 1:
+        axes.pop()
+    kept = tuple(shape[axis] for axis in axes)
+    joined = axes == list(range(axes[0], axes[0] + len(axes))) if axes else False
+    if len(inputs) > 2 or operator not in ("Mul", "Add") or not joined or math.prod(kept) != math.prod(given):
+        raise NoLayer(f"of {' and '.join(map(describe, shapes))}, of which no layer repeats one to be as the other")
+    if kept != given:
+        narrow, dims = f"{outputs[0]}/narrow", [0 if axes[0] == 0 and i == 0 else size for i, size in enumerate(kept)]
+        importing.layer("Reshape", [part], [narrow], reshape_param={"shape": {"dim": dims}})
+        part = narrow
+    kind, field = ("Scale", "scale_param") if operator == "Mul" else ("Bias", "bias_param")
+    both: Any = {field: {"axis": axes[0]}}
+    importing.layer(kind, [whole, part], outputs, **both)
+
+
+def _with_constant(
+    importing: Importing, operator: str, source: str, value: Array, first: bool, outputs: list[str]
+) -> None:
+    """Power or Clip by a number, Scale or Bias by several; `first` says that the constant comes before the operator."""
+    if source in importing.pending and operator in ("Mul", "Div") and not first:
+        layer, missing = importing.pending[source]
+        factor = (value if operator == "Mul" else 1 / value).astype(np.float64)
+        lone = importing.readers[source] == 1 and source not in importing.outputs
+        if lone and factor.size == missing.size and np.allclose(factor.reshape(missing.shape), missing, rtol=1e-5):
+            layer.name, layer.top[0] = outputs[0], outputs[0]
+            del importing.pending[source]
+            return
+    if operator in ("Sub", "Div") and first:
+        turned = f"{outputs[0]}/turned"
+        importing.layer("Power", [source], [turned], power_param={"scale": -1} if operator == "Sub" else {"power": -1})
+        source, operator, shape = turned, {"Sub": "Add", "Div": "Mul"}[operator], importing.shape(source)
+    else:
+        shape = importing.shape(source)
+        if operator == "Sub":
+            operator, value = "Add", -value
+        elif operator == "Div":
+            operator, value = "Mul", 1 / value
+    operator = "Add" if operator == "Sum" else operator
+    if value.size == 1:
+        number = float(value.ravel()[0])
+        if value.ndim > len(shape):
+            raise NoLayer("adds axes")
+        if operator == "Pow" and first:
+            raise NoLayer("raises a number to a computed power")
+        if operator in ("Max", "Min"):
+            bounds = {"min": number, "max": _LARGEST} if operator == "Max" else {"min": -_LARGEST, "max": number}
+            importing.layer("Clip", [source], outputs, clip_param=bounds)
+        else:
+            field = {"Add": "shift", "Mul": "scale", "Pow": "power"}[operator]
+            importing.layer("Power", [source], outputs, power_param={field: number})
+        return
+    spread = (1,) * (len(shape) - value.ndim) + value.shape
+    wide = [axis for axis, size in enumerate(spread) if size != 1]
+    if operator not in ("Add", "Mul") or importing.shape(outputs[0]) != shape or len(spread) != len(shape):
+        raise NoLayer(f"of {describe(shape)} and constants of {describe(value.shape)}")
+    axes = range(wide[0], wide[-1] + 1)
+    blob = np.broadcast_to(value.reshape(spread), [shape[a] if a in axes else 1 for a in range(len(shape))])
+    kind, field = ("Scale", "scale_param") if operator == "Mul" else ("Bias", "bias_param")
+    own: Any = {"axis": axes[0], "num_axes": len(axes)}
+    importing.layer(kind, [source], outputs, [blob.reshape([shape[a] for a in axes])], **{field: own})
+
+
+LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] = {
+    "Abs": _simple("AbsVal"),
+    "AveragePool": _pooling("AVE"),
+    "BatchNormalization": _batch_norm,
+    "Cast": _same,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": _convolution("Convolution"),
+    "ConvTranspose": _convolution("Deconvolution"),
+    "Dropout": _same,
+    "Elu": _simple("ELU", "elu_param", alpha="alpha"),
+    "Exp": _simple("Exp"),
+    "Flatten": _reshape,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global("AVE"),
+    "GlobalMaxPool": _global("MAX"),
+    "HardSigmoid": _hard_sigmoid,
+    "Identity": _same,
+    "LRN": _lrn,
+    "LeakyRelu": _leaky,
+    "Log": _simple("Log"),
+    "LogSoftmax": _log_softmax,
+    "MatMul": _matmul,
+    "MaxPool": _pooling("MAX"),
+    "Neg": _power(scale=-1.0),
+    "PRelu": _prelu,
+    "Pad": _pad,
+    "Reciprocal": _power(power=-1.0),
+    "ReduceMean": _reduce("MEAN"),
+    "ReduceSum": _reduce("SUM"),
+    "Relu": _simple("ReLU"),
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Sigmoid": _simple("Sigmoid"),
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Softplus": _simple("BNLL"),
+    "Split": _split,
+    "Sqrt": _power(power=0.5),
+    "Squeeze": _reshape,
+    "Tanh": _simple("TanH"),
+    "Tile": _tile,
+    "Transpose": _transpose,
+    "Unsqueeze": _reshape,
+    "Upsample": _resize,
+} | {name: _arithmetic(name) for name in ("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub", "Sum")}

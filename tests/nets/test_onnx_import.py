@@ -1,0 +1,207 @@
+"""Back from ONNX: what is imported computes what was exported, and what has no layer is named."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from imae.nets.deploy import deploy
+from imae.nets.digits_net import digits_net
+from imae.nets.net import Net
+from imae.nets.onnx_export import export_onnx
+from imae.nets.onnx_import import import_onnx
+from imae.nets.resnet_cifar import resnet_cifar
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import TEST
+from imae.prototxt_like.text import parse_net
+
+RANDOM = np.random.default_rng(0)
+
+
+def there_and_back(net: Net, folder: Path, **settings: Any) -> Net:
+    """The net of what `import_onnx` writes of the export, which has the same outputs for a batch of another size."""
+    export_onnx(net, None, folder / "net.onnx", **settings)
+    report = import_onnx(folder / "net.onnx", folder / "back")
+    again = Net(report.prototxt, TEST, backward=False)
+    assert again.copy_weights(report.caffemodel).kept == []
+    feeds: dict[str, Any] = {name: torch.randn(net.shape(name)) for name in net.inputs}
+    expected, actual = net.forward(**feeds), again.forward(**feeds)
+    assert expected
+    for name, value in expected.items():
+        assert actual[name].shape == value.shape
+        assert (actual[name] - value).abs().max() <= 1e-4 * value.std()
+    return again
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_the_example_nets_come_back(fold: bool, tmp_path: Path) -> None:
+    for param, shape in ((digits_net("imae"), (1, 8, 8)), (resnet_cifar(8, "cce"), (3, 32, 32))):
+        deployed = deploy(param, shape=shape)
+        deployed.layer[0].input_param.shape[0].dim[0] = 3
+        net = Net(deployed, TEST, backward=False)
+        for step in net.steps:
+            if step.layer.type == "BatchNorm":
+                for blob in step.layer.blobs:
+                    blob.data.uniform_(0.5, 1.5)
+        there_and_back(net, tmp_path, fold_channels=fold)
+
+
+@pytest.mark.parametrize("dynamic", [(), ("batch",), ("batch", "height", "width")])
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+@pytest.mark.parametrize("sizes", ["kernel_size: 3 stride: 2", "kernel_size: 3 stride: 2 pad: 1", "kernel_size: 2"])
+def test_caffes_pooling_comes_back(pool: str, sizes: str, dynamic: tuple[str, ...], tmp_path: Path) -> None:
+    net = Net(
+        parse_net(f"""
+    layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ dim: 2 dim: 3 dim: 8 dim: 10 }} }} }}
+    layer {{ name: "p" type: "Pooling" bottom: "data" top: "p" pooling_param {{ pool: {pool} {sizes} }} }}""")
+    )
+    export_onnx(net, None, tmp_path / "net.onnx", dynamic=dynamic)
+    report = import_onnx(tmp_path / "net.onnx", tmp_path / "back", shape=(3, 8, 10))
+    assert [layer.type for layer in Net(report.prototxt).param.layer] == ["Input", "Pooling"]
+
+
+def test_layers_of_every_kind_come_back(tmp_path: Path) -> None:
+    net = Net(
+        parse_net("""
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 6 dim: 7 dim: 5 } } }
+    layer { name: "a" type: "Slice" bottom: "x" top: "s0" top: "s1" slice_param { slice_point: 2 } }
+    layer { name: "b" type: "Convolution" bottom: "s1" top: "c" convolution_param { num_output: 4
+      kernel_h: 3 kernel_w: 1 pad_h: 2 pad_w: 0 stride_h: 1 stride_w: 2 dilation: 2 group: 2
+      weight_filler { type: "msra" } } }
+    layer { name: "d" type: "Deconvolution" bottom: "s0" top: "d" convolution_param { num_output: 4 kernel_size: 3
+      group: 2 stride: 2 bias_term: false weight_filler { type: "msra" } } }
+    layer { name: "e" type: "PReLU" bottom: "c" top: "e" }
+    layer { name: "f" type: "Scale" bottom: "e" top: "f" scale_param { bias_term: true filler { type: "msra" } } }
+    layer { name: "g" type: "Eltwise" bottom: "f" bottom: "e" top: "g" eltwise_param { coeff: 2 coeff: -1 } }
+    layer { name: "h" type: "LRN" bottom: "g" top: "h" }
+    layer { name: "hw" type: "LRN" bottom: "h" top: "hw" lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 } }
+    layer { name: "i" type: "MVN" bottom: "hw" top: "i" }
+    layer { name: "j" type: "Permute" bottom: "i" top: "j" permute_param { order: [0, 2, 3, 1] } }
+    layer { name: "k" type: "InnerProduct" bottom: "j" top: "k" inner_product_param { axis: 3 num_output: 5
+      weight_filler { type: "msra" } bias_filler { type: "uniform" } } }
+    layer { name: "l" type: "Crop" bottom: "d" bottom: "g" top: "l" crop_param { axis: 2 offset: 1 } }
+    layer { name: "m" type: "Concat" bottom: "l" bottom: "g" top: "m" }
+    layer { name: "n" type: "Clip" bottom: "m" top: "n" clip_param { min: -1 max: 1 } }
+    layer { name: "o" type: "Reduction" bottom: "n" top: "o" reduction_param { axis: 2 operation: MEAN coeff: 3 } }
+    layer { name: "q" type: "Softmax" bottom: "o" top: "q" }
+    layer { name: "r" type: "Interp" bottom: "n" top: "r" interp_param { height: 9 width: 9 } }
+    layer { name: "t" type: "Power" bottom: "k" top: "t" power_param { power: 2 scale: 0.5 shift: 3 } }
+    layer { name: "u" type: "ReLU" bottom: "t" top: "u" relu_param { negative_slope: 0.1 } }
+    layer { name: "v" type: "Upsample" bottom: "r" top: "v" upsample_param { scale: 2 } }
+    layer { name: "w" type: "ELU" bottom: "v" top: "w" }""")
+    )
+    there_and_back(net, tmp_path)
+
+
+def graph(
+    nodes: list[Any], shape: tuple[int, ...], constants: dict[str, np.ndarray], path: Path, kind: int = 1
+) -> Path:
+    """A model of these nodes, from x to y."""
+    values = [helper.make_tensor_value_info(name, kind, dims) for name, dims in (("x", shape),)]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    fixed = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "hand", values, [output], fixed), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    model.ir_version = 8
+    onnx.save(model, path)
+    return path
+
+
+def test_a_model_made_by_hand_comes_in(tmp_path: Path) -> None:
+    """Squeeze and excitation, constants on either side, paddings by name, and a HardSigmoid."""
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], auto_pad="SAME_UPPER", kernel_shape=[3, 3]),
+        node("Sub", ["one", "c"], ["n"]),
+        node("Div", ["n", "each"], ["i"]),
+        node("GlobalAveragePool", ["i"], ["g"]),
+        node("HardSigmoid", ["g"], ["h"]),
+        node("Mul", ["i", "h"], ["m"]),
+        node("Add", ["m", "map"], ["a"]),
+        node("MaxPool", ["a"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("ReduceMean", ["p"], ["r"], axes=[2, 3], keepdims=0),
+        node("Gemm", ["r", "w2", "b2"], ["f"], alpha=0.5, beta=2.0),
+        node("Dropout", ["f"], ["u"]),
+        node("LogSoftmax", ["u"], ["y"], axis=1),
+    ]
+    draw = {"w": (4, 3, 3, 3), "each": (4, 1, 1), "map": (6, 6), "w2": (4, 5), "b2": (5,)}
+    constants = {name: RANDOM.uniform(0.5, 2, shape).astype(np.float32) for name, shape in draw.items()}
+    constants["one"] = np.ones(1, np.float32)
+    report = import_onnx(graph(nodes, (1, 3, 6, 6), constants, tmp_path / "m.onnx"), tmp_path / "out")
+    assert report.difference < 1e-4
+
+
+def exported_by_torch(net: torch.nn.Module, path: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net.eval(), torch.randn(1, 3, 64, 64), path, dynamo=False, opset_version=13)
+    return path
+
+
+def test_a_net_of_pytorchs_comes_in(tmp_path: Path) -> None:
+    from torch import nn
+
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.LeakyReLU(), nn.MaxPool2d(3, 2, 1)),
+        *(nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5), nn.Softmax(1)),
+    )
+    assert import_onnx(exported_by_torch(net, tmp_path / "m.onnx"), tmp_path / "out").difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1"])
+def test_nets_of_torchvisions_come_in(name: str, tmp_path: Path) -> None:
+    import torchvision
+
+    path = exported_by_torch(getattr(torchvision.models, name)(weights=None), tmp_path / "m.onnx")
+    assert import_onnx(path, tmp_path / "out").difference < 1e-4
+
+
+PAD = {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (lambda node: [node("Erf", ["x"], ["y"])], r'node "y" \(Erf\): no layer of Caffe\'s does that'),
+        (lambda node: [node("Conv", ["x", "w"], ["y"], **PAD)], "pads 0x0 before and 1x1 behind"),
+        (lambda node: [node("Conv", ["x", "x"], ["y"])], 'its input "x" is computed, expected a constant'),
+        (lambda node: [node("Relu", ["w"], ["y"])], 'output "y" is a constant'),
+        (
+            lambda node: [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)],
+            'the average "y" is over other numbers than Caffe divides by',
+        ),
+        (
+            lambda node: [node("Erf", ["x"], ["a"]), node("Sin", ["a"], ["b"]), node("Relu", ["b"], ["y"])],
+            r'"a" \(Erf\): .*; and 1 other',
+        ),
+    ],
+)
+def test_what_has_no_layer_is_named_and_nothing_is_written(
+    nodes: Callable[[Any], list[Any]], said: str, tmp_path: Path
+) -> None:
+    weight = {"w": np.ones((3, 3, 3, 3), np.float32)}
+    path = graph(nodes(helper.make_node), (3, 3, 3, 3), weight, tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=said):
+        import_onnx(path, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_inputs_that_no_blob_can_be_are_named(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=1)]
+    with pytest.raises(InputError, match='"x" is of UINT8, expected FLOAT, as blobs are; export it without --preproc'):
+        import_onnx(graph(nodes, (1, 3), {}, tmp_path / "m.onnx", TensorProto.UINT8), tmp_path / "out")
+    path = graph([helper.make_node("Relu", ["x"], ["y"])], ("N", 3, "H", "W"), {}, tmp_path / "m.onnx")
+    with pytest.raises(InputError, match='"x" has open sizes, 1x3x0x0; say which by --shape, as CxHxW'):
+        import_onnx(path, tmp_path / "out")
+    assert import_onnx(path, tmp_path / "out", shape=(3, 4, 5)).difference == 0
+    path.write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"m\.onnx: is no sound ONNX model"):
+        import_onnx(path, tmp_path / "out")
