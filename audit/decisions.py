@@ -27,17 +27,21 @@ class Decisions:
         """Read what is there; raises InputError, naming file and line, for what is no decision of this audit."""
         self._names, self._classes = [one_line(name) for name in result.names], result.classes
         self._path = result.folder / FILE
+        self._read()
+
+    def _read(self) -> int:
+        """Take the decisions there are; return how many bytes they have, without what a kill broke off."""
         self.by_index: dict[int, Decision] = {}
-        self._before: list[tuple[int, Decision | None]] = []
-        """Which samples were decided, in order, and what stood before."""
+        self._before: list[tuple[int, Decision | None]] = []  # the samples decided, in order, and what stood before
         data = read_bytes(self._path) if self._path.exists() else b""
-        self._whole = data.rfind(b"\n") + 1  # what follows was being written when the process was killed
+        whole = data.rfind(b"\n") + 1
         self._numbers = {name: i for i, name in enumerate(self._names)} if data else {}
-        for number, line in enumerate(data[: self._whole].splitlines(), 1):
+        for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
                 self._take(json.loads(line))
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise InputError(f"{self._path}: line {number}: is no decision: {error!r}") from error
+        return whole
 
     def _take(self, entry: dict[str, Any]) -> None:
         if entry.get("undo"):
@@ -64,12 +68,17 @@ class Decisions:
         try:
             self._file = self._path.open("ab")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.truncate(self._whole)
+            self._file.truncate(self._read())
             _sync_folder(self._path.parent)
         except BlockingIOError:
+            self._file.close()
             raise InputError(f"{self._path.parent}: is being reviewed by another process") from None
         except OSError as error:
             raise InputError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Let others write."""
+        self._file.close()
 
     def add(self, index: int, decision: Decision) -> None:
         """Decide; returns when that is on the disk."""

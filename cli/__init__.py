@@ -27,6 +27,7 @@ from imae.cli.plot import plot
 from imae.cli.predict import predict
 from imae.cli.reproduce import reproduce
 from imae.cli.retrieval import retrieval
+from imae.cli.review import review
 from imae.cli.signals import exit_status, sigterm_as_interrupt
 from imae.cli.test import test
 from imae.cli.timing import time
@@ -45,7 +46,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, test, export, time, check, check_gradients, features, retrieval, tune_t, audit, devices):
+for command in (
+    demo,
+    train,
+    test,
+    export,
+    time,
+    check,
+    check_gradients,
+    features,
+    retrieval,
+    tune_t,
+    audit,
+    review,
+    devices,
+):
     app.command(cls=Command)(command)
 app.add_typer(convert, name="convert")
 app.add_typer(upgrade, name="upgrade")
