@@ -4,18 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := audit cli examples experiments layers nets prototxt_like pycaffe reports solvers
 
-.PHONY: demo test check install test-slow bench docs fuzz format clean
+.PHONY: demo test check install test-slow test-browser bench docs fuzz format clean
 
 demo: install
 	$(BIN)/imae demo
 
 # Two processes of one thread each, which take whole files of tests.
 test: install check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist loadfile $(PYTEST_FLAGS)
 
 # What takes longer than `make test` may: minutes of real training.
 test-slow: install
 	$(BIN)/python -m pytest -m slow -s $(PYTEST_FLAGS)
+
+# The audit's pages in the machine's own chromium; skipped, saying why, where there is none.
+test-browser: install
+	-$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[browser]'
+	$(BIN)/python -m pytest -m browser -rs $(PYTEST_FLAGS)
 
 # On a machine with nothing else to do: writes benchmarks/README.md's figures.
 bench: install

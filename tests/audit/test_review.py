@@ -1,9 +1,10 @@
 """`imae review`: who gets an answer, and that no decision is lost. test_in_a_browser.py presses the keys."""
 
+import contextlib
 import csv
 import http.client
 import json
-import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,22 +15,29 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from audit_folders import audited
+from audit_folders import CLASSES, audited
 
 from imae.audit.cleaned import Decision
 from imae.audit.decisions import FILE, Decisions
 from imae.audit.result import read_result
 from imae.audit.review import Review, Server
+from imae.cli import main
 from imae.prototxt_like.errors import InputError
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[Server]:
+    with Review(folder, top=2000) as review, Server(review) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     folder, _ = audited(tmp_path)
-    with Review(folder) as review, Server(review) as served:
-        threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield served
-        served.shutdown()
+    with served(folder) as server:
+        yield server
 
 
 def ask(address: str, body: object = None, **headers: str) -> tuple[int, bytes]:
@@ -108,7 +116,7 @@ def test_the_page_takes_nothing_for_html(server: Server) -> None:
     assert "<b>dog" not in page and "Review of photos &amp; &lt;more&gt;" in page
     assert ask(f"{server.address}image/0")[1][:2] == b"\xff\xd8"
     item = json.loads(ask(f"{server.address}item/0")[1])
-    assert (item["name"], item["choices"], item["total"]) == ("0000 'n' & <b>.png", [1, 2], 20)
+    assert (item["name"], item["choices"], item["total"]) == ("0000 'n' & <b>.png", [1, 2], 40)
 
 
 def test_decisions_undo_and_going_on(tmp_path: Path) -> None:
@@ -154,40 +162,50 @@ def test_decisions_of_an_audit_that_went_on(tmp_path: Path) -> None:
             Review(folder)
 
 
-def begin(folder: Path) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "imae", "review", str(folder), "--no-browser", "--top", "2000"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    return process, process.stdout.readline().split()[0]
-
-
-def test_a_thousand_decisions_and_a_kill_in_between(tmp_path: Path) -> None:
+def test_a_thousand_decisions_and_a_kill_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, _ = audited(tmp_path, 1000, images=False)
     actions = [("keep", "drop", "relabel")[i % 3] for i in range(1000)]
 
-    def decide(address: str, place: int) -> None:
-        status, answer = ask(f"{address}decide", {"position": place, "action": actions[place], "label": place % 2})
-        assert status == 200 and json.loads(answer)["position"] == min(place + 1, 999)
+    def decide(address: str, places: range) -> None:
+        for place in places:
+            answer = ask(f"{address}decide", {"position": place, "action": actions[place], "label": place % 2})
+            assert answer == (200, json.dumps({"position": min(place + 1, 999)}).encode())
 
-    process, address = begin(folder)
-    for place in range(600):
-        decide(address, place)
-    process.kill()
-    process.wait()
-    process, address = begin(folder)
-    assert json.loads(ask(f"{address}item/0")[1])["counts"] == {"keep": 200, "relabel": 200, "drop": 200, "left": 400}
-    for place in range(600, 1000):
-        decide(address, place)
-    deadline = time.monotonic() + 20
-    while sum(row["reason"] == "reviewed" for row in cleaned(folder)) < 1000 and time.monotonic() < deadline:
-        time.sleep(0.05)  # cleaned.csv follows while the page is open
-    rows = cleaned(folder)
+    command = [sys.executable, "-m", "imae", "review", str(folder), "--no-browser", "--top", "2000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        decide(process.stdout.readline().split()[0], range(600))
+        process.kill()
+    with served(folder) as server:
+        counts = json.loads(ask(f"{server.address}item/0")[1])["counts"]
+        assert counts == {"keep": 200, "relabel": 200, "drop": 200, "left": 400}
+        decide(server.address, range(600, 1000))
+        deadline = time.monotonic() + 20
+        while sum(row["reason"] == "reviewed" for row in cleaned(folder)) < 1000 and time.monotonic() < deadline:
+            time.sleep(0.05)  # cleaned.csv follows while the page is open
+        rows = cleaned(folder)
     assert [row["action"] for row in rows] == actions
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0 and process.stdout
-    assert "keep 334, relabel 333, drop 333, left 0" in process.stdout.read()
-    names = ["cat", "<img src=x onerror=alert(1)>"]
-    assert all(row["label"] == names[i % 2] for i, row in enumerate(rows) if row["action"] == "relabel")
+    assert all(row["label"] == CLASSES[i % 2] for i, row in enumerate(rows) if row["action"] == "relabel")
+
+    def interrupted(_: Server) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "serve_forever", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["review", str(folder), "--no-browser"])
+    assert ended.value.code == 0 and "keep 334, relabel 333, drop 333, left 0" in capsys.readouterr().out
+
+
+def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = audited(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for arguments, message in (
+            ([tmp_path / "none"], "none: has no audit, summary.json is missing"),
+            ([folder, "--port", taken.getsockname()[1]], "cannot be used: Address already in use"),
+        ):
+            with pytest.raises(SystemExit) as ended:
+                main(["review", *map(str, arguments)])
+            err = capsys.readouterr().err
+            assert ended.value.code == 1 and message in err and err.count("\n") == 1
