@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import add
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.vision.columns import of_windows, weight_gradient, whole_from
-from imae.layers.vision.windows import as_images, read_windows
+from imae.layers.vision.windows import as_images, complete, read_windows, without
 
 MOST_AXES = 3
 """Spatial axes that PyTorch's convolutions take; over more, windows become columns as in Caffe."""
@@ -32,8 +33,10 @@ class BaseConvolution(Layer):
     onnx_operator: ClassVar[str]
     transposed: ClassVar[bool]
     """Whether it is the adjoint, from the windows' results to where their elements lie."""
-    geometry: tuple[list[int], list[int]]
-    """Stride and dilation, no larger than makes a difference: PyTorch's kernels crash on some that are."""
+    geometry: tuple[list[int], list[int], list[int]]
+    """Stride and dilation, no larger than makes a difference: PyTorch's kernels crash on some that are; and how far the
+    one window reaches past a bottom that is smaller.
+    """
 
     def setup(self, bottoms: Shapes) -> None:
         param, shape = self.param.convolution_param, bottoms[0]
@@ -72,7 +75,8 @@ class BaseConvolution(Layer):
             dilation if kernel > 1 else 1
             for dilation, kernel in zip(self.windows.dilation, self.windows.kernel, strict=True)
         ]
-        self.geometry = self.effective_stride(shape[axis + 1 :]), dilation
+        missing = [0] * axes if self.transposed else self.windows.missing(shape[axis + 1 :])
+        self.geometry = self.effective_stride(shape[axis + 1 :]), dilation, missing
         if axes > MOST_AXES:
             self._check_columns(shape[axis + 1 :], tuple(spatial))
         return [(*bottom[:axis], self.param.convolution_param.num_output, *spatial) for bottom in bottoms]
@@ -97,7 +101,7 @@ class BaseConvolution(Layer):
         weight = (self.blobs[0].data if weight is None else weight).to(x.dtype)
         bias = None if bias is None else bias.to(x.dtype)
         with self._sound_kernels():
-            y = self._forward(self._batch(x), self._kernels(weight), bias)
+            y = self._forward(complete(self._batch(x), self.geometry[2]), self._kernels(weight), bias)
         return self._unbatched(y, x.shape[: self.windows.axis])
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
@@ -109,13 +113,17 @@ class BaseConvolution(Layer):
         weight = self._kernels(self.blobs[0].data.to(top_diffs[0].dtype))
         learns = [blob.lr_mult != 0 for blob in self.blobs]
         bottom_diffs: Diffs = []
+        missing = self.geometry[2]
         for x, dy, need in zip(bottoms, top_diffs, needs, strict=True):
             wanted = [need, learns[0], bias and learns[1]]
             with self._sound_kernels():
-                dx, dw, db = self._backward(self._batch(dy), self._batch(x), weight, wanted)
-            bottom_diffs.append(None if dx is None else self._unbatched(dx, x.shape[: self.windows.axis]))
-            for blob, diff in zip(self.blobs, (dw, db), strict=False):
-                if diff is not None:
+                whole = complete(self._batch(x), missing)
+                dx, dw, db = self._backward(self._batch(dy), whole, weight, wanted)
+            batch = x.shape[: self.windows.axis]
+            bottom_diffs.append(None if dx is None else self._unbatched(without(dx, missing), batch))
+            # PyTorch's kernels may give gradients that were not asked for.
+            for blob, learn, diff in zip(self.blobs, wanted[1:], (dw, db), strict=False):
+                if learn and diff is not None:
                     blob.diff += diff.view(blob.shape)
         return bottom_diffs
 
@@ -127,7 +135,7 @@ class BaseConvolution(Layer):
         settings = {
             "kernel_shape": kernel,
             "strides": windows.stride or (1,),
-            "pads": (windows.pad or (0,)) * 2,
+            "pads": (*windows.pad, *map(add, windows.pad, self.geometry[2])) or (0, 0),
             "dilations": windows.dilation or (1,),
             "group": self.group,
         }
@@ -178,7 +186,7 @@ class BaseConvolution(Layer):
 
     def _sliding(self) -> tuple[Sequence[int], Sequence[int], Sequence[int], bool, list[int], int]:
         """The arguments of PyTorch's convolutions: stride, pad, dilation, transposed, output padding and groups."""
-        stride, dilation = self.geometry
+        stride, dilation, _ = self.geometry
         if not stride:
             return [1], [0], [1], self.transposed, [0], self.group
         return stride, self.windows.pad, dilation, self.transposed, [0] * len(stride), self.group

@@ -1,6 +1,7 @@
 """Im2col: the elements of each window of a convolution as channels."""
 
 import math
+from operator import add
 
 import torch
 
@@ -55,7 +56,7 @@ class Im2col(Layer):
         settings = {
             "kernel_shape": windows.kernel,
             "strides": windows.stride,
-            "pads": windows.pad * 2,
+            "pads": (*windows.pad, *map(add, windows.pad, windows.missing(self.geometry[self.windows.axis + 1 :]))),
             "dilations": windows.dilation,
             "group": channels,
         }

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +28,32 @@ class Windows:
         return tuple(dilation * (kernel - 1) + 1 for dilation, kernel in zip(self.dilation, self.kernel, strict=True))
 
     def fitting(self, spatial: Shape) -> list[int]:
-        """Return how many fit along each axis: (size + 2 pad - extent) / stride + 1, rounded down."""
+        """Return how many fit along each axis: (size + 2 pad - extent) / stride + 1, rounded towards 0 as C does.
+
+        So there is one that reaches past the padding, over zeros, where less than a stride is missing.
+        """
         return [
-            (size + 2 * pad - extent) // stride + 1
+            int((size + 2 * pad - extent) / stride) + 1
             for size, pad, extent, stride in zip(spatial, self.pad, self.extent, self.stride, strict=True)
         ]
+
+    def missing(self, spatial: Shape) -> list[int]:
+        """Return how far a window at the beginning reaches past the padding of each axis."""
+        return [
+            max(extent - size - 2 * pad, 0) for size, pad, extent in zip(spatial, self.pad, self.extent, strict=True)
+        ]
+
+
+def complete(x: Tensor, missing: list[int]) -> Tensor:
+    """Return x (N x C x spatial) with as many zeros after the end of each spatial axis."""
+    return F.pad(x, [n for after in reversed(missing) for n in (0, after)]) if any(missing) else x
+
+
+def without(x: Tensor, missing: list[int]) -> Tensor:
+    """Return x (N x C x spatial) without what `complete` adds."""
+    for axis, after in enumerate(missing, 2):
+        x = x.narrow(axis, 0, x.shape[axis] - after) if after else x
+    return x
 
 
 def read_windows(layer: Layer, bottom: Shape) -> Windows:
@@ -75,6 +97,7 @@ def check_fit(layer: Layer, windows: Windows, bottom: Shape) -> None:
 
 def im2col(x: Tensor, windows: Windows) -> Tensor:
     """Return the elements of each window: N x C x spatial -> N x (C kernel) x windows, as Caffe orders them."""
+    x = complete(x, windows.missing(tuple(x.shape[2:])))
     if len(windows.kernel) == 2:
         fitting = windows.fitting(tuple(x.shape[2:]))
         columns = F.unfold(x, windows.kernel, windows.dilation, windows.pad, windows.stride)
@@ -91,9 +114,11 @@ def im2col(x: Tensor, windows: Windows) -> Tensor:
 
 def col2im(columns: Tensor, windows: Windows, spatial: Shape) -> Tensor:
     """Return the sums of the elements of windows at their places, to which `im2col` is adjoint: N x C x spatial."""
+    missing = windows.missing(spatial)
     if len(windows.kernel) == 2:
+        whole = tuple(map(add, spatial, missing))
         flat = columns.flatten(2)
-        return F.fold(flat, spatial, windows.kernel, windows.dilation, windows.pad, windows.stride)
+        return without(F.fold(flat, whole, windows.kernel, windows.dilation, windows.pad, windows.stride), missing)
     for axis in reversed(range(len(spatial))):
         kernel, stride, pad = windows.kernel[axis], windows.stride[axis], windows.pad[axis]
         taps = columns.reshape(
@@ -101,7 +126,7 @@ def col2im(columns: Tensor, windows: Windows, spatial: Shape) -> Tensor:
         )  # N x C x kernel x (windows, ...)
         padded = list(taps.shape[:2] + taps.shape[3:])
         fitting = padded[axis + 2]
-        padded[axis + 2] = spatial[axis] + 2 * pad
+        padded[axis + 2] = spatial[axis] + 2 * pad + missing[axis]
         columns = taps.new_zeros(padded)
         for tap in range(kernel):
             first = tap * windows.dilation[axis]

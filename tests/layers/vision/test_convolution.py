@@ -200,3 +200,36 @@ def test_a_batch_norm_of_another_axis_than_the_channels_is_not_fused_with_the_co
         plain, fused = (Net(net, phase, plan=plan) for plan in ("plain", "fused"))
         expected, actual = plain.forward(x=x)["z"], fused.forward(x=x)["z"]
         torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Im2col"])
+@pytest.mark.parametrize(("axes", "forced"), [(1, 0), (2, 0), (2, 1), (3, 0), (4, 0)])
+def test_one_window_may_reach_past_the_padding_by_less_than_a_stride(kind: str, axes: int, forced: int) -> None:
+    """Caffe divides as C does, towards 0: (4 - 5) / 2 + 1 = 1 window, over a zero where the bottom ends."""
+    settings = f"num_output: 4 kernel_size: 3 dilation: 2 stride: 2 force_nd_im2col: {'true' if forced else 'false'}"
+    text = f'type: "{kind}" convolution_param {{ {settings} weight_filler {{ type: "gaussian" std: 1 }} }}'
+    small, whole = [2, 2, *[4] * axes], [2, 2, *[5] * axes]
+    x = Draw(1).normal(*small)
+    passes = []
+    for shape in (small, whole):
+        layer = build_layer(text, [tuple(shape)])
+        for blob in layer.blobs:
+            blob.data.copy_(Draw(2).normal(*blob.shape))
+        bottom = torch.zeros(shape, dtype=x.dtype)
+        bottom[tuple(map(slice, small))] = x
+        tops, (diff,) = run(layer, [bottom])
+        assert diff is not None
+        passes.append([*tops, diff[tuple(map(slice, small))], *(blob.diff for blob in layer.blobs)])
+    assert passes[0][0].shape[2:] == (1,) * axes
+    torch.testing.assert_close(passes[0], passes[1])
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution", "ConvolutionDepthwise"])
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_blob_that_does_not_learn_gets_no_gradient(kind: str, frozen: int) -> None:
+    """Clipping is by the norm of all gradients, which PyTorch's kernels give although they were not asked for."""
+    param = "".join(f"param {{ lr_mult: {int(i != frozen)} }} " for i in range(2))
+    text = f'type: "{kind}" {param} convolution_param {{ num_output: 4 kernel_size: 3 }}'
+    layer = build_layer(text, [(2, 4, 5, 6)])
+    run(layer, [Draw(2).normal(2, 4, 5, 6)])
+    assert [bool(blob.diff.any()) for blob in layer.blobs] == [i != frozen for i in range(2)]
