@@ -1,56 +1,122 @@
-"""`imae features`: a blob of a net for each image of its data."""
+"""`imae features`: a blob of a net for each image of its data, or for each of some files."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imae.cli.options import Model, NetOptions, Weights, taking
+from imae.cli.options import Model, NetOptions, taking
+from imae.cli.predict import Batch, Channels, ImageNet, Mean, Resize, Scale, Shape, WeightsIfAny, end, predicted
 from imae.cli.progress import Display
-from imae.prototxt_like.errors import counted
+from imae.prototxt_like.errors import InputError, counted
 
 
 @taking(NetOptions, "level", "stage")
 def features(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGES", help="Files, folders and patterns, in place of the net's data."),
+    ] = None,
+    *,
     model: Model,
-    weights: Weights,
+    weights: WeightsIfAny = None,
     blob: Annotated[
         str, typer.Option(metavar="BLOB", help="The blob: a value of the net, by its name.", show_default=False)
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.npy", help="The file to write.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The file to write: .npy, .npz or .parquet.", show_default=False
+        ),
     ],
-    *,
     data: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="The data to read, in place of the prototxt's source.", show_default=False),
     ] = None,
+    shape: Shape = "",
+    resize: Resize = "",
+    channels: Channels = "",
+    mean: Mean = "",
+    scale: Scale = None,
+    batch: Batch = 32,
     options: NetOptions,
 ) -> None:
     """Write a blob of a net, in phase TEST, for each image of its data: a row of float32 numbers each.
 
-    What is done so far stays on the disk: interrupted or killed, the same command goes on from there.
+    What is done so far stays on the disk: interrupted or killed, the same command goes on from there. For IMAGES, by a
+    prototxt or an ONNX model, it runs in ONNX Runtime as `imae predict` does; .npz and .parquet have their names, too.
 
     [bold]imae features --model net.prototxt --weights net.caffemodel --blob pool5/7x7_s1 --data MARS -o features.npy[/]
     """
+    from imae.experiments.feature_files import check_format
+
+    check_format(output)
+    of_images = ImageNet(weights, shape, resize, channels, mean, scale, batch, options.cpu, options.threads)
+    if images:
+        if data is not None or options != NetOptions(cpu=options.cpu, threads=options.threads):
+            raise typer.BadParameter("of the options of nets and their data, images go with --cpu and --threads alone")
+        _of_images(of_images, images, model, blob, output)
+        return
+    if of_images != ImageNet(weights, cpu=options.cpu, threads=options.threads):
+        raise typer.BadParameter("--shape, --resize, --channels, --mean, --scale and --batch go with IMAGES")
+    if model.suffix == ".onnx":
+        raise typer.BadParameter(f"{model} has no data of its own: give IMAGES")
+    if weights is None:
+        raise typer.BadParameter("--weights FILE is missing")
+    _of_data(model, weights, blob, output, data, options)
+
+
+def _of_data(model: Path, weights: Path, blob: str, output: Path, data: Path | None, options: NetOptions) -> None:
+    """The features of the net's own data."""
     device = options.start()
+    import numpy as np
+
+    from imae.experiments.feature_files import write_features
     from imae.experiments.features import extract_features
 
-    since = time.perf_counter()
+    since, converted = time.perf_counter(), output.suffix in (".npz", ".parquet")
+    table = output.with_name(f"{output.name}.npy") if converted else output
     with Display() as display:
         report = extract_features(
             model,
             weights,
             blob,
-            output,
+            table,
             data=data,
             device=device,
             show=display.show,
             on_progress=lambda done, total: display.advance("images", done, total),
             **options.settings,
         )
+    if converted:
+        write_features(output, np.load(table, mmap_mode="r"))
+        table.unlink()
     seconds, images = time.perf_counter() - since, report.rows - report.found
     typer.echo(f"Wrote {output}: {counted(report.rows, 'row')} of {counted(report.features, 'feature')}")
     before = f", the first {report.found} by an earlier run" if report.found else ""
     typer.echo(f"{counted(images, 'image')} in {seconds:.1f} s ({images / seconds:.4g} images/s){before}")
+
+
+def _of_images(net: ImageNet, given: list[str], model: Path, blob: str, output: Path) -> None:
+    """The features of image files."""
+    predictor = net.start(model, outputs=[blob])
+    import numpy as np
+
+    from imae.experiments.feature_files import write_features
+
+    left_out, names = list[str](), list[str]()
+    rows: list[np.ndarray] = []
+    with contextlib.closing(predicted(predictor, given, left_out)) as found:
+        for file, row in found:
+            values = np.asarray(row[blob], np.float32).ravel()
+            if rows and values.shape != rows[0].shape:
+                numbers = f"{counted(values.size, 'feature')}, {names[0]} {rows[0].size}"
+                raise InputError(f"{file}: has {numbers}; bring images to one size by --resize")
+            names.append(str(file))
+            rows.append(values)
+    if rows:
+        write_features(output, np.stack(rows), names)
+        typer.echo(f"Wrote {output}: {counted(len(rows), 'row')} of {counted(rows[0].size, 'feature')}")
+    end(left_out)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imae.cli.export import read_labels, read_size, sizes_in
-from imae.cli.options import Threads, load_torch, number, taking
+from imae.cli.options import Cpu, Threads, load_torch, number, taking
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError, counted
@@ -20,33 +20,35 @@ if TYPE_CHECKING:
     from imae.nets.predictor import Predictor
 
 
+WeightsIfAny = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A prototxt's weights; for images, by default, NET.caffemodel's.")
+]
+Shape = Annotated[
+    str, typer.Option(metavar="CxHxW", help="The shape of an image, where a prototxt's data is not at hand to tell it.")
+]
+Resize = Annotated[
+    str, typer.Option(metavar="HxW", help="Bring images to this size, of which the net sees the centre.")
+]
+Channels = Annotated[
+    str, typer.Option(metavar="RGB|BGR", help="The order that the net was trained on. Without: what is known, or BGR.")
+]
+Mean = Annotated[str, typer.Option(metavar="FILE|V,V,V", help="The mean, where neither prototxt nor model has it.")]
+Scale = Annotated[float | None, typer.Option(metavar="S", help="The scale, likewise.")]
+Batch = Annotated[int, number("How many images at a time, where the model takes any number.", 1)]
+
+
 @dataclass(frozen=True)
 class ImageNet:
     """Which net images are put to, and how; each field is an option."""
 
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="A prototxt's weights; without, those in NET.caffemodel.", show_default=False
-        ),
-    ] = None
-    shape: Annotated[
-        str,
-        typer.Option(metavar="CxHxW", help="The shape of an image, where a prototxt's data is not at hand to tell it."),
-    ] = ""
-    resize: Annotated[
-        str, typer.Option(metavar="HxW", help="Bring images to this size, of which the net sees the centre.")
-    ] = ""
-    channels: Annotated[
-        str,
-        typer.Option(metavar="RGB|BGR", help="The order that the net was trained on. Without: what is known, or BGR."),
-    ] = ""
-    mean: Annotated[
-        str, typer.Option(metavar="FILE|V,V,V", help="The mean, where neither prototxt nor model has it.")
-    ] = ""
-    scale: Annotated[float | None, typer.Option(metavar="S", help="The scale, likewise.")] = None
-    batch: Annotated[int, number("How many images at a time, where the model takes any number.", 1)] = 32
-    cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even where there is a GPU.")] = False
+    weights: WeightsIfAny = None
+    shape: Shape = ""
+    resize: Resize = ""
+    channels: Channels = ""
+    mean: Mean = ""
+    scale: Scale = None
+    batch: Batch = 32
+    cpu: Cpu = False
     threads: Threads = None
 
     def start(self, model: Path, **choice: Any) -> "Predictor":

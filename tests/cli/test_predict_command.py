@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,6 +17,11 @@ from imae.nets.onnx_export import export_onnx
 from imae.prototxt_like.binary import write_caffemodel
 
 Imae = Callable[..., Any]
+
+
+def unboxed(text: str) -> str:
+    """What a box on the terminal says."""
+    return " ".join(text.replace("│", " ").split())
 
 
 @pytest.fixture
@@ -94,3 +101,43 @@ def test_import_onnx_says_what_it_wrote_and_how_far_that_is(imae: Imae, net: Pat
     assert imae("check", "back.prototxt", "back.caffemodel").status == 0
     gone = imae("import-onnx", "gone.onnx", "back")
     assert (gone.status, gone.err) == (1, "imae: error: gone.onnx: cannot be read: No such file or directory\n")
+
+
+def test_features_of_images_by_either_model_in_each_format(imae: Imae, net: Path) -> None:
+    export_onnx("net.prototxt", "net.caffemodel", "net.onnx", dynamic=())
+    command = ("features", "im", "b c.jpg", "--blob", "pool", "--model")
+    assert imae(*command, "net.prototxt", "-o", "a.npy").out == "Wrote a.npy: 3 rows of 3 features\n"
+    expected = [[50, 100, 0], [0, 10, 200], [250, 2, 1]]
+    np.testing.assert_allclose(np.load("a.npy"), expected, atol=2)  # a JPEG's colors
+    assert imae(*command, "net.onnx", "-o", "b.npz").status == 0
+    table = np.load("b.npz")
+    assert table["images"].tolist() == ["im/deep/g.png", "im/r.png", "b c.jpg"]
+    np.testing.assert_array_equal(table["features"], np.load("a.npy"))
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    assert imae(*command, "net.onnx", "-o", "c.parquet").status == 0
+    columns = parquet.read_table("c.parquet").to_pydict()
+    assert columns["images"] == table["images"].tolist()
+    np.testing.assert_array_equal(columns["features"], table["features"])
+
+
+def test_features_of_the_nets_data_in_each_format(imae: Imae, digits: Path) -> None:
+    write_caffemodel(Net("net.prototxt").to_proto(), Path("net.caffemodel"))
+    command = ("features", "--model", "net.prototxt", "--weights", "net.caffemodel", "--blob", "ip1", "--cpu", "-o")
+    assert [imae(*command, name).status for name in ("a.npy", "b.npz")] == [0, 0]
+    np.testing.assert_array_equal(np.load("b.npz")["features"], np.load("a.npy"))
+    assert sorted(path.name for path in Path().glob("*.np*")) == ["a.npy", "b.npz"]
+
+
+def test_mistakes_with_features_are_lines(imae: Imae, net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("features", "--model", "net.prototxt", "--blob", "pool")
+    outcome = imae(*command, "-o", "a.npy", "im", "--plan", "plain")
+    assert (outcome.status, "images go with --cpu and --threads alone" in unboxed(outcome.err)) == (2, True)
+    outcome = imae(*command, "-o", "a.npy", "--mean", "3")
+    assert (outcome.status, "--scale and --batch go with IMAGES" in unboxed(outcome.err)) == (2, True)
+    Path("im/bad.png").write_bytes(b"junk")
+    outcome = imae(*command, "-o", "a.npy", "im")
+    assert (outcome.status, len(np.load("a.npy"))) == (1, 2)
+    assert "1 image could not be read, the first im/bad.png" in outcome.err
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    outcome = imae(*command, "-o", "a.parquet", "im")
+    assert outcome.err == "imae: error: a.parquet: writing Parquet needs pyarrow: pip install 'imae[tables]'\n"
