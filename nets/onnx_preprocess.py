@@ -71,7 +71,9 @@ class Images:
         """Return what a caller has to know: layout, type and range, and for color images the order of the channels."""
         if not self.raw:
             return {"layout": "NCHW", "type": "float32", "channels": "as the net's"}
-        return {"layout": "NHWC", "type": "uint8", "channels": self.channels, "window": list(self.window[1:])}
+        cut = {"cut": True} if self.cuts and not self.whole else {}
+        window = list(self.window[1:])
+        return {"layout": "NHWC", "type": "uint8", "channels": self.channels, "window": window, **cut}
 
     def shape(self, given: tuple[Size, ...]) -> tuple[Size, ...]:
         """Return the shape of the model's input, for an input of the net of this one."""

@@ -214,6 +214,7 @@ class Predictor:
         height, width = window[:2] if self._raw else window[1:]
         self._fixed = batch, height, width
         self._size = options.resize or ((height, width) if height and width else None)
+        self._least = tuple(own["window"]) if own.get("cut") else (1, 1)
         known = own.get("channels") if self._raw else ""
         self._order = "gray" if self._channels == 1 else "RGB" if known == "RGB" else options.channels or "BGR"
         self._prepare = lru_cache(self._images)
@@ -251,6 +252,10 @@ class Predictor:
             except InputError as error:
                 raise InputError(f"image {number}: {error}") from None
             view = view if self._size is None else resize(view, self._size)
+        if min(a - b for a, b in zip(view.shape[1:], self._least, strict=True)) < 0:
+            name = image if isinstance(image, str | PathLike) else f"image {number}"
+            window = describe(self._least)
+            raise InputError(f"{name}: an image of {describe(view.shape[1:])}, of which {window} cannot be cut")
         # Images.seen takes red, green, blue
         as_rgb = color and (self._order == "RGB" or not self._raw)
         return (view[::-1] if as_rgb else view).transpose(1, 2, 0)

@@ -92,6 +92,9 @@ def test_a_net_of_the_training_reads_its_own_transform_and_any_value_can_be_aske
     np.testing.assert_allclose(found["half"][0], seen / 2)
     np.testing.assert_allclose(found["sum"][0], seen.sum(), rtol=1e-6)
     export_onnx(path, None, tmp_path / "net.onnx", shape=(3, 4, 4), outputs=["twice"], preprocess=True)
+    for model in (path, tmp_path / "net.onnx"):
+        with pytest.raises(InputError, match="image 0: an image of 3x6, of which 4x4 cannot be cut"):
+            Predictor(model, shape=(3, 4, 4))(pixels[:3])
     within = Predictor(tmp_path / "net.onnx", outputs=["half"])(pixels)
     np.testing.assert_allclose(within["half"][0], seen / 2)
     with pytest.raises(InputError, match=r'no node of it makes "halv"; did you mean "half"\?'):
