@@ -21,6 +21,7 @@ from imae.cli.export import export
 from imae.cli.features import features
 from imae.cli.hints import Command, Group
 from imae.cli.import_onnx import import_onnx
+from imae.cli.init import init
 from imae.cli.messages import error_line, log_warnings, warn
 from imae.cli.net import net
 from imae.cli.plot import plot
@@ -46,26 +47,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    demo,
-    train,
-    test,
-    export,
-    time,
-    check,
-    check_gradients,
-    features,
-    retrieval,
-    tune_t,
-    audit,
-    review,
-    devices,
-):
+for command in (demo, train, test, export, time, check, check_gradients, features, retrieval, tune_t, audit, devices):
     app.command(cls=Command)(command)
 app.add_typer(convert, name="convert")
 app.add_typer(upgrade, name="upgrade")
 app.add_typer(plot, name="plot")
-for command in (net, reproduce, predict, import_onnx):
+for command in (net, reproduce, predict, import_onnx, review, init):
     app.command(cls=Command, no_args_is_help=True)(command)
 app.command("device_query", hidden=True)(devices)
 
