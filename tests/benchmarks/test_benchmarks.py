@@ -18,7 +18,7 @@ from imae.prototxt_like.schema import TRAIN
 
 TINY = {
     "floor": ["--depth", "8", "--batch", "2"],
-    "inference": ["--depth", "8", "--batch", "1", "3"],
+    "inference": ["--nets", "resnet8", "--batch", "1", "3"],
     "data_path": ["--depth", "8", "--batch", "4", "--images", "20"],
     "image_data": ["--images", "4", "--batch", "2", "--size", "300", "260"],
     "loading": ["--blocks", "0", "0", "1", "--records", "20", "--given", "nowhere"],
