@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -147,9 +148,14 @@ def predict(
                     found.append((str(file), classes))
     finally:  # what is done so far, too
         if json_:
-            keys = header[2:]
             known = [
-                {"image": file, "top": [dict(zip(keys, one, strict=True)) for one in classes]}
+                {
+                    "image": file,
+                    "top": [
+                        {"class": i, "label": label, "score": score if math.isfinite(score) else None}
+                        for i, label, score in classes
+                    ],
+                }
                 for file, classes in found
             ]
             typer.echo(json.dumps(known, indent=1))
