@@ -39,6 +39,8 @@ class Importing:
         self.blobs: dict[str, list[NDArray[np.float32]]] = {}
         self.pending: dict[str, tuple[LayerParameter, Array]] = {}
         """Averages that still lack a factor, by the value's name: the layer, and what is missing."""
+        self.numbers: set[str] = set()
+        """Values of other types than float32 that the layers give as float32."""
         self._same: dict[str, str] = {}
 
     def layer(
@@ -103,7 +105,8 @@ def _power(**settings: float) -> Callable[..., None]:
 
 
 def _same(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
-    if importing.values[inputs[0]].dtype != np.float32 or importing.values[outputs[0]].dtype != np.float32:
+    floats = importing.values[inputs[0]].dtype == np.float32 or inputs[0] in importing.numbers
+    if not floats or importing.values[outputs[0]].dtype != np.float32:
         raise NoLayer("blobs are float32")
     importing.alias(inputs[0], outputs[0])
 
@@ -413,6 +416,22 @@ def _reduce(operation: str) -> Callable[..., None]:
     return translate
 
 
+def _greater(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    threshold = importing.constant(inputs, 1)
+    if threshold.size != 1:
+        raise NoLayer(f"compares with {describe(threshold.shape)}, expected a number")
+    importing.layer("Threshold", inputs[:1], outputs, threshold_param={"threshold": float(threshold.ravel()[0])})
+    importing.numbers.add(outputs[0])
+
+
+def _arg_max(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    axis = settings.get("axis", 0) % len(importing.shape(inputs[0]))
+    if not settings.get("keepdims", 1):
+        raise NoLayer("drops its axis, which ArgMax keeps")
+    importing.layer("ArgMax", inputs, outputs, argmax_param={"axis": axis})
+    importing.numbers.add(outputs[0])
+
+
 def _tile(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
     copies = importing.constant(inputs, 1)
     source, axes = inputs[0], [axis for axis, count in enumerate(copies) if count != 1]
@@ -527,6 +546,7 @@ def _with_constant(
 
 LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] = {
     "Abs": _simple("AbsVal"),
+    "ArgMax": _arg_max,
     "AveragePool": _pooling("AVE"),
     "BatchNormalization": _batch_norm,
     "Cast": _same,
@@ -541,6 +561,7 @@ LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] =
     "Gemm": _gemm,
     "GlobalAveragePool": _global("AVE"),
     "GlobalMaxPool": _global("MAX"),
+    "Greater": _greater,
     "HardSigmoid": _hard_sigmoid,
     "Identity": _same,
     "LRN": _lrn,
