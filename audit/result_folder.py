@@ -138,7 +138,7 @@ def _summary(samples: Samples, found: LabelIssues, duplicates: Duplicates) -> di
     return {
         "imae": __version__,
         "source": samples.source,
-        "root": None if samples.root is None else str(samples.root),
+        "root": None if samples.root is None else str(samples.root.absolute()),
         "samples": total,
         "classes": found.classes,
         "samples_per_class": np.bincount(found.label, minlength=len(found.classes)).tolist(),

@@ -18,7 +18,7 @@ import numpy as np
 
 from imae.audit.cleaned import DROP, KEEP, RELABEL, Decision, Thresholds, write_cleaned
 from imae.audit.decisions import GONE, Decisions
-from imae.audit.result import read_result
+from imae.audit.result import SUMMARY, read_result
 from imae.audit.thumbnails import Thumbnails
 from imae.prototxt_like.errors import InputError
 from imae.reports.pages import Html, page_html
@@ -55,7 +55,10 @@ class Review:
             raise InputError(f"{folder}: the audit found no label to look at; --top N reviews the N most suspicious")
         self.decisions = Decisions(self.result)
         self.thumbnails = Thumbnails(self.result)
-        self._thresholds = Thresholds(**summary["thresholds"])
+        try:
+            self._thresholds = Thresholds(**summary["thresholds"])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder / SUMMARY}: has no thresholds: {error!r}") from error
         self._places = {index: place for place, index in enumerate(self.queue)}
         self._lock = threading.Lock()
         self._changed, self._ended = threading.Event(), threading.Event()

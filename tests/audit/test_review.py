@@ -19,7 +19,7 @@ from audit_folders import CLASSES, audited
 
 from imae.audit.cleaned import Decision
 from imae.audit.decisions import FILE, Decisions
-from imae.audit.result import read_result
+from imae.audit.result import SUMMARY, read_result
 from imae.audit.review import Review, Server
 from imae.cli import main
 from imae.prototxt_like.errors import InputError
@@ -200,9 +200,13 @@ def test_a_thousand_decisions_and_a_kill_in_between(
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, _ = audited(tmp_path)
+    damaged, _ = audited(tmp_path / "damaged", images=False)
+    summary = json.loads((damaged / SUMMARY).read_text())
+    (damaged / SUMMARY).write_text(json.dumps({name: summary[name] for name in ("root", "source")}))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for arguments, message in (
             ([tmp_path / "none"], "none: has no audit, summary.json is missing"),
+            ([damaged], "has no thresholds: KeyError"),
             ([folder, "--port", taken.getsockname()[1]], "cannot be used: Address already in use"),
         ):
             with pytest.raises(SystemExit) as ended:

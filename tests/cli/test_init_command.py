@@ -80,6 +80,10 @@ def test_tables_and_lists(imae: Imae, photos: Path, monkeypatch: pytest.MonkeyPa
         (("one", "out"), "one: has images of one class, expected two at least"),
         (("photos", "full"), "full has a solver.prototxt already, which is overwritten only with --force"),
         (("photos", "out", "--loss", "cce", "--parameter", "1"), "cce has no parameter: T is IMAE's, q is GCE's"),
+        (("photos", "out", "--loss", "gce", "--parameter", "2"), "q must lie in (0, 1], not 2"),
+        (("photos", "out", "--parameter", "nan"), "T must be 0 or more, not nan"),
+        (("photos", "out", "--val", "nan"), "the part that is held out must lie between 0 and 1, not nan"),
+        (("cleaned.csv", "out"), "cleaned.csv: has what the audit dropped, too; expected cleaned.txt"),
         (("list.txt", "out"), "list.txt: line 1: "),
         (("far.txt", "out"), "far.txt: has labels up to 2000000000 for 1 images; expected 0, 1, ..."),
         (("below.txt", "out"), "below.txt: line 1: the label -1; expected classes, which begin at 0"),
@@ -93,6 +97,8 @@ def test_mistakes(
     Path("full/solver.prototxt").touch()
     Path("one/class").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save("one/class/a.png")
+    Path("cleaned.csv").touch()
+    Path("cleaned.txt").touch()
     Path("list.txt").write_text("gone.png 0\nlost.png 1\n")
     Path("far.txt").write_text("gone.png 2000000000\n")
     Path("below.txt").write_text("gone.png -1\n")
