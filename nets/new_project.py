@@ -95,8 +95,6 @@ def write_project(
         if not (0 < parameter <= 1 if loss == "gce" else 0 <= parameter < math.inf):
             raise InputError(f"{'q must lie in (0, 1]' if loss == 'gce' else 'T must be 0 or more'}, not {parameter:g}")
         settings = dict.fromkeys(settings, parameter)
-    if not 0 < val < 1:
-        raise InputError(f"the part that is held out must lie between 0 and 1, not {val:g}")
     if not force and (out / "solver.prototxt").exists():
         raise InputError(f"{out} has a solver.prototxt already, which is overwritten only with --force")
     if source.name == "cleaned.csv" and source.with_suffix(".txt").exists():

@@ -82,7 +82,6 @@ def test_tables_and_lists(imae: Imae, photos: Path, monkeypatch: pytest.MonkeyPa
         (("photos", "out", "--loss", "cce", "--parameter", "1"), "cce has no parameter: T is IMAE's, q is GCE's"),
         (("photos", "out", "--loss", "gce", "--parameter", "2"), "q must lie in (0, 1], not 2"),
         (("photos", "out", "--parameter", "nan"), "T must be 0 or more, not nan"),
-        (("photos", "out", "--val", "nan"), "the part that is held out must lie between 0 and 1, not nan"),
         (("cleaned.csv", "out"), "cleaned.csv: has what the audit dropped, too; expected cleaned.txt"),
         (("list.txt", "out"), "list.txt: line 1: "),
         (("far.txt", "out"), "far.txt: has labels up to 2000000000 for 1 images; expected 0, 1, ..."),
