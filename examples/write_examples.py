@@ -29,7 +29,7 @@ _CIFAR10_NET = """\
 """
 _DIGITS_NET = """\
 # A small residual net for the 8 x 8 digits that come with scikit-learn, half of the training labels replaced
-# at random.
+# at random, trained on random crops of the padded images.
 # The stages mae, gce and imae (T = {noisy:g}), in a solver's train_state and test_state, choose the loss, else CCE.
 """
 _MARS_NET = """\
@@ -91,7 +91,7 @@ def _cifar10() -> dict[str, str]:
 
 
 def _digits() -> dict[str, str]:
-    net = partial(digits_net, noise_rate=0.5)
+    net = partial(digits_net, noise_rate=0.5, crops=True)
     variants = {"mae": net("mae"), "gce": net("gce"), "imae": net("imae", T=T_NOISY)}
     header = _DIGITS_NET.format(noisy=T_NOISY)
     files = {"digits.prototxt": header + _WRITTEN + format_text(staged(net("cce"), variants))}

@@ -14,6 +14,7 @@ from rich.table import Table
 from imae.experiments.cell import BestAndFinal
 from imae.experiments.curves import Curve
 from imae.experiments.paper import LOSSES
+from imae.experiments.suspects import SHEET_WIDTH, draw_suspects, suspects_of
 from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy
 from imae.layers.data.image_set import ImageSetData
 from imae.nets.digits_net import digits_net
@@ -28,21 +29,36 @@ from imae.solvers.solver import Solver
 
 NOISE = 0.5
 _TITLE = "Digits, half of the training labels replaced at random"
-COLUMNS = ("loss", "test, best", "test, final", "training, corrupted labels", "training, intact labels")
+COLUMNS = (
+    "loss",
+    "test, best",
+    "test, final",
+    "training, corrupted labels",
+    "training, intact labels",
+    "suspects really wrong",
+)
 
 
 @dataclass
 class Result(BestAndFinal):
-    """One loss's accuracies, as fractions: on the test set by iteration, and on the training set at the end."""
+    """One loss's accuracies, as fractions: on the test set by iteration, and on the training set at the end.
+
+    The suspects are the training labels of the smallest p_y, as many as are wrong.
+    """
 
     loss: str
     iterations: list[int]
     test: list[float]
     training: TrainingAccuracy
+    suspects: int
+    found: int
+    """How many of them really are wrong."""
+    corrected: int
+    """For how many of them the most probable other class is the right one."""
 
 
 def run(output: Path, seed: int, console: Console) -> list[Result]:
-    """Train with each loss; write logs, snapshots, `results.md`, `test_accuracy.png` and `imae.onnx` into `output`.
+    """Train with each loss; write logs, snapshots, `results.md`, its two pictures and `imae.onnx` into `output`.
 
     `seed` sets the initial weights and the order of the images; the wrong labels are the same for all losses and
     seeds. Raises InputError if the folder cannot be written.
@@ -55,35 +71,51 @@ def run(output: Path, seed: int, console: Console) -> list[Result]:
     )
     results = [_result(loss, solver) for loss, solver in _trained(solvers, console)]
     console.print(_table(results))
-    reading = reading_of(results)
-    console.print(reading, style="bold")
-    chart = output / "test_accuracy"
+    readings = [reading_of(results), suspects_reading(results)]
+    for reading in readings:
+        console.print(reading, style="bold")
+    chart, sheet = output / "test_accuracy", output / "suspects"
     write_each(chart, picture(partial(_draw, results), pictures.SMALL).files)
+    imae = solvers["IMAE"]
+    write_each(sheet, picture(partial(draw_suspects, suspects_of(imae), _data(imae).images), SHEET_WIDTH).files)
     onnx = output / "imae.onnx"
-    difference = _export(solvers["IMAE"], onnx)
+    difference = _export(imae, onnx)
     console.print(f"IMAE net as ONNX: {onnx}; in ONNX Runtime its probabilities differ by at most {difference:.1e}")
     labels = _labels(solvers[LOSSES[0]])
-    write_atomically(output / "results.md", _markdown(results, labels, reading, f"{chart.name}.png").encode())
+    write_atomically(output / "results.md", _markdown(results, labels, readings).encode())
     write_atomically(output / "results.json", json.dumps([asdict(result) for result in results], indent=1).encode())
-    console.print(f"Test accuracy by iteration: {chart}.png")
+    console.print(f"Test accuracy by iteration: {chart}.png; the labels that IMAE suspects most: {sheet}.png")
+    console.print("Which labels of your own data are wrong: imae audit FOLDER")
     return results
 
 
 def reading_of(results: list[Result]) -> str:
     """Return what the reader should see in the results, in one line, with this run's figures."""
+    right = ", ".join(f"{result.loss} {result.training.intact:.0%} and {result.final:.0%}" for result in results)
+    return f"What to see: for all the wrong labels, so many training and test images are told rightly: {right}."
+
+
+def suspects_reading(results: list[Result]) -> str:
+    """Return how many of the labels that each net believes least really are wrong, in one line."""
     by_loss = {result.loss: result for result in results}
-    cce, imae = by_loss["CCE"], by_loss["IMAE"]
+    found = ", ".join(f"{loss} {by_loss[loss].found}" for loss in LOSSES)
+    imae = by_loss["IMAE"]
     return (
-        f"What to see: cross entropy (CCE) fits {cce.training.corrupted:.0%} of the training labels, wrong ones "
-        f"included, and its test accuracy falls from {cce.best:.0%} to {cce.final:.0%}; IMAE fits "
-        f"{imae.training.corrupted:.0%} and ends at {imae.final:.0%}."
+        f"Which labels were wrong: of the {imae.suspects} that each net finds least probable, so many really are: "
+        f"{found}; for {imae.corrected} of its own IMAE also names the right digit."
     )
+
+
+def _data(solver: Solver) -> ImageSetData:
+    """The training images."""
+    data = solver.net.steps[0].layer
+    assert isinstance(data, ImageSetData), "the example's first layer"
+    return data
 
 
 def _labels(solver: Solver) -> str:
     """What was done to the training labels, in words."""
-    data = solver.net.steps[0].layer
-    assert isinstance(data, ImageSetData), "the example's first layer"
+    data = _data(solver)
     wrong, total = int((data.labels != data.intact).sum()), data.num_images
     return f"Half of the labels were replaced at random, which leaves {wrong} of {total:,} wrong, {wrong / total:.1%}"
 
@@ -91,7 +123,7 @@ def _labels(solver: Solver) -> str:
 def _solver(loss: str, output: Path, seed: int) -> Solver:
     """The solver of examples/digits, with its files going to `output`."""
     param, name = digits_solver(), loss.lower()
-    param.net_param.CopyFrom(digits_net(name, noise_rate=NOISE, **loss_settings(name, NOISE)))
+    param.net_param.CopyFrom(digits_net(name, noise_rate=NOISE, crops=True, **loss_settings(name, NOISE)))
     param.snapshot_prefix, param.random_seed = str(output / name), seed
     return Solver(param)
 
@@ -127,18 +159,22 @@ def _advance(progress: Progress, bar: TaskID, what: str, done: int, total: int) 
 def _result(loss: str, solver: Solver) -> Result:
     path = solver.log.metrics_path
     assert path is not None, "the solver has a prefix"
+    suspects = suspects_of(solver)
     tests = [record for record in read_metrics(path) if record["phase"] == "test"]
     return Result(
         loss,
         [record["iteration"] for record in tests],
         [record["accuracy"] for record in tests],
         training_accuracy(solver),
+        suspects.count,
+        suspects.found,
+        suspects.corrected,
     )
 
 
 def _row(result: Result) -> list[str]:
     figures = result.best, result.final, result.training.corrupted, result.training.intact
-    return [result.loss, *(f"{100 * figure:.1f}" for figure in figures)]
+    return [result.loss, *(f"{100 * figure:.1f}" for figure in figures), f"{result.found} of {result.suspects}"]
 
 
 def _table(results: list[Result]) -> Table:
@@ -150,10 +186,14 @@ def _table(results: list[Result]) -> Table:
     return table
 
 
-def _markdown(results: list[Result], labels: str, reading: str, picture: str) -> str:
+def _markdown(results: list[Result], labels: str, readings: list[str]) -> str:
     rows = [COLUMNS, ("---",) * len(COLUMNS), *map(_row, results)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"# {_TITLE}\n\n{labels}. Accuracy, %:\n\n{table}\n\n{reading}\n\n![]({picture})\n"
+    about, suspects = readings
+    return (
+        f"# {_TITLE}\n\n{labels}. Accuracy, %:\n\n{table}\n\n{about}\n\n![](test_accuracy.png)\n\n"
+        f"{suspects}\n\n![](suspects.png)\n"
+    )
 
 
 def _draw(results: list[Result], width: float) -> "pictures.Figure":

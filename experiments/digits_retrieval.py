@@ -50,6 +50,7 @@ from imae.solvers.solver import Solver
 SEEN, UNSEEN = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
 NOISE = (0, 50)
 """Percentages of training labels that are replaced at random."""
+BASE_LR = 0.05
 IMAGES_PER_TRACKLET = 4
 CAMERAS = 6
 """As many as MARS has."""
@@ -344,7 +345,7 @@ def _measure(run: Run, iterations: int, tracklets: Tracklets, progress: Callable
 
 def _solver(run: Run, iterations: int) -> Solver:
     """The demo's solver with the run's net, the learning rate falling at 1/2 and 3/4; it writes no files."""
-    param = digits_solver(iterations)
+    param = digits_solver(iterations, BASE_LR)
     param.net_param.CopyFrom(retrieval_net(run))
     param.test_iter[:] = [1]
     param.test_interval, param.display, param.random_seed = iterations, 0, run.seed
@@ -402,8 +403,8 @@ def _settings(rows: Sequence[Row]) -> list[str]:
     return [
         f"Data: scikit-learn's digits, 8 x 8 pixels: {train} images of 0 to 4 to train on, {test} others of 0 to 4 to "
         f"test on, and all {len(tracklets.images)} images of 5 to 9 for retrieval",
-        f"Training: {iterations} iterations of 128 images with the solver of `imae demo`: learning rate 0.05, divided "
-        f"by 10 at {iterations // 2} and {iterations * 3 // 4}; momentum 0.9, weight decay 0.005",
+        f"Training: {iterations} iterations of 128 images with the solver of `imae demo` at learning rate {BASE_LR:g}, "
+        f"divided by 10 at {iterations // 2} and {iterations * 3 // 4}; momentum 0.9, weight decay 0.005",
         "Noise: a label is replaced, with the stated probability, by one of the five classes at random, perhaps itself",
         f"T of IMAE: {T_INTACT:g} on intact labels, {T_NOISY:g} on others; q of GCE: {Q:g}",
         f"Seeds: {', '.join(map(str, seeds))}: of initial weights, order and wrong labels, alike for all losses",

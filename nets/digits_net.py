@@ -8,14 +8,21 @@ from imae.prototxt_like.schema import NetParameter
 
 WIDTHS = (16, 32)
 TRAIN_BATCH, TEST_BATCH = 128, 100
+SIDE, PAD = 8, 1
+"""Pixels: of an image, and of the padding that random crops are from, an eighth as the paper's 4 of 32."""
 
 
-def digits_net(loss: str, *, noise_rate: float = 0.0, noise_seed: int = 0, **loss_settings: float) -> NetParameter:
+def digits_net(
+    loss: str, *, noise_rate: float = 0.0, noise_seed: int = 0, crops: bool = False, **loss_settings: float
+) -> NetParameter:
     """Return a 3x3 convolution and two residual blocks, of widths 16 and 32, with their data layers.
 
-    Arguments, and what it raises, as for `resnet_cifar`.
+    With `crops` the training images are random crops of the padded ones; they are never mirrored, which makes other
+    digits. Other arguments, and what it raises, as for `resnet_cifar`.
     """
     train: dict[str, Any] = {"batch_size": TRAIN_BATCH}
+    if crops:
+        train |= {"pad": PAD, "transform_param": {"crop_size": SIDE}}
     if noise_rate:
         train |= {"noise_rate": noise_rate, "noise_seed": noise_seed}
     n = NetSpec()

@@ -70,12 +70,15 @@ def mars_solver() -> SolverParameter:
     )
 
 
-def digits_solver(iterations: int = 400) -> SolverParameter:
-    """Return the solver of the digits, ours: the learning rate falls at 1/2 and 3/4; without net and prefix."""
+def digits_solver(iterations: int = 400, base_lr: float = 0.1) -> SolverParameter:
+    """Return the solver of the digits, ours: the learning rate falls at 1/2 and 3/4; without net and prefix.
+
+    Iterations and learning rate are what `python -m imae.experiments.demo_settings` picks for the demo.
+    """
     return SolverParameter(
         test_iter=[5],
         test_interval=20,
-        base_lr=0.05,
+        base_lr=base_lr,
         lr_policy="multistep",
         gamma=0.1,
         stepvalue=[iterations // 2, iterations * 3 // 4],
