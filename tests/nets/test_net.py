@@ -894,3 +894,31 @@ def test_autograd_through_a_net_is_refused_and_its_own_backward_is_as_ever(plan:
         net.backward()
         for diff, same in zip((b.diff for b in net.params["ip"]), wanted["ip"], strict=True):
             assert torch.equal(diff, same) and not diff.requires_grad
+
+
+@pytest.mark.parametrize("plan", ["plain", "fused"])
+@pytest.mark.parametrize("kind", ["Split", "Flatten", "Concat", "Slice", "Reshape"])
+def test_a_layer_in_place_changes_no_other_blob_and_no_other_layers_gradient(kind: str, plan: str) -> None:
+    """Where Caffe has one memory for two blobs, or reads it after it was overwritten."""
+
+    def run(sigmoid: str, bias: str) -> tuple[Tensor, Tensor]:
+        net = Net(
+            parse_net(f"""
+                force_backward: true
+                layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 4 dim: 6 }} }} }}
+                layer {{ name: "shared" bottom: "x" top: "s" type: "{kind}"
+                  reshape_param {{ shape {{ dim: 0 dim: 6 }} }} }}
+                layer {{ name: "sigmoid" type: "Sigmoid" bottom: "s" top: "{sigmoid}" }}
+                layer {{ name: "bias" type: "Bias" bottom: "{sigmoid}" top: "{bias}"
+                  bias_param {{ filler {{ type: "constant" value: 2 }} }} }}
+                layer {{ name: "all" type: "Eltwise" bottom: "x" bottom: "{bias}" top: "y"
+                  eltwise_param {{ operation: PROD }} loss_weight: 1 }}
+            """),
+            TRAIN,
+            plan=plan,
+        )
+        y = net.forward(x=torch.arange(24.0).view(4, 6) / 12 - 1)["y"]
+        net.backward()
+        return y, net.diffs["x"]
+
+    torch.testing.assert_close(run("s", "s"), run("a", "b"))
