@@ -122,13 +122,14 @@ def _suspects(result: Result, thumbnails: Thumbnails, threads: int, on_progress:
     )
     rest = len(result.suspects) - len(shown)
     more = [f"{rest:,} more suspects are in `suspects.csv`, {len(result.suspects):,} in all."] if rest else []
-    return [
-        Heading("Suspects"),
-        Html(f'<noscript><p>Without JavaScript: see suspects.csv.</p></noscript>\n{_FILTER}<ul id="cards"'
-             f'{"" if thumbnails else " class=rows"}></ul>\n<button id="more" type="button" hidden>Show more</button>\n'
-             f'<script type="application/json" id="suspects">{data}</script>'),
-        *more,
-    ]  # fmt: skip
+    kind = "" if thumbnails else " class=rows"
+    body = [
+        "<noscript><p>Without JavaScript: see suspects.csv.</p></noscript>",
+        f'{_FILTER}<ul id="cards"{kind}></ul>',
+        '<button id="more" type="button" hidden>Show more</button>',
+        f'<script type="application/json" id="suspects">{data}</script>',
+    ]
+    return [Heading("Suspects"), Html("\n".join(body)), *more]
 
 
 def _pictured(items: Sequence[dict[str, Any]]) -> list[int]:

@@ -1,7 +1,6 @@
 """Small pictures of the samples of an audit, for its pages."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,4 +54,4 @@ class Thumbnails:
             image: NDArray[np.uint8] = self._images[self._rows[index]]
             return image
         assert self._root is not None
-        return read_image(Path(self._root) / self._names[index], True)
+        return read_image(self._root / self._names[index], True)
