@@ -1,4 +1,4 @@
-"""`imae demo`: the losses compared on real digits, in a few minutes."""
+"""`imae demo`: the losses compared on real digits, and which labels were wrong, in a few minutes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,9 @@ def demo(
     seed: Annotated[int, number("The seed of weights and order.", 0, LARGEST_SEED)] = 1,
     threads: Threads = None,
 ) -> None:
-    """Train on digits with each loss, and compare: half of the labels are replaced at random, 42.7 % are then wrong.
+    """Train on digits with each loss, and tell which labels are wrong.
+
+    To begin with, half of the labels are replaced at random, 42.7 % are then wrong.
 
     [bold]imae demo --output digits-demo[/]
     """
