@@ -1,5 +1,6 @@
 """`imae audit`: which labels are wrong, how many, and what they should be."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -142,8 +143,8 @@ def audit(
 ) -> None:
     """Find the labels that are wrong, how many there are, and what they should be.
 
-    No label needs to be known to be right. In the folder are then suspects.csv, cleaned.csv, summary.json, the scores
-    of all samples, and the trained net as prototxt, caffemodel and ONNX.
+    No label needs to be known to be right. In the folder are then report.html, suspects.csv, cleaned.csv, summary.json,
+    the scores of all samples, and the trained net as prototxt, caffemodel and ONNX.
 
     [bold]imae audit photos/ --backbone torchvision:resnet50 --relabel-above 0.9 --drop-above 0.8[/]
 
@@ -211,6 +212,9 @@ def audit(
         typer.echo(f"The classes {' and '.join(map(_printable, pair['classes']))} look like one")
     actions = ", ".join(f"{name} {count}" for name, count in summary["actions"].items())
     typer.echo(f"Wrote {folder}: suspects.csv, cleaned.csv ({actions}), {', '.join(sorted(_others(folder)))}")
+    typer.echo(
+        f"To look at: {folder / 'report.html'}; to decide one by one: {shlex.join(['imae', 'review', str(folder)])}"
+    )
     if outcome.stopped:
         typer.echo("Stopped early: this is of what was there. --resume goes on")
         raise typer.Exit(130)

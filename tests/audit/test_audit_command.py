@@ -56,7 +56,7 @@ def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path) -
     out = tmp_path / "out"
     arguments = ["audit", tmp_path / "x.npy", "--label", tmp_path / "y.txt", "-o", out, "--parameter", 8]
     status, said, err = imae(*arguments, "--relabel-above", 0.9, "--drop-above", 0.5)
-    assert status == 0 and "Picked: IMAE, T = 8" in said, err
+    assert status == 0 and "Picked: IMAE, T = 8" in said and f"imae review {out}" in said, err
     scores, summary = read_result(out)[0].scores, json.loads((out / SUMMARY).read_text())
     wrong = noisy != labels
     assert roc_auc_score(wrong, scores["score"]) > 0.99
