@@ -78,13 +78,17 @@ DENSE = "has a gradient by each class"
 ELSEWHERE = {
     "Cifar10Data": "benchmarks.data_path has it",
     "Data": "benchmarks.data_path has it",
+    "DetectionOutput": "torchvision's kernel is all of its work",
     "DigitsData": "reads a file",
     "HDF5Data": "reads files",
     "HDF5Output": "writes a file",
     "ImageData": "benchmarks.image_data has it",
     "Input": "does nothing",
     "MarsData": "reads files",
+    "PriorBox": "depends on shapes alone",
+    "Proposal": "torchvision's kernel is all of its work",
     "Python": "runs its user's code",
+    "ROIPooling": "is torchvision's kernel",
     "Silence": "does nothing",
     "WindowData": "reads files",
 }

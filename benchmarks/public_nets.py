@@ -14,7 +14,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from imae.cli.progress import Display
@@ -143,6 +143,16 @@ def solvers_in(folder: Path) -> list[SolverParameter]:
     return found
 
 
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Leave out what is logged inside: what an upgrade has changed."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def main() -> None:
     """Build them all, and print how many did, of each folder in FOLDER, then the reasons."""
     parser = argparse.ArgumentParser(
@@ -153,14 +163,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--all", action="store_true", help="List each file that does not build.")
     options = parser.parse_args()
-    logging.disable()  # what an upgrade has changed
     found_first = sorted(options.folder.rglob("*.prototxt"), reverse=True)
     paths = sorted({path.read_bytes(): path for path in found_first}.values())
     if not paths:
         parser.error(f"{options.folder} has no .prototxt")
     solvers: dict[Path, list[SolverParameter]] = {}
     outcomes: dict[Path, str] = {}
-    with Display() as display, suppress(KeyboardInterrupt):
+    with Display() as display, unlogged(), suppress(KeyboardInterrupt):
         for done, path in enumerate(paths):
             display.advance("prototxts", done, len(paths))
             if path.parent not in solvers:

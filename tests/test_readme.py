@@ -17,7 +17,7 @@ def test_the_snippet_runs_from_what_comes_along(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(snippet.replace("step(100)", "step(10)"), names)
+    exec(snippet.replace("step(100)", "step(40)"), names)
     outputs = names["outputs"]
     assert isinstance(outputs, dict)
     assert set(outputs) == {"accuracy", "loss"}

@@ -30,7 +30,7 @@ class ShuffleChannel(Layer):
         return [self._dealt(top_diffs[0], self.geometry[::-1])]
 
     def _dealt(self, x: Tensor, parts: tuple[int, int]) -> Tensor:
-        return x.reshape(x.shape[0], *parts, -1).transpose(1, 2).reshape(x.shape)
+        return x.reshape(x.shape[0], *parts, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Reshape, Transpose, Reshape."""
