@@ -58,7 +58,6 @@ def test_nets_are_counted_once_and_those_that_do_not_build_have_a_reason(
     zoo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["public_nets", str(zoo), "--all"])
-    monkeypatch.setattr("logging.disable", lambda: None)
     public_nets.main()
     out, err = capsys.readouterr()
     rows = [line.split() for line in out.splitlines()]
