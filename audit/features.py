@@ -102,12 +102,19 @@ def check_labels(labels: NDArray[Any], samples: int) -> tuple[NDArray[np.int64],
         raise InputError(f"labels of shape {labels.shape}, expected one for each of {counted(samples, 'sample')}")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise InputError(f"label {int(np.isfinite(labels).argmin()) + 1} is missing or not finite")
+    if labels.dtype.kind == "O" and (missing := [i for i, label in enumerate(labels) if _is_missing(label)]):
+        raise InputError(f"label {missing[0] + 1} is missing")
     names, classes = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
     if len(names) < 2:
         raise InputError(f"all {counted(samples, 'label')} are {names.tolist()[0]!r}: expected at least two classes")
     if len(names) > 10_000:
         raise InputError(f"{len(names)} different labels: expected classes, at most 10,000 of them")
     return classes.reshape(-1).astype(np.int64), [_name(name) for name in names.tolist()]
+
+
+def _is_missing(label: object) -> bool:
+    """Whether it is None, NaN, NaT or pandas' NA."""
+    return label is None or str(label) in ("nan", "NaT", "<NA>")
 
 
 def _name(value: object) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imae.audit.features import Features, check_labels
 from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, train_heads
-from imae.audit.noise_model import Interval, bootstrap, fit_noise_model
+from imae.audit.noise_model import MANY, Interval, bootstrap, fit_noise_model
 from imae.prototxt_like.errors import InputError
 
 GRID = {"IMAE": (2.0, 4.0, 8.0, 16.0), "GCE": (0.3, 0.5, 0.7, 0.9), "CCE": (0.0,), "MAE": (0.0,)}
@@ -129,15 +129,15 @@ def find_label_issues(
     if labels is None:
         features, labels = _of_data_set(features)
     if not isinstance(features, Features):
-        features = Features(np.asarray(features))
-    given, classes = check_labels(np.asarray(labels), len(features))
+        features = Features(_array("features", features))
+    given, classes = check_labels(_array("labels", labels), len(features))
     _check(loss, parameter, hidden, folds, seeds, len(given))
     target = torch.from_numpy(given)
     setting, stop, tried, gap = _pick(features, target, len(classes), loss, parameter, hidden, seed, on_progress)
     if folds is None:
         # What is learnt by heart shrinks as the samples outnumber the weights.
         expected = (gap[0] - gap[1]) * min(PICKED_ON, len(given)) / len(given)
-        folds = FOLDS if expected > GAP else 0
+        folds = FOLDS if expected > GAP or len(classes) > MANY else 0
     iterations = max(1, round(stop * max(FINAL, EPOCHS * len(given) // batch_size(len(given)))))
     heads, logits = _score(features, target, len(classes), setting, iterations, hidden, folds, seeds, seed, on_progress)
     picked = Picked(
@@ -211,6 +211,19 @@ def _check(loss: str, parameter: float | None, hidden: int, folds: int | None, s
         raise InputError(f"folds must be 0, or 2 to {samples // 4}, a quarter of the samples, not {folds}")
 
 
+def _array(name: str, values: Any) -> NDArray[Any]:
+    """The values as an array; a table or list whose columns are numbers of several types as float64."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+    try:
+        array = np.asarray(values)
+        if array.dtype == object and name == "features":
+            array = array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name}: expected numbers, a row for each sample: {error}") from error
+    return array
+
+
 def _of_data_set(data: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """The features and labels of a data set of pairs."""
     try:
@@ -236,7 +249,8 @@ def _pick(
     chosen = torch.randperm(len(target), generator=generator)[:PICKED_ON].sort().values
     part, given = features.subset(chosen), target[chosen]
     held = torch.randperm(len(given), generator=generator) % HELD_OUT == 0
-    values = GRID[loss] if parameter is None else (parameter,)
+    grid = GRID[loss] if classes <= MANY else GRID[loss][::2]  # a training's time grows with the classes
+    values = grid if parameter is None else (parameter,)
     narrow = min(1.0, WIDE / features.width)
     settings = [Setting(loss, value, rate * narrow) for value in values for rate in RATES[loss]]
     stopped = train_heads(
@@ -252,15 +266,16 @@ def _pick(
         on_progress=lambda done, total: on_progress("picking", done, total),
     )
     best, tried = (-float("inf"), 0, 0), []
-    logits = [all_logits(heads, part) for heads in stopped]
-    for i, setting in enumerate(settings):
-        for j, stop in enumerate(STOPS):
-            z = logits[j][held, i]
+    out = part.subset(held.nonzero()[:, 0])
+    for j, heads in enumerate(stopped):
+        logits = all_logits(heads, out)
+        for i, setting in enumerate(settings):
+            z = logits[:, i]
             likelihood = fit_noise_model(z, given[held], iterations=10).log_likelihood(z, given[held])
-            tried.append({"parameter": setting.parameter, "rate": setting.rate, "stop": stop, "fit": likelihood})
+            tried.append({"parameter": setting.parameter, "rate": setting.rate, "stop": STOPS[j], "fit": likelihood})
             best = max(best, (likelihood, -i, -j))
     i, j = -best[1], -best[2]
-    right = (logits[j][:, i].argmax(1) == given).double()
+    right = (all_logits(stopped[j].take([i]), part)[:, 0].argmax(1) == given).double()
     return settings[i], STOPS[j], tried, (float(right[~held].mean()), float(right[held].mean()))
 
 

@@ -6,6 +6,9 @@ Each label is taken for a draw from the row of a transition matrix T that belong
 
 T and what sharpens or softens the logits z are those under which the labels are most probable. By Bayes' rule the label
 is wrong with the probability 1 - p(y | x) T[y, y] / P(y | x).
+
+Of more than `MANY` classes, whose C x C entries few labels say anything about, T has one number alone: a label is wrong
+with probability e whatever the class, and every other class is as likely, T[t, y] = e / (C - 1).
 """
 
 from collections.abc import Callable
@@ -26,8 +29,8 @@ SCALE_PRIOR = (0.5, 20.0)
 """The logits' scale is expected within so large a factor (its logarithm's deviation), as if by so many samples."""
 RIDGE = (3.0, 300.0)
 """How strongly the logits are held to be mixed by nothing but a scale: at least, and times the square of the noise."""
-MOST_MIXED = 200
-"""Classes up to which the logits are mixed."""
+MANY = 200
+"""Classes up to which T has an entry for each two of them, and the logits are mixed."""
 BOOTSTRAPS = 50
 _TINY = 1e-30
 
@@ -39,13 +42,13 @@ class NoiseModel:
     transition: Tensor
     """T: C x C, row: true class, column: label."""
     mix: Tensor
-    """C x C: the logits are multiplied by it."""
+    """C x C, or one scale: the logits are multiplied by it."""
     bias: Tensor
     """C, added to them."""
 
     def truth(self, logits: Tensor) -> Tensor:
         """Return p(t | x): N x C."""
-        return torch.softmax(logits @ self.mix + self.bias, 1)
+        return torch.softmax((logits @ self.mix if self.mix.dim() else logits * self.mix) + self.bias, 1)
 
     def posterior(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the probability of each true class, given sample and label: N x C."""
@@ -82,13 +85,16 @@ def fit_noise_model(
     """Find the transition matrix and the scale of the logits by maximum likelihood; `mixed`: and their mix and bias.
 
     logits: N x C, best of heads that were not trained on the same samples; labels: N. The search begins at `start`, or
-    where each sample is of the class with the largest logit.
+    where each sample is of the class with the largest logit. Of more than `MANY` classes nothing is mixed.
     """
     classes = logits.shape[1]
+    if start and classes > MANY:
+        return start
     if len(labels) > SAMPLES:
         chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
         logits, labels = logits[chosen], labels[chosen]
-    mixed = mixed and classes <= MOST_MIXED
+    if classes > MANY:
+        return _fit_uniform_noise(logits, labels, iterations)
     eye = torch.eye(classes)
     spread = float(logits.std()) or 1.0
     z = logits / spread
@@ -131,6 +137,39 @@ def fit_noise_model(
     return NoiseModel(torch.softmax(rows, 1), log_scale.exp() * (eye + change) / spread, bias)
 
 
+def _fit_uniform_noise(logits: Tensor, labels: Tensor, iterations: int) -> NoiseModel:
+    """Find the one probability e of a wrong label, and the logits' scale."""
+    classes = logits.shape[1]
+    spread = float(logits.std()) or 1.0
+    z = logits / spread
+    z_y = z.gather(1, labels[:, None])[:, 0]
+    width, weight = SCALE_PRIOR
+
+    def sigmoid(odds: float) -> float:
+        return 1 / (1 + float(np.exp(-np.clip(odds, -12, 12))))
+
+    def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        scale, e = float(np.exp(vector[0])), sigmoid(vector[1])
+        truth = torch.softmax(z * scale, 1)
+        p_y, expected = truth.gather(1, labels[:, None])[:, 0], (z * truth).sum(1)
+        other = e / (classes - 1)
+        probable = (other + (1 - e - other) * p_y).clamp_min(_TINY)
+        responsible = (other * expected + (1 - e - other) * p_y * z_y) / probable
+        wrong = len(z) - float(((1 - e) * p_y / probable).sum())
+        off = vector[0] - np.log(spread)
+        prior = AT_DIAGONAL * (np.log1p(-e) + 0.5 * np.log(e))
+        value = float(probable.log().sum()) + prior - weight * (off / width) ** 2 / 2
+        by_scale = scale * float((responsible - expected).sum()) - weight * off / width**2
+        by_odds = wrong + 0.5 * AT_DIAGONAL - e * (len(z) + 1.5 * AT_DIAGONAL)
+        return -value / len(z), -np.array([by_scale, by_odds]) / len(z)
+
+    e = min(0.9, max(0.01, float((z.argmax(1) != labels).double().mean())))
+    log_scale, odds = _minimum(objective, np.array([np.log(spread), np.log(e / (1 - e))]), iterations)
+    e = sigmoid(odds)
+    transition = torch.full((classes, classes), e / (classes - 1)).fill_diagonal_(1 - e)
+    return NoiseModel(transition, torch.tensor(float(np.exp(log_scale)) / spread), torch.zeros(classes))
+
+
 def _minimum(
     objective: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]],
     begin: NDArray[np.float64],
@@ -167,7 +206,7 @@ def bootstrap(
     truth, given = model.truth(logits[kept]), labels[kept]
     prior = AT_DIAGONAL * (torch.eye(classes) + 0.5 / classes)
     rates, matrices = [], []
-    for _ in range(BOOTSTRAPS if classes <= MOST_MIXED else 0):
+    for _ in range(BOOTSTRAPS if classes <= MANY else 0):
         weight = torch.from_numpy(np.bincount(draws.integers(0, len(kept), len(kept)), minlength=len(kept))).float()
         transition = model.transition
         for _ in range(2):

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 import imae
-from imae.audit import find_label_issues
+from imae.audit import find_label_issues, label_issues, noise_model
 from imae.audit.label_issues import LabelIssues
 from imae.audit.noise_model import fit_noise_model
 from imae.layers.data.label_noise import corrupt
@@ -62,7 +62,9 @@ def test_what_was_picked_is_told(found: LabelIssues) -> None:
     assert picked.accuracy_held_out < picked.accuracy_trained < 1
 
 
-def test_names_data_sets_losses_and_folds(digits: SimpleNamespace) -> None:
+def test_names_data_sets_losses_and_folds(digits: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_issues, "SEARCH", 100)
+    monkeypatch.setattr(label_issues, "FINAL", 400)
     part = slice(0, 300)
     names = np.array(list("abcdefghij"))[digits.noisy[part]]
     by_name = find_label_issues(digits.images[part], names, loss="GCE", parameter=0.7, folds=3)
@@ -98,6 +100,47 @@ def test_the_noise_model_finds_the_transition_matrix_that_labels_were_drawn_by()
     assert p_wrong.mean() == pytest.approx((labels != true).mean(), abs=0.02)
     mixed = fit_noise_model(z, y, mixed=True, start=model)
     assert mixed.log_likelihood(z, y) > model.log_likelihood(z, y) - 1e-4
+
+
+def test_of_many_classes_the_noise_model_has_one_probability_of_a_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_model, "MANY", 4)
+    draws = np.random.default_rng(0)
+    logits = 4 * draws.normal(size=(6000, 5))
+    true = (logits + draws.gumbel(size=logits.shape)).argmax(1)
+    wrong = draws.random(6000) < 0.3
+    labels = np.where(wrong, (true + draws.integers(1, 5, 6000)) % 5, true)
+    z, y = torch.from_numpy(logits / 3).float(), torch.from_numpy(labels)
+    model = fit_noise_model(z, y)
+    np.testing.assert_allclose(model.transition, np.full((5, 5), 0.075) + 0.625 * np.eye(5), atol=0.02)
+    assert float(model.mix) == pytest.approx(3, rel=0.2)
+    p_wrong = 1 - model.posterior(z, y).gather(1, y[:, None])[:, 0].numpy()
+    assert p_wrong.mean() == pytest.approx(wrong.mean(), abs=0.02)
+
+
+@pytest.mark.slow
+def test_many_classes() -> None:
+    draws = np.random.default_rng(0)
+    true = np.repeat(np.arange(300), 10)
+    features = 2 * draws.normal(size=(300, 64))[true] + draws.normal(size=(3000, 64))
+    wrong = draws.random(3000) < 0.2
+    found = find_label_issues(features, np.where(wrong, (true + draws.integers(1, 300, 3000)) % 300, true))
+    assert roc_auc_score(wrong, found.score) > 0.99
+    assert float(found.noise_rate.value) == pytest.approx(wrong.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        ([[1, 2], [3]] * 15, [0, 1] * 15, "features: expected numbers, a row for each sample"),
+        (np.full((30, 2), "x", object), [0, 1] * 15, "features: expected numbers, a row for each sample"),
+        (np.zeros((30, 2)), np.array([None, "a"] * 15, object), "label 1 is missing"),
+        (np.zeros((30, 2)), np.array(["a", float("nan")] * 15, object), "label 2 is missing"),
+    ],
+)
+def test_features_and_labels_that_are_none(features: object, labels: object, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        find_label_issues(features, labels)  # type: ignore[arg-type]
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
