@@ -1,10 +1,12 @@
 """What is audited: features or images, and their labels, from the forms that people have them in."""
 
+import contextlib
 import csv
 import io
+import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ MOST_PER_BYTE, SUSPECTED = 100, 2**27
 """Numbers that a compressed file may hold for each of its bytes, where it says that it holds more than so many."""
 LONGEST_LINE = 2**24
 """Characters."""
+_ROWS = 256
+"""Of a CSV or TSV file, read at a time."""
 
 
 @dataclass(frozen=True)
@@ -259,46 +263,75 @@ class _Text(_Table):
     def texts(self, name: str) -> list[str]:
         """Return a column."""
         place = self.columns.index(self.known(name))
-        return [row[place].strip() for row in self._rows()]
+        found = []
+        for piece in self._pieces():
+            rows = (row.split(self._delimiter, place + 1) if isinstance(row, str) else row for row in piece)
+            found += [row[place].strip() for row in rows]
+        return found
 
     def numbers(self, names: Sequence[str]) -> NDArray[np.float32]:
         """Return columns (N x D)."""
         if not names:
             raise InputError(f"{self._path}: has no column beside the labels")
         places = [self.columns.index(name) for name in names]
-        rows = []
-        for number, row in enumerate(self._rows()):
-            try:
-                rows.append(np.array([row[place] for place in places], dtype=np.float32))
-            except ValueError:
-                column = next(name for name, place in zip(names, places, strict=True) if not _is_number(row[place]))
-                raise InputError(
-                    f'{self._path}: {self.line(number)}: column "{column}": '
-                    f"{row[self.columns.index(column)][:40]!r} is no number; --image is for a column of paths"
-                ) from None
-        return np.stack(rows) if rows else np.zeros((0, len(names)), np.float32)
+        parts = [np.zeros((0, len(names)), np.float32)]
+        for piece in self._pieces():
+            if isinstance(piece[0], str):
+                with contextlib.suppress(ValueError):  # which the loop below explains, or knows better
+                    parts.append(
+                        np.loadtxt(piece, np.float32, comments=None, delimiter=self._delimiter, usecols=places, ndmin=2)
+                    )
+                    continue
+                piece = list(csv.reader(piece, delimiter=self._delimiter))
+            first = len(self._lines) - len(piece)
+            parts.append(np.stack([self._numbers(row, places, first + i) for i, row in enumerate(piece)]))
+        return np.concatenate(parts)
 
-    def _rows(self) -> list[list[str]]:
-        """The rows, each with as many cells as there are columns."""
-        self._lines, rows = [], []
+    def _numbers(self, row: list[str], places: list[int], number: int) -> NDArray[np.float32]:
+        try:
+            return np.array([row[place] for place in places], dtype=np.float32)
+        except ValueError:
+            place = next(place for place in places if not _is_number(row[place]))
+            raise InputError(
+                f'{self._path}: {self.line(number)}: column "{self.columns[place]}": '
+                f"{row[place][:40]!r} is no number; --image is for a column of paths"
+            ) from None
+
+    def _pieces(self) -> Iterator[list[Any]]:
+        """Rows of as many cells as there are columns, some at a time: as lines, split in cells from a quote on."""
+        self._lines = []
         with open_regular(self._path) as file:
             text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-            reader = csv.reader(text, delimiter=self._delimiter)
+            before, reader = 0, csv.reader(text, delimiter=self._delimiter)
             try:
-                next(reader)
-                for row in reader:
-                    if not row:
-                        continue
-                    if len(row) != len(self.columns):
-                        raise InputError(
-                            f"{self._path}: line {reader.line_num}: {counted(len(row), 'cell')}, expected "
-                            f"{len(self.columns)}, one for each column"
-                        )
-                    rows.append(row)
-                    self._lines.append(reader.line_num)
+                next(reader, None)
+                before = reader.line_num
+                while (piece := list(itertools.islice(text, _ROWS))) and self._is_plain(piece):
+                    self._lines += range(before + 1, before + 1 + len(piece))
+                    before += len(piece)
+                    yield piece
+                reader = csv.reader(itertools.chain(piece, text), delimiter=self._delimiter)
+                while rows := list(itertools.islice(self._split(reader, before), _ROWS)):
+                    yield rows
             except csv.Error as error:
-                raise InputError(f"{self._path}: line {reader.line_num}: {error}") from error
-        return rows
+                raise InputError(f"{self._path}: line {before + reader.line_num}: {error}") from error
+
+    def _is_plain(self, lines: list[str]) -> bool:
+        delimiters = len(self.columns) - 1
+        return all(
+            '"' not in line and line.count(self._delimiter) == delimiters and not line.isspace() for line in lines
+        )
+
+    def _split(self, reader: Any, before: int) -> Iterator[list[str]]:
+        for row in filter(None, reader):
+            line = before + reader.line_num
+            if len(row) != len(self.columns):
+                raise InputError(
+                    f"{self._path}: line {line}: {counted(len(row), 'cell')}, expected "
+                    f"{len(self.columns)}, one for each column"
+                )
+            self._lines.append(line)
+            yield row
 
 
 class _Parquet(_Table):

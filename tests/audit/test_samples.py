@@ -97,6 +97,18 @@ def test_tables_that_are_refused(text: str, message: str, tmp_path: Path) -> Non
     assert len(line) < 400
 
 
+def test_a_table_is_read_in_pieces_and_lines_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imae.audit.samples._ROWS", 4)
+    lines = ["a,l,b", *(f"{i},{'xy'[i % 2]}, {i}e1" for i in range(10)), '10,"x",1_0', "", '11,"y\n",12']
+    samples = read_samples(str(table(tmp_path / "t.csv", "\n".join(lines))), label="l")
+    expected = [*((i, 10 * i) for i in range(10)), (10, 10), (11, 12)]
+    np.testing.assert_array_equal(samples.features, np.array(expected))  # type: ignore[arg-type]
+    assert samples.label.tolist() == [0, 1] * 6
+    for place, line in ((7, "7,y"), (13, '11,"y",cat'), (6, "5,y,cat")):
+        changed = [*lines[:place], line, *lines[place + 1 :]]
+        assert f": line {place + 1}: " in refusal(table(tmp_path / "t.csv", "\n".join(changed)), label="l")
+
+
 def test_files_that_expand_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imae.audit.samples.SUSPECTED", 1000)
     np.savez_compressed(tmp_path / "x.npz", x=np.zeros((10_000, 20), np.float32))
