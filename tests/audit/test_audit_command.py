@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from imae.audit import backbones, pixel_net, run
+from imae.audit import backbones, label_issues, pixel_net, run
 from imae.audit.result import SUMMARY, read_result
 from imae.audit.samples import Samples, read_samples
 from imae.cli import main
@@ -103,6 +103,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train the heads for a moment, where it does not matter what they find."""
+    monkeypatch.setattr(label_issues, "SEARCH", 20)
+    monkeypatch.setattr(label_issues, "FINAL", 20)
+
+
 def found(out: Path) -> float:
     """The area under the curve, of images whose names tell the truth."""
     names = (out / "names.txt").read_text(errors="surrogateescape").splitlines()
@@ -153,6 +159,7 @@ def test_a_backbone_an_interrupt_and_going_on(
         return whole(self, images)
 
     monkeypatch.setattr(backbones.Backbone, "__call__", interrupted)
+    brief(monkeypatch)
     status, said, err = imae(*arguments)
     assert status == 130 and "stopped after 192 of 302 images" in err and "--resume goes on" in said
     assert "was stopped early" in (out / "report.html").read_text()
@@ -175,6 +182,7 @@ def test_a_folder_that_changes_while_it_is_read(
 
     monkeypatch.setattr(run, "read_samples", listed)
     monkeypatch.setattr(pixel_net, "ITERATIONS", 4)
+    brief(monkeypatch)
     monkeypatch.setattr(pixel_net, "EPOCHS", 1)
     assert imae("audit", folder, "-o", tmp_path / "out", "--parameter", 8)[0] == 0
     (reason,) = [row["why"] for row in rows(tmp_path / "out" / "unreadable.csv") if row["name"].endswith(gone.name)]
@@ -186,7 +194,7 @@ def test_a_folder_that_changes_while_it_is_read(
     [
         ("net.pt", "--backbone takes FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME, not 'net.pt'"),
         ("missing.onnx", "missing.onnx: cannot be read: No such file or directory"),
-        ("torchvision:resnet51", "torchvision has no model 'resnet51'"),
+        pytest.param("torchvision:resnet51", "torchvision has no model 'resnet51'", marks=pytest.mark.slow),
     ],
 )
 def test_backbones_that_are_none(
@@ -201,6 +209,7 @@ def test_backbones_that_are_none(
     assert status == 1 and err.splitlines()[-1].startswith(f"imae: error: {message}")
 
 
+@pytest.mark.slow
 def test_torchvisions_weights_where_there_is_no_network(
     imae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,17 +232,18 @@ def test_a_net_on_the_pixels_that_is_interrupted_goes_on(
     def advance(self: Display, what: str, done: int, total: int) -> None:
         if what == "training":
             seen.append(done)
-            if len(seen) == 30:
+            if len(seen) == 6:
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(Display, "advance", advance)
-    monkeypatch.setattr(pixel_net, "ITERATIONS", 40)
+    monkeypatch.setattr(pixel_net, "ITERATIONS", 10)
+    brief(monkeypatch)
     monkeypatch.setattr(pixel_net, "EPOCHS", 1)
     out = tmp_path / "out"
     status, said, err = imae("audit", folder, "-o", out, "--parameter", 8)
     assert len(list(out.glob("pixels_iter_*"))) == 2  # weights and state
-    assert status == 130 and "stopped after 30 of 40 iterations" in err and "--resume goes on" in said
+    assert status == 130 and "stopped after 6 of 10 iterations" in err and "--resume goes on" in said
     assert json.loads((out / SUMMARY).read_text())["stopped"] and (out / "net.onnx").exists()
     assert imae("audit", folder, "-o", out, "--parameter", 8, "--resume")[0] == 0
-    assert seen[30:] == list(range(31, 41))
+    assert seen[6:] == list(range(7, 11))
     assert not json.loads((out / SUMMARY).read_text())["stopped"]

@@ -162,28 +162,30 @@ def test_decisions_of_an_audit_that_went_on(tmp_path: Path) -> None:
             Review(folder)
 
 
-def test_a_thousand_decisions_and_a_kill_in_between(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("count", [60, pytest.param(990, marks=pytest.mark.slow)])
+def test_many_decisions_and_a_kill_in_between(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, _ = audited(tmp_path, 1000, images=False)
-    actions = [("keep", "drop", "relabel")[i % 3] for i in range(1000)]
+    folder, _ = audited(tmp_path, count, images=False)
+    actions = [("keep", "drop", "relabel")[i % 3] for i in range(count)]
+    third, killed_at = count // 3, count // 5 * 3
 
     def decide(address: str, places: range) -> None:
         for place in places:
             answer = ask(f"{address}decide", {"position": place, "action": actions[place], "label": place % 2})
-            assert answer == (200, json.dumps({"position": min(place + 1, 999)}).encode())
+            assert answer == (200, json.dumps({"position": min(place + 1, count - 1)}).encode())
 
     command = [sys.executable, "-m", "imae", "review", str(folder), "--no-browser", "--top", "2000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        decide(process.stdout.readline().split()[0], range(600))
+        decide(process.stdout.readline().split()[0], range(killed_at))
         process.kill()
     with served(folder) as server:
         counts = json.loads(ask(f"{server.address}item/0")[1])["counts"]
-        assert counts == {"keep": 200, "relabel": 200, "drop": 200, "left": 400}
-        decide(server.address, range(600, 1000))
+        assert counts == {**dict.fromkeys(("keep", "relabel", "drop"), killed_at // 3), "left": count - killed_at}
+        decide(server.address, range(killed_at, count))
         deadline = time.monotonic() + 20
-        while sum(row["reason"] == "reviewed" for row in cleaned(folder)) < 1000 and time.monotonic() < deadline:
+        while sum(row["reason"] == "reviewed" for row in cleaned(folder)) < count and time.monotonic() < deadline:
             time.sleep(0.05)  # cleaned.csv follows while the page is open
         rows = cleaned(folder)
     assert [row["action"] for row in rows] == actions
@@ -195,7 +197,7 @@ def test_a_thousand_decisions_and_a_kill_in_between(
     monkeypatch.setattr(Server, "serve_forever", interrupted)
     with pytest.raises(SystemExit) as ended:
         main(["review", str(folder), "--no-browser"])
-    assert ended.value.code == 0 and "keep 334, relabel 333, drop 333, left 0" in capsys.readouterr().out
+    assert ended.value.code == 0 and f"keep {third}, relabel {third}, drop {third}, left 0" in capsys.readouterr().out
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
