@@ -114,7 +114,7 @@ def check_labels(labels: NDArray[Any], samples: int) -> tuple[NDArray[np.int64],
 
 def _is_missing(label: object) -> bool:
     """Whether it is None, NaN, NaT or pandas' NA."""
-    return label is None or str(label) in ("nan", "NaT", "<NA>")
+    return not isinstance(label, str) and str(label) in ("None", "nan", "NaT", "<NA>")
 
 
 def _name(value: object) -> str:

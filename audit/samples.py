@@ -282,7 +282,7 @@ class _Text(_Table):
                         np.loadtxt(piece, np.float32, comments=None, delimiter=self._delimiter, usecols=places, ndmin=2)
                     )
                     continue
-                piece = list(csv.reader(piece, delimiter=self._delimiter))
+                piece = [line.rstrip("\r\n").split(self._delimiter) for line in piece]
             first = len(self._lines) - len(piece)
             parts.append(np.stack([self._numbers(row, places, first + i) for i, row in enumerate(piece)]))
         return np.concatenate(parts)

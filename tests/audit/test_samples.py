@@ -88,6 +88,7 @@ def test_a_table_of_paths_is_read_below_its_root_alone(tmp_path: Path) -> None:
         ("a,l\n1,y\n2,y\n", "all 2 labels are 'y': expected at least two classes"),
         ("l\nx\ny\n", "has no column beside the labels"),
         ("", 'has no column "l"'),
+        ("a,l\n" + "x" * 200_000 + ",y\n", 'line 2: column "a": \'xxx'),
         ('a,l\n"' + "x" * 200_000 + '",y\n', "field larger than field limit"),
     ],
 )
