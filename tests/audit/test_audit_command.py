@@ -47,7 +47,9 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path) -> None:
+def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_issues, "SEARCH", 100)
+    monkeypatch.setattr(label_issues, "FINAL", 500)
     images, labels = load_digits(return_X_y=True)
     noisy = corrupt(labels, 10, "SYMMETRIC", 0.3, seed=1)
     names = np.array([f"=digit{i}" for i in range(10)])  # each would be a formula
@@ -119,7 +121,8 @@ def found(out: Path) -> float:
 def test_a_folder_of_images_by_a_net_on_the_pixels(
     imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixel_net, "ITERATIONS", 60)
+    monkeypatch.setattr(pixel_net, "ITERATIONS", 40)
+    monkeypatch.setattr(label_issues, "SEARCH", 100)
     monkeypatch.setattr(pixel_net, "EPOCHS", 1)
     out = tmp_path / "out"
     status, said, err = imae("audit", folder, "-o", out, "--drop-above", 0.5)
@@ -224,6 +227,7 @@ def test_torchvisions_weights_where_there_is_no_network(
     assert status == 1 and "the weights of torchvision's resnet18 are not in" in err and "no network" in err
 
 
+@pytest.mark.slow
 def test_a_net_on_the_pixels_that_is_interrupted_goes_on(
     imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
