@@ -114,6 +114,7 @@ def _kill_and_restart(kills: int, undisturbed: tuple[Sweep, list[Result]], outpu
     assert "Restoring previous solver status" in (sweep.folder(CCE) / "cell.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_twice_ends_as_an_undisturbed_one(
     undisturbed: tuple[Sweep, list[Result]], tmp_path: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_folder_from_before_sweeps_had_a_precision_is_gone_on_with(
     assert run(sweep, CCE, IMAE) == results
 
 
+@pytest.mark.slow
 def test_a_cell_trains_and_is_evaluated_in_the_precision_asked_for(data: Path, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, data, replace(SCHEDULE, iterations=4, test_interval=4), dtype="float64", tf32=True)
     (result,) = run(sweep, CCE)
@@ -227,6 +229,7 @@ def test_a_failing_cell_is_named_with_its_error(data: Path, tmp_path: Path) -> N
         run(sweep, CCE)
 
 
+@pytest.mark.slow
 def test_a_cell_that_diverges_hinders_no_other_and_is_not_trained_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +297,7 @@ def test_images_held_out_are_those_after_the_ones_trained_on(data: Path, tmp_pat
     assert 14 * rest.intact + 6 * held_out.intact == pytest.approx(20 * both.intact)
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_the_labels_its_cells_name_and_tests_on_images_held_out(data: Path, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, data, replace(SCHEDULE, iterations=4, subset=0))
     cell = Cell(20, 0, "IMAE", 1, T=8.0, labels="own", held_out=8)

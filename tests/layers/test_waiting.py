@@ -31,6 +31,7 @@ def test_threads_spin_briefly_however_torch_is_loaded(code: str) -> None:
     assert environment_after(code) == "True 50000"
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_when_torch_is_loaded_already() -> None:
     assert environment_after("import torch, imae.layers") == "True None"
 

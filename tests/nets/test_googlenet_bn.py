@@ -102,6 +102,7 @@ def blob(param: NetParameter, name: str) -> torch.Tensor:
     return torch.tensor(next(layer for layer in param.layer if layer.name == name).blobs[0].data)
 
 
+@pytest.mark.slow
 def test_both_plans_give_the_same_gradients(tmp_path: Path) -> None:
     """Concat's gradients are parts of one tensor, which the fused layers take as they lie."""
     write_miniature(tmp_path / "MARS", persons=2, tracks_per_person=2, frames_per_track=1, size=(16, 8))
