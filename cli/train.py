@@ -140,7 +140,6 @@ def train(
     from imae.solvers.results import is_at, newest_snapshot, refuse_results, remove_results, sample_record
     from imae.solvers.run_lock import RunLock
     from imae.solvers.solver import Solver, TrainingEnded
-    from imae.solvers.training_samples import SampleRecord
 
     done = 0
 
@@ -174,6 +173,8 @@ def train(
         )
         trainer.on_progress = advance
         if first and record_samples:
+            from imae.solvers.training_samples import SampleRecord
+
             trainer.on_test = SampleRecord(trainer, sample_record(param.snapshot_prefix)).add
         size = sum(blob.data.numel() for blob in trainer.net.learnable if blob.lr_mult)
         each = f"{counted(processes.count, 'process')}, the first on " if processes else ""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from imae.layers.detection.boxes import decode, suppress
 from imae.layers.layer import Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
+from imae.layers.loss.loss_layer import at_least_float32
 from imae.prototxt_like.schema import PriorBoxParameter
 
 
@@ -60,7 +61,7 @@ class DetectionOutput(Layer):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Decode, suppress, keep the best."""
         images, count, places = self.geometry
-        location, confidence, prior = (x.float() if x.dtype.itemsize < 4 else x for x in bottoms)
+        location, confidence, prior = map(at_least_float32, bottoms)
         priors, variances = prior.view(2, count, 4).cpu()
         encoded = self.own.variance_encoded_in_target
         offsets = location.reshape(images, count, places, 4).transpose(1, 2).cpu()

@@ -7,7 +7,7 @@ parameters. Its loss, MultiBoxLoss, is not among our layers: the net has no end 
 
 from typing import NamedTuple
 
-from imae.nets.zoo.blocks import constant, convolution, inputs, pool
+from imae.nets.zoo.blocks import WEIGHT_AND_BIAS, XAVIER, constant, convolution, inputs, pool
 from imae.nets.zoo.vgg import BLOCKS
 from imae.prototxt_like.net_spec import L, NetSpec, Top
 from imae.prototxt_like.schema import NetParameter
@@ -81,8 +81,8 @@ def _predict(n: NetSpec, source: Source, data: Top, classes: int) -> None:
             num_output=boxes * each,
             kernel_size=3,
             pad=1,
-            weight_filler={"type": "xavier"},
-            param=[{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}],
+            weight_filler=XAVIER,
+            param=WEIGHT_AND_BIAS,
         )
         n[f"{name}_perm"] = L.Permute(n[name], order=[0, 2, 3, 1])
         n[f"{name}_flat"] = L.Flatten(n[f"{name}_perm"], axis=1)
