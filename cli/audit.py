@@ -33,7 +33,6 @@ def audit(
             metavar="DATA",
             help="A folder of images, one subfolder a class; a .csv, .tsv or .parquet of paths (--image) or of "
             "numbers; features, .npy or .npz:KEY; cifar10:ROOT; digits.",
-            show_default=False,
         ),
     ],
     output: Annotated[
@@ -60,8 +59,7 @@ def audit(
         ),
     ] = None,
     allow_outside: Annotated[
-        bool,
-        typer.Option("--allow-outside", help="Read images outside the root, too.", rich_help_panel=DATA),
+        bool, typer.Option("--allow-outside", help="Read images outside the root, too.", rich_help_panel=DATA)
     ] = False,
     backbone: Annotated[
         str,

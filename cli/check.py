@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 @taking(NetOptions, "gpu", "cpu", "threads", "precision", "plan", "skip_broken")
 def check(
-    net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.", show_default=False)],
-    weights: Annotated[
-        Path | None, typer.Argument(metavar="WEIGHTS", help="Weights to compare with it.", show_default=False)
-    ] = None,
+    net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.")],
+    weights: Annotated[Path | None, typer.Argument(metavar="WEIGHTS", help="Weights to compare with it.")] = None,
     *,
     phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase whose layers are shown.")] = Phase.train,
     shape: Annotated[

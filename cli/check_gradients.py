@@ -15,7 +15,7 @@ _RESULTS = {True: "right", False: "WRONG"}
 
 @taking(NetOptions, "gpu", "cpu", "precision", "plan")
 def check_gradients(
-    net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.", show_default=False)],
+    net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.")],
     *,
     phase: PhaseOption = Phase.train,
     weights: Annotated[

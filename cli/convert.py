@@ -16,12 +16,9 @@ convert = typer.Typer(cls=Group, help="Convert data sets to what Caffe reads, an
 @convert.command(cls=Command)
 def cifar10(
     root: Annotated[
-        Path,
-        typer.Argument(
-            metavar="ROOT", help="The folder with cifar-10-batches-py or cifar-10-batches-bin.", show_default=False
-        ),
+        Path, typer.Argument(metavar="ROOT", help="The folder with cifar-10-batches-py or cifar-10-batches-bin.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
     pad: Annotated[int, number("Also write the training images with N zeros on each side, for random crops.", 0)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is in OUT.")] = False,
 ) -> None:
@@ -48,15 +45,11 @@ def images(
             metavar="SOURCE",
             help="A folder with a subfolder for each class, a .csv or .tsv of paths and labels, or a list as "
             "convert_imageset's: a path and a label a line.",
-            show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The LMDB to write, a folder.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The LMDB to write, a folder.")],
     root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Where the paths begin; else here, else beside the list.", show_default=False
-        ),
+        Path | None, typer.Option(metavar="FOLDER", help="Where the paths begin; else here, else beside the list.")
     ] = None,
     columns: Annotated[
         str,
@@ -121,12 +114,8 @@ def images(
 
 @convert.command(cls=Command)
 def mean(
-    source: Annotated[
-        Path, typer.Argument(metavar="DATABASE", help="The folder of an LMDB or a LevelDB.", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The file to write: .binaryproto or .npy.", show_default=False)
-    ],
+    source: Annotated[Path, typer.Argument(metavar="DATABASE", help="The folder of an LMDB or a LevelDB.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .binaryproto or .npy.")],
 ) -> None:
     """Write the mean image of a database, as Caffe's compute_image_mean.
 
@@ -143,12 +132,9 @@ def mean(
 
 @convert.command(cls=Command)
 def weights(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The weights, in any form.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The weights, in any form.")],
     out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT", help="The file to write: .caffemodel, .h5, .npz or .safetensors.", show_default=False
-        ),
+        Path, typer.Argument(metavar="OUT", help="The file to write: .caffemodel, .h5, .npz or .safetensors.")
     ],
 ) -> None:
     """Write weights in another form, bit for bit.

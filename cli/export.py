@@ -17,9 +17,7 @@ _SIZES = re.compile(r"[1-9]\d{0,9}([x,][1-9]\d{0,9})*", re.ASCII)
 def export(
     model: Model,
     weights: Weights,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The file to write.", show_default=False)
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The file to write.")],
     shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,8 +29,7 @@ def export(
         str, typer.Option(metavar="BLOB,...", help="The blobs to give out; without it, all that nothing reads.")
     ] = "",
     dynamic: Annotated[
-        str,
-        typer.Option(metavar="SIZE,...", help="The sizes that stay open: of batch, height and width, or none."),
+        str, typer.Option(metavar="SIZE,...", help="The sizes that stay open: of batch, height and width, or none.")
     ] = "batch",
     fold: Annotated[
         bool, typer.Option(help="Make BatchNorm, Scale and Bias part of the convolution or inner product before them.")
@@ -60,12 +57,10 @@ def export(
         typer.Option(metavar="FILE|V,V,V", help="With --preprocess: the mean, for a net that begins with an Input."),
     ] = "",
     scale: Annotated[
-        float | None,
-        typer.Option(metavar="S", help="With --preprocess: the scale, for such a net."),
+        float | None, typer.Option(metavar="S", help="With --preprocess: the scale, for such a net.")
     ] = None,
     include_transform: Annotated[
-        bool,
-        typer.Option("--include-transform", help="Take float pixels, 0 to 255, of the window that the net sees."),
+        bool, typer.Option("--include-transform", help="Take float pixels, 0 to 255, of the window that the net sees.")
     ] = False,
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The names of the classes, one a line, for the metadata.")

@@ -22,18 +22,12 @@ def features(
     *,
     model: Model,
     weights: WeightsIfAny = None,
-    blob: Annotated[
-        str, typer.Option(metavar="BLOB", help="The blob: a value of the net, by its name.", show_default=False)
-    ],
+    blob: Annotated[str, typer.Option(metavar="BLOB", help="The blob: a value of the net, by its name.")],
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="The file to write: .npy, .npz or .parquet.", show_default=False
-        ),
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write: .npy, .npz or .parquet.")
     ],
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="The data to read, in place of the prototxt's source.", show_default=False),
+        Path | None, typer.Option(metavar="PATH", help="The data to read, in place of the prototxt's source.")
     ] = None,
     shape: Shape = "",
     resize: Resize = "",

@@ -11,10 +11,8 @@ from imae.prototxt_like.errors import counted
 
 
 def import_onnx(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.", show_default=False)],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="OUT.prototxt and OUT.caffemodel are written.", show_default=False)
-    ],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.prototxt and OUT.caffemodel are written.")],
     shape: Annotated[
         str, typer.Option(metavar="CxHxW", help="The shape of an image, where the model leaves height and width open.")
     ] = "",

@@ -26,10 +26,9 @@ def init(
             metavar="FOLDER|CSV",
             help="A folder with a subfolder for each class, a .csv or .tsv of paths and labels, or a list of a path "
             "and a label a line, as the cleaned.txt of imae audit.",
-            show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
     loss: Annotated[Loss, typer.Option(case_sensitive=False, help="What is trained by.")] = Loss.imae,
     parameter: Annotated[
         float | None, typer.Option(metavar="T|Q", help="T of IMAE, 8 without it, or q of GCE, 0.7.")

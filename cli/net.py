@@ -15,10 +15,7 @@ def _names() -> list[str]:
 
 
 def net(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="One of --list.", autocompletion=_names, show_default=False),
-    ] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of --list.", autocompletion=_names)] = "",
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT.prototxt", help="The file to write; without it, the screen.")
     ] = None,

@@ -17,10 +17,8 @@ from imae.prototxt_like.errors import InputError, counted
 if TYPE_CHECKING:
     import torch
 
-Model = Annotated[Path, typer.Option(metavar="NET.prototxt", help="The net.", show_default=False)]
-Weights = Annotated[
-    Path, typer.Option(metavar="FILE", help="Its weights: .caffemodel, .h5, .npz or .safetensors.", show_default=False)
-]
+Model = Annotated[Path, typer.Option(metavar="NET.prototxt", help="The net.")]
+Weights = Annotated[Path, typer.Option(metavar="FILE", help="Its weights: .caffemodel, .h5, .npz or .safetensors.")]
 Gpu = Annotated[
     str | None,
     typer.Option(
@@ -33,8 +31,7 @@ LARGEST = 2**31 - 1
 LARGEST_SEED = 2**63 - 1
 """The largest int64, which random_seed is."""
 AllowPython = Annotated[
-    bool,
-    typer.Option("--allow-python", help="Run the code of the net's Python layers: only of files that you trust."),
+    bool, typer.Option("--allow-python", help="Run the code of the net's Python layers: only of files that you trust.")
 ]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out images of ImageData and WindowData that cannot be read.")
@@ -91,10 +88,7 @@ class Phase(StrEnum):
 
 
 PhaseOption = Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")]
-Threads = Annotated[
-    int | None,
-    number("CPU threads; all cores without it. Results depend on it in rounding.", 1, 1024, show_default=False),
-]
+Threads = Annotated[int | None, number("CPU threads; all cores without it. Results depend on it in rounding.", 1, 1024)]
 
 
 def load_torch(threads: int | None = None) -> None:
@@ -128,8 +122,7 @@ class NetOptions:
     plan: Annotated[
         Plan,
         typer.Option(
-            case_sensitive=False,
-            help="Run chains of layers as one, which is faster, or each by itself, as Caffe does.",
+            case_sensitive=False, help="Run chains of layers as one, which is faster, or each by itself, as Caffe does."
         ),
     ] = Plan.fused
     level: Annotated[
@@ -205,12 +198,7 @@ def taking(kind: type, *without: str) -> Callable[[Callable[..., None]], Callabl
 
 
 def choose_device(
-    gpu: str | None,
-    cpu: bool,
-    *,
-    default_gpu: int = 0,
-    local_rank: int | None = None,
-    first_of_several: bool = False,
+    gpu: str | None, cpu: bool, *, default_gpu: int = 0, local_rank: int | None = None, first_of_several: bool = False
 ) -> "torch.device":
     """Return the device that --gpu and --cpu ask for, else the GPU where there is one, else the CPU.
 

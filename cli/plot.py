@@ -17,7 +17,7 @@ def _plot() -> None:
 
 @plot.command(cls=Command)
 def samples(
-    record: Annotated[Path, typer.Argument(metavar="PREFIX.samples.npz", help="The record.", show_default=False)],
+    record: Annotated[Path, typer.Argument(metavar="PREFIX.samples.npz", help="The record.")],
     output: Annotated[
         Path | None, typer.Option(metavar="STEM", help="Writes STEM.png and .svg; by default beside the record.")
     ] = None,

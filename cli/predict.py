@@ -105,7 +105,7 @@ def end(left_out: list[str]) -> None:
 
 @taking(ImageNet)
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The net: .onnx or .prototxt.", show_default=False)],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The net: .onnx or .prototxt.")],
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES", help="Files, folders, and patterns such as 'a/*.jpg'.")
     ],

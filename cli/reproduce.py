@@ -62,8 +62,7 @@ def _what(text: str) -> What:
 def reproduce(
     options: SweepOptions,
     what: Annotated[
-        What,
-        typer.Argument(metavar="WHAT", help="As listed above.", parser=_what, autocompletion=lambda: [*What]),
+        What, typer.Argument(metavar="WHAT", help="As listed above.", parser=_what, autocompletion=lambda: [*What])
     ],
     net: Annotated[list[int] | None, of_cells(metavar="DEPTH", help="A ResNet: 20, 32, 56.")] = None,
     noise: Annotated[

@@ -14,18 +14,10 @@ if TYPE_CHECKING:
 
 def retrieval(
     features: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE.npy",
-            help="A row for each test frame, or for each test track.",
-            show_default=False,
-        ),
+        Path, typer.Option(metavar="FILE.npy", help="A row for each test frame, or for each test track.")
     ],
     info: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="MARS's info folder: tracks_test_info.mat, query_IDX.mat.", show_default=False
-        ),
+        Path, typer.Option(metavar="FOLDER", help="MARS's info folder: tracks_test_info.mat, query_IDX.mat.")
     ],
 ) -> None:
     """Score features of the MARS test set, from anywhere, by the published protocol: mAP and CMC.

@@ -11,12 +11,7 @@ from imae.prototxt_like.errors import InputError
 
 @taking(NetOptions)
 def test(
-    context: typer.Context,
-    model: Model,
-    weights: Weights,
-    *,
-    iterations: Iterations = 50,
-    options: NetOptions,
+    context: typer.Context, model: Model, weights: Weights, *, iterations: Iterations = 50, options: NetOptions
 ) -> None:
     """Score a net, in phase TEST, on the batches that its data layers give.
 

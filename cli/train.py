@@ -45,7 +45,7 @@ _ECHO = 5.0  # seconds within which torchrun passes on a signal that each proces
 @taking(NetOptions)
 def train(
     context: typer.Context,
-    solver: Annotated[Path, typer.Option(metavar="SOLVER.prototxt", help="The solver.", show_default=False)],
+    solver: Annotated[Path, typer.Option(metavar="SOLVER.prototxt", help="The solver.")],
     *,
     weights: Annotated[
         str | None,
@@ -55,8 +55,7 @@ def train(
         ),
     ] = None,
     snapshot: Annotated[
-        Path | None,
-        _starting(metavar="FILE.solverstate[.h5]", help="Go on from this state, to the same end."),
+        Path | None, _starting(metavar="FILE.solverstate[.h5]", help="Go on from this state, to the same end.")
     ] = None,
     resume: Annotated[
         bool,

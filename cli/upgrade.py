@@ -9,8 +9,8 @@ import typer
 from imae.cli.hints import Command, Group
 from imae.prototxt_like.errors import InputError, counted
 
-Old = Annotated[Path, typer.Argument(metavar="IN", help="The file in its old form.", show_default=False)]
-New = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)]
+Old = Annotated[Path, typer.Argument(metavar="IN", help="The file in its old form.")]
+New = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]
 
 upgrade = typer.Typer(cls=Group, help="Rewrite a net or a solver in Caffe's present form.", no_args_is_help=True)
 
@@ -49,11 +49,7 @@ def solver(old: Old, new: New) -> None:
 
 
 def _upgrade(
-    message: Any,
-    old: Path,
-    new: Path,
-    upgrade: Callable[[Any, str], list[str]],
-    write: Callable[[Any, Path], None],
+    message: Any, old: Path, new: Path, upgrade: Callable[[Any, str], list[str]], write: Callable[[Any, Path], None]
 ) -> None:
     from imae.prototxt_like.upgrade import old_forms
 
