@@ -31,6 +31,8 @@ RIDGE = (3.0, 300.0)
 """How strongly the logits are held to be mixed by nothing but a scale: at least, and times the square of the noise."""
 MANY = 200
 """Classes up to which T has an entry for each two of them, and the logits are mixed."""
+ENTRIES = 2**23
+"""Logits at most that it is found by."""
 BOOTSTRAPS = 50
 _TINY = 1e-30
 
@@ -90,8 +92,8 @@ def fit_noise_model(
     classes = logits.shape[1]
     if start and classes > MANY:
         return start
-    if len(labels) > SAMPLES:
-        chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
+    if len(labels) > (most := min(SAMPLES, ENTRIES // classes)):
+        chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:most]
         logits, labels = logits[chosen], labels[chosen]
     if classes > MANY:
         return _fit_uniform_noise(logits, labels, iterations)
@@ -141,8 +143,9 @@ def _fit_uniform_noise(logits: Tensor, labels: Tensor, iterations: int) -> Noise
     """Find the one probability e of a wrong label, and the logits' scale."""
     classes = logits.shape[1]
     spread = float(logits.std()) or 1.0
-    z = logits / spread
+    z = (logits - logits.max(1, keepdim=True).values).div_(spread)
     z_y = z.gather(1, labels[:, None])[:, 0]
+    powers = torch.empty_like(z)
     width, weight = SCALE_PRIOR
 
     def sigmoid(odds: float) -> float:
@@ -150,8 +153,8 @@ def _fit_uniform_noise(logits: Tensor, labels: Tensor, iterations: int) -> Noise
 
     def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         scale, e = float(np.exp(vector[0])), sigmoid(vector[1])
-        truth = torch.softmax(z * scale, 1)
-        p_y, expected = truth.gather(1, labels[:, None])[:, 0], (z * truth).sum(1)
+        total = torch.mul(z, scale, out=powers).exp_().sum(1)
+        p_y, expected = (z_y * scale).exp() / total, powers.mul_(z).sum(1) / total
         other = e / (classes - 1)
         probable = (other + (1 - e - other) * p_y).clamp_min(_TINY)
         responsible = (other * expected + (1 - e - other) * p_y * z_y) / probable
