@@ -24,6 +24,7 @@ from imae.prototxt_like.blobs import array_to_blob as array_to_blob
 from imae.prototxt_like.blobs import blob_to_array as blob_to_array
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.fork_numbers import from_forks, layer_to_forks, to_forks
 from imae.prototxt_like.kinds import KINDS, describe, describe_foreign, is_plausible
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import BlobProto, LayerParameter, NetParameter, SolverState
@@ -81,7 +82,7 @@ def write_caffemodel(net: NetParameter, path: FilePath, blobs: Mapping[str, Sequ
     """
     pieces: Pieces = [NetParameter(imae_layers=len(net.layer) + len(net.layers)).SerializeToString()]
     if blobs is None:
-        pieces.append(_serialize(net, path))
+        pieces.append(to_forks(_serialize(net, path)))
     else:
         rest = NetParameter()
         rest.CopyFrom(net)
@@ -92,7 +93,7 @@ def write_caffemodel(net: NetParameter, path: FilePath, blobs: Mapping[str, Sequ
             body = LayerParameter()
             body.CopyFrom(layer)
             body.ClearField("blobs")
-            inner: Pieces = [_serialize(body, path)]
+            inner: Pieces = [layer_to_forks(_serialize(body, path))]
             for i, blob in enumerate(blobs.get(layer.name, ())):
                 inner += _as_field(_BLOBS, blob_pieces(*blob, old=i < len(old) and old[i] and np.ndim(blob[0]) == 4))
             pieces += _as_field(_LAYER, inner)
@@ -178,7 +179,7 @@ def _read(path: FilePath, message_class: Any) -> Any:
     data = read_bytes(path)
     message = message_class()
     try:
-        message.MergeFromString(data)
+        message.MergeFromString(from_forks(data) if message_class is NetParameter else data)
     except DecodeError:
         message = None
     return _checked(path, data, message, message_class)
@@ -187,7 +188,8 @@ def _read(path: FilePath, message_class: Any) -> Any:
 def _open(path: FilePath, message_class: Any) -> Stored:
     data, values = read_bytes(path), list[Values]()
     try:
-        message = message_class.FromString(take_out(memoryview(data), message_class.DESCRIPTOR, values))
+        rest = take_out(memoryview(data), message_class.DESCRIPTOR, values)
+        message = message_class.FromString(from_forks(rest) if message_class is NetParameter else rest)
     except (DecodeError, ValueError):
         message = None
     return Stored(_checked(path, data, message, message_class), values, str(path))

@@ -19,6 +19,10 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 TRAIN: Final = 0
 TEST: Final = 1
+ASIDE: Final = 2**28
+"""What is added to the number of a layer's field that belongs to a fork: see fork_numbers.py."""
+CAME_AS: Final = 2**28 + 2**27
+"""What is added to the number that a fork's settings came under, in an empty field."""
 
 if TYPE_CHECKING:  # The classes exist at run time only; to a type checker each is Any.
 
@@ -44,7 +48,8 @@ def unknown_fields(message: Any) -> list[str]:
 def unknown_numbers(message: Any) -> list[int]:
     """Return the numbers of the unknown fields that `message` itself holds, not those in the messages inside it."""
     unknown = UnknownFieldSet(message)
-    return [unknown[index].field_number for index in range(len(unknown))]
+    numbers = [unknown[index].field_number for index in range(len(unknown))]
+    return [number - ASIDE if number > ASIDE else number for number in numbers if number <= CAME_AS]
 
 
 def _unknown_paths(message: Any, path: str) -> Iterator[str]:
