@@ -34,7 +34,7 @@ AllowPython = Annotated[
     bool, typer.Option("--allow-python", help="Run the code of the net's Python layers: only of files that you trust.")
 ]
 SkipBroken = Annotated[
-    bool, typer.Option("--skip-broken", help="Leave out images of ImageData and WindowData that cannot be read.")
+    bool, typer.Option("--skip-broken", help="Leave out images that ImageData, WindowData or MarsData cannot read.")
 ]
 
 

@@ -79,8 +79,8 @@ class Net:
         for one. On the device "meta" there are shapes alone, at once and in no memory. The plan "fused" runs chains of
         layers as one (`imae.nets.rules`), whose inner values `blobs` then lacks. `tf32` lets a GPU round the factors of
         float32 products, from then on in the whole process; with None that stays as it is. With `allow_python` Python
-        layers run the code that they name; with `skip_broken` ImageData and WindowData leave out images that cannot be
-        read. Raises InputError for what is wrong in the prototxt, naming the layer.
+        layers run the code that they name; with `skip_broken` ImageData, WindowData and MarsData leave out images that
+        cannot be read. Raises InputError for what is wrong in the prototxt, naming the layer.
         """
         if not isinstance(param, NetParameter):
             folder = folder or Path(param).parent

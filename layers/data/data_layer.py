@@ -1,19 +1,21 @@
 """What all data layers share: batches by number, prepared in the background while the net computes."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from threading import Barrier
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imae.layers.layer import Context, Layer, Saved, Tensors
 from imae.layers.random_streams import random_below
 from imae.layers.waiting import quota_of_cores
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.schema import LayerParameter
 
 
@@ -69,6 +71,31 @@ class DataLayer(Layer):
             return 0
         once = torch.zeros((), dtype=torch.int64)
         return int(random_below(rand_skip, self.context.passes.seed, f"{self.name} rand_skip", once))
+
+    def sound(
+        self, readers: ThreadPoolExecutor, count: int, read: Callable[[int], object], where: Callable[[int], str]
+    ) -> NDArray[np.int64]:
+        """Return which of `count` images can be read, ascending, and keep in words how many are `left_out`.
+
+        `where` names an image in these. Raises the InputError of the first if all are broken.
+        """
+
+        def is_sound(number: int) -> bool:
+            try:
+                read(number)
+            except InputError:
+                return False
+            return True
+
+        sound = np.array(list(readers.map(is_sound, range(count))))
+        if not sound.any():
+            read(0)  # says what is wrong with it
+        if broken := np.count_nonzero(~sound):
+            first, of = where(int(sound.argmin())), counted(count, "image")
+            self.left_out = f"{broken} of {of} cannot be read and are left out, the first at {first}"
+        else:
+            self.left_out = f"all of {counted(count, 'image')} can be read"
+        return np.flatnonzero(sound)
 
     def _prepare(self, number: int) -> list[Tensor]:
         """Return batch `number`, complete; on a GPU by a stream of its own, whose copies do not wait for the net."""

@@ -16,7 +16,7 @@ from imae.layers.data.label_noise import corrupt_by, describe_noise, noise_wante
 from imae.layers.data.order import in_epochs
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes
-from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.errors import InputError
 
 Images = list[Future[NDArray[np.uint8]]]
 _ADVICE = "images of different sizes need new_height and new_width, crop_size or a batch_size of 1"
@@ -61,7 +61,7 @@ class ImageData(DataLayer):
             labels = corrupt_by(self._own, intact, self.num_classes, self.context.find) if noisy else intact
             self._images = np.arange(len(intact))
             if self._own.skip_broken or self.context.skip_broken:
-                self._leave_out_broken()
+                self._images = self.sound(self._readers, len(intact), self._read, self._list.where)
             if noisy:
                 self.label_noise = describe_noise(self._own, labels[self._images], intact[self._images])
             self._labels, self.intact = (torch.from_numpy(x[self._images]) for x in (labels, intact))
@@ -119,23 +119,3 @@ class ImageData(DataLayer):
 
     def _line(self, index: int) -> int:
         return self._list.lines[int(self._images[index])]
-
-    def _leave_out_broken(self) -> None:
-        """Keep those images alone that can be decoded, and say how many are left out."""
-        sound = np.array(list(self._readers.map(self._is_sound, range(len(self._images)))))
-        if not sound.any():
-            self._read(0)  # says what is wrong with it
-        if broken := np.count_nonzero(~sound):
-            first = self._list.where(int(sound.argmin()))
-            of = counted(len(sound), "image")
-            self.left_out = f"{broken} of {of} cannot be read and are left out, the first at {first}"
-        else:
-            self.left_out = f"all of {counted(len(sound), 'image')} can be read"
-        self._images = np.flatnonzero(sound)
-
-    def _is_sound(self, index: int) -> bool:
-        try:
-            self._read(index)
-        except InputError:
-            return False
-        return True

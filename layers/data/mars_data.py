@@ -36,6 +36,8 @@ class MarsData(DataLayer):
       part, so that there are no labels.
     - A frame is resized to `new_height` x `new_width`, bilinearly as OpenCV does, before mean, crop and mirror. Crop at
       random, and mirror, happen in phase TRAIN only; TEST crops the centre.
+    - By the net's `skip_broken` all frames of the training part are decoded once before the first batch, and those that
+      cannot be are left out. Frames of the test part, to which the tables refer by number, are never.
     - Label noise is drawn once, whatever the phase: by frame or, with `noise_unit: TRACK`, for whole tracks, which all
       count the same then.
 
@@ -48,6 +50,7 @@ class MarsData(DataLayer):
         """Read the tables, look for each frame, and corrupt the labels."""
         self._own: Any = self.param.mars_data_param
         self._batch_size = self._own.batch_size
+        self._by_track = self._own.noise_unit == self._own.TRACK
         self._size = self._own.new_height, self._own.new_width
         if self._batch_size < 1:
             raise self.error("mars_data_param needs a batch_size of at least 1")
@@ -101,11 +104,18 @@ class MarsData(DataLayer):
         if tracks.last.max() != len(names):
             raise InputError(f"{list_}: has {len(names)} frames, but {table.name} counts {tracks.last.max()}")
         self.persons: NDArray[np.int64] = np.zeros(0, np.int64)
-        if part == "train":
-            frames, labels = self._labelled(tracks, table)
-            names = [names[frame] for frame in frames]
-            self.labels = torch.from_numpy(labels)
         self._names, self._path = names, functools.partial(frame_path, root, part)
+        if part == "train":
+            frames, labels, intact = self._labelled(tracks, table)
+            self._names = [names[frame] for frame in frames]
+            if self.context.skip_broken:
+                sound = self.sound(
+                    self._readers, len(frames), self._read, lambda frame: str(self._path(self._names[frame]))
+                )
+                self._names, labels, intact = [self._names[i] for i in sound], labels[sound], intact[sound]
+            noise = describe_noise(self._own, labels, intact)
+            self.label_noise = f"{noise}, drawn by track" if noise and self._by_track else noise
+            self.labels = torch.from_numpy(labels)
         self._check_presence(list_)
 
     def _check_presence(self, list_: Path) -> None:
@@ -117,20 +127,19 @@ class MarsData(DataLayer):
                 f"{self._path(missing[0])}: missing, as are {len(missing) - 1} other frames that {list_} names"
             )
 
-    def _labelled(self, tracks: Tracks, table: Path) -> tuple[NDArray[np.int64], Labels]:
-        """Return the numbers (N) of the frames that show persons, from 0, and their labels, which may be wrong."""
+    def _labelled(self, tracks: Tracks, table: Path) -> tuple[NDArray[np.int64], Labels, Labels]:
+        """Return the numbers (N) of the frames that show persons, from 0, their labels, and these before the noise."""
         tracks = Tracks(*(column[tracks.person > 0] for column in tracks))
         if not len(tracks.person):
             raise InputError(f"{table}: the training part has no track of a person")
         self.persons, of_track = np.unique(tracks.person, return_inverse=True)
         lengths = tracks.last - tracks.first + 1
-        by_track = self._own.noise_unit == self._own.TRACK
-        labels = of_track if by_track else of_track.repeat(lengths)
-        intact, labels = labels, corrupt_by(self._own, labels, len(self.persons), self.context.find)
-        noise = describe_noise(self._own, *((x.repeat(lengths) if by_track else x) for x in (labels, intact)))
-        self.label_noise = f"{noise}, drawn by track" if noise and by_track else noise
+        intact = of_track if self._by_track else of_track.repeat(lengths)
+        labels = corrupt_by(self._own, intact, len(self.persons), self.context.find)
+        if self._by_track:
+            labels, intact = labels.repeat(lengths), intact.repeat(lengths)
         frames = np.concatenate([np.arange(a - 1, b) for a, b in zip(tracks.first, tracks.last, strict=True)])
-        return frames, labels.repeat(lengths) if by_track else labels
+        return frames, labels, intact
 
     def _frames(self, position: Tensor) -> Tensor:
         """Return the frames at these positions (ascending) in the sequence of all that the layer gives."""

@@ -239,3 +239,20 @@ def test_noise_by_track_is_told_in_frames(make: Make, root: Path) -> None:
     layer, _ = make(mars("batch_size: 8 noise_rate: 1 noise_kind: PAIR_FLIP noise_unit: TRACK"))
     noise = "pair flip noise at rate 1, 24 of 24 labels (100.0 %) differ from the intact ones, drawn by track"
     assert layer.label_noise == noise
+
+
+def test_broken_frames_of_the_training_part_alone_can_be_left_out(make: Make, root: Path) -> None:
+    first, second = (frame_path(root, "train", name) for name in read_names(root / "info/train_name.txt")[1:3])
+    among = frames(root, "train")
+    first.write_bytes(b"no image")
+    second.unlink()
+    own = "batch_size: 22 shuffle: false noise_rate: 0.5 noise_seed: 3"
+    layer, _ = make(mars(own), skip_broken=True)
+    images, labels = layer.batch(0)
+    sound = [i for i in range(24) if i not in (1, 2)]
+    assert layer.num_images == 22 and numbers(images, among) == sound
+    assert labels.tolist() == corrupt(np.arange(24) // 8, PERSONS, "SYMMETRIC", 0.5, 3)[sound].tolist()
+    assert layer.left_out == f"2 of 24 images cannot be read and are left out, the first at {first}"
+    frame_path(root, "test", read_names(root / "info/test_name.txt")[0]).unlink()
+    with pytest.raises(InputError, match="missing"):
+        make(mars("batch_size: 2 split: TEST", tops=1), skip_broken=True)
