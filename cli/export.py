@@ -145,6 +145,8 @@ def export(
             typer.echo(f"{what} {name}: {'x'.join(map(str, dimensions))}")
     for dimension, reason in report.sizes.closed.items():
         typer.echo(f"The {dimension} is fixed: {reason}")
+    for reason in report.by_batch:
+        typer.echo(f"Results depend on the batch: {reason}")
     for name, prepared in report.images.items():
         if prepared.raw:
             typer.echo(f"{name} takes uint8 images, channels {prepared.channels}")

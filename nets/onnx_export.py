@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 from imae import __version__
 from imae.layers.data.input import Input
 from imae.layers.layer import TEST, describe
+from imae.layers.normalization.batch_norm import BatchNorm
 from imae.layers.onnx_graph import OnnxGraph, Size
 from imae.layers.recurrent.recurrent import Recurrent
 from imae.layers.values import as_tensor
@@ -52,12 +53,19 @@ class OnnxReport:
     images: dict[str, Images] = field(default_factory=dict)
     """What happens to the images of inputs before the net sees them."""
 
+    @property
+    def by_batch(self) -> list[str]:
+        """Why an image's results depend on the others of its batch."""
+        layers = (step.layer for step in self.net.steps if isinstance(step.layer, BatchNorm))
+        return [str(layer.error("normalises by its statistics")) for layer in layers if not layer.use_global]
+
 
 @dataclass
 class _Built:
-    """A graph, and for each layer the nodes and constants that it added."""
+    """A graph, the names of the net's values, and for each layer the nodes and constants that it added."""
 
     graph: OnnxGraph
+    values: list[str]
     parts: list[tuple[str, list[bytes], dict[str, Tensor]]]
     """What to say if the nodes, or the constants, of a layer depend on a size; and these."""
 
@@ -121,8 +129,7 @@ def export_onnx(
     for dimension, reason in sizes.closed.items():
         if dimension != "batch":
             raise InputError(f'net "{predictor.name}": its {dimension} cannot stay open: {reason}')
-    graph = built.graph
-    values = _value_names(predictor, OnnxGraph(predictor.names))
+    graph, values = built.graph, built.values
     ends = [values[predictor.newest[name]] for name in made] + list(graph.outputs)
     inputs = {
         name: images[name].shape(shape) if name in images else shape
@@ -168,7 +175,7 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
     taken = {given.name: given.shape for given in session.get_inputs()}
     names = [output.name for output in session.get_outputs()]
     names = [name for name in names if f"{name.removesuffix('_T')}_0" not in taken]  # hidden values are no blobs
-    # An output that is made in place of an input is called INPUT/LAYER.
+    # An output that is made in place of an input is called INPUT/LAYER, or INPUT/seen.
     blobs = [name if name in net.newest else name.rpartition("/")[0] or name for name in names]
     predictor = _predictor(net, None, (), blobs, None, {}, allow_python=False, skip_broken=False)
     if not isinstance(images, Mapping):
@@ -232,10 +239,15 @@ def _naming(shape: Sequence[int]) -> Iterator[None]:
         raise InputError(f"with images of {describe(shape)}: {error}") from None
 
 
-def _value_names(net: Net, graph: OnnxGraph) -> list[str]:
-    """A name for each value: its blob's for an input and for the last value of that name, BLOB/LAYER for the others."""
+def _value_names(net: Net, graph: OnnxGraph, images: Collection[str]) -> list[str]:
+    """A name for each value: its blob's for an input and for the last value of that name, BLOB/LAYER for the others.
+
+    What the net sees of images that the model prepares is INPUT/seen.
+    """
     producer = {top: step.layer.name for step in net.steps for top in step.tops}
-    named = set({**net.newest, **net.input_values}.values())
+    seen = {net.input_values[name]: "seen" for name in images}
+    producer |= seen
+    named = set({**net.newest, **net.input_values}.values()) - seen.keys()
     return [name if i in named else graph.name(f"{name}/{producer[i]}") for i, name in enumerate(net.names)]
 
 
@@ -258,7 +270,7 @@ def _build(
     net: Net, made: Sequence[str], sizes: Sizes, images: Mapping[str, Images], opset: int, continuous: bool
 ) -> _Built:
     """The graph of the net as it is now shaped, with the open axes of `sizes`."""
-    names = _value_names(net, OnnxGraph(net.names))
+    names = _value_names(net, OnnxGraph(net.names), images)
     read = {bottom for step in net.steps for bottom in step.bottoms} | {net.newest[name] for name in made}
     graph = OnnxGraph(
         net.names,
@@ -267,9 +279,9 @@ def _build(
         unread={name for index, name in enumerate(names) if index not in read},
         continuous=continuous,
     )
-    values = _value_names(net, graph)
+    values = _value_names(net, graph, images)
     for name, of in images.items():
-        values[net.input_values[name]] = of.to_onnx(graph, name)
+        graph.node("Identity", [of.to_onnx(graph, name)], [values[net.input_values[name]]])
     parts = []
     for step in net.steps:
         if not isinstance(step.layer, Input):
@@ -278,7 +290,7 @@ def _build(
             added = [node.SerializeToString() for node in graph.nodes[nodes:]]
             reason = str(step.layer.error("its ONNX form depends on it"))
             parts.append((reason, added, dict(list(graph.constants.items())[constants:])))
-    return _Built(graph, parts)
+    return _Built(graph, values, parts)
 
 
 def _settled(net: Net, sizes: Sizes, build: Callable[[], _Built]) -> _Built:

@@ -100,14 +100,16 @@ class BatchNorm(Layer):
         weight.add_(1.0)
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
-        """BatchNormalization with unit scale and zero bias; Sub and Mul over a bottom of one axis."""
+        """BatchNormalization with unit scale and zero bias; Sub and Mul over a bottom of one axis; without
+        global statistics Sub, Mul, ReduceMean, Add, Sqrt and Div, by those of the batch that it is given.
+        """
         if not self.use_global:
-            cause = (
-                "use_global_stats: false"
-                if self.param.batch_norm_param.HasField("use_global_stats")
-                else "phase: TRAIN"
-            )
-            raise self.error(f"has no ONNX form with {cause}: it would normalise by the batch's statistics")
+            axes = [axis for axis in range(len(self.geometry)) if axis != 1]
+            centred = graph.add("Sub", [*bottoms, graph.reduce("ReduceMean", *bottoms, axes, keepdims=True)])
+            square = graph.reduce("ReduceMean", graph.add("Mul", [centred, centred]), axes, keepdims=True)
+            shifted = graph.add("Add", [square, graph.constant(f"{self.name}_eps", self.eps)])
+            graph.node("Div", [centred, graph.add("Sqrt", [shifted])], tops)
+            return
         mean, var = self.statistics()
         if len(self.geometry) == 1:
             inverse = graph.constant(f"{self.name}_scale", (var + self.eps).rsqrt())

@@ -15,6 +15,8 @@ from imae.nets.digits_net import digits_net
 from imae.nets.net import Net
 from imae.nets.onnx_export import compare_with_onnxruntime, export_onnx
 from imae.nets.onnx_model import newest_opset
+from imae.nets.onnx_preprocess import ImageOptions
+from imae.nets.onnx_verify import verify
 from imae.nets.resnet_cifar import resnet_cifar
 from imae.prototxt_like.binary import array_to_blob
 from imae.prototxt_like.errors import InputError
@@ -29,6 +31,9 @@ BATCHES = (1, 3, 32)
 LAYERS = {
     "batch_norm": ('type: "BatchNorm"', [(4, 5, 6)]),
     "batch_norm_of_vectors": ('type: "BatchNorm"', [(4,)]),
+    "batch_norm_by_the_batch": ('type: "BatchNorm" batch_norm_param { use_global_stats: false }', [(4, 5, 6)]),
+    "batch_norm_in_phase_train": ('type: "BatchNorm" phase: TRAIN', [(4,)]),
+    "batch_norm_of_one_axis_by_the_batch": ('type: "BatchNorm" batch_norm_param { use_global_stats: false }', [()]),
     "concat": ('type: "Concat"', [(4, 5), (1, 5), (2, 5)]),
     "concat_along_the_last_axis": ('type: "Concat" concat_param { axis: -1 }', [(4, 5), (4, 1)]),
     "convolution": (
@@ -324,6 +329,29 @@ def test_a_layer_may_work_in_place_on_the_input(text: str, output: str, tmp_path
         assert compare_with_onnxruntime(tmp_path / "net.onnx", net, torch.randn(batch, 3, 8, 8)) < 1e-5
 
 
+PASSED_ON = [
+    ("", ["data"]),
+    ('layer { name: "l" type: "Dropout" bottom: "data" top: "y" }', ["y", "data"]),
+    ('layer { name: "l" type: "Split" bottom: "data" top: "y" top: "z" }', ["data", "z", "y"]),
+    ('layer { name: "l" type: "Flatten" bottom: "data" top: "y" flatten_param { axis: 3 } }', ["y"]),
+    ('layer { name: "l" type: "ReLU" bottom: "data" top: "data" }', ["data"]),
+    ('layer { name: "l" type: "Dropout" bottom: "data" top: "data" }', ["data"]),
+]
+
+
+@pytest.mark.parametrize("preprocess", [False, ImageOptions(), ImageOptions(channels="BGR", mean="1,2,3", scale=0.5)])
+@pytest.mark.parametrize(("text", "outputs"), PASSED_ON)
+def test_an_output_may_be_an_input_or_what_the_net_sees_of_it(
+    text: str, outputs: list[str], preprocess: bool | ImageOptions, tmp_path: Path
+) -> None:
+    inputs = 'name: "n" input: "data" input_shape { dim: 1 dim: 3 dim: 4 dim: 5 } '
+    net = Net(parse_net(inputs + text), backward=False)
+    report = export_onnx(net, None, tmp_path / "net.onnx", outputs=outputs, preprocess=preprocess)
+    own = "data/l" if net.newest["data"] != net.input_values["data"] else "data/seen" if preprocess else "data"
+    assert list(report.outputs) == [own if name == "data" else name for name in outputs]
+    assert verify(report, net).difference < 1e-6
+
+
 def test_the_transform_goes_before_a_layer_in_place_of_the_images(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(
         'layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "gone" batch_size: 4 } '
@@ -402,10 +430,9 @@ def test_a_user_is_told_what_is_wrong(tmp_path: Path, digits: Net) -> None:
     assert 'has the top "scores"; did you mean "score"?' in message(digits, None, outputs=["scores"])
     assert "expected the TEST phase" in message(Net(digits_net("cce"), 0), None)
     assert message(digits, None, opset=11).startswith("opset must be 13 to ")
-    for kind in ("Dropout", "BatchNorm"):
-        frozen = one_layer(f'type: "{kind}" phase: TRAIN', [(4, 4)])
-        assert f'layer "layer" ({kind}): has no ONNX form' in (found := message(Net(frozen), None))
-        assert "phase: TRAIN" in found
+    dropping = one_layer('type: "Dropout" phase: TRAIN', [(4, 4)])
+    assert 'layer "layer" (Dropout): has no ONNX form' in (found := message(Net(dropping), None))
+    assert "phase: TRAIN" in found
     drawing = one_layer('type: "Pooling" phase: TRAIN pooling_param { pool: STOCHASTIC kernel_size: 2 }', [(1, 4, 4)])
     assert message(drawing, None).startswith('layer "layer" (Pooling): has no ONNX form in phase TRAIN')
 
