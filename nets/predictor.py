@@ -98,7 +98,10 @@ class Predictor:
         self._session = session
         self.provider: str = session.get_providers()[0].removesuffix("ExecutionProvider")
         """What runs it: CPU, CUDA or Tensorrt."""
-        self.outputs: list[str] = list(outputs) or [output.name for output in session.get_outputs()]
+        made = list(outputs if is_onnx and outputs else (value.name for value in session.get_outputs()))
+        self.outputs: list[str] = list(dict.fromkeys(outputs)) or made
+        self._made = dict(zip(self.outputs, made, strict=False))
+        """What the model calls them: a blob that is made in place of the images has another name there."""
         metadata = session.get_modelmeta().custom_metadata_map
         self.labels: list[str] = list(labels) or json.loads(metadata.get("imae.labels", "[]"))
         """The names of the classes, none where nobody knows them."""
@@ -158,7 +161,8 @@ class Predictor:
 
         Raises InputError if there is none.
         """
-        sizes = {value.name: [size for size in value.shape[1:] if size != 1] for value in self._session.get_outputs()}
+        rows = {value.name: [size for size in value.shape[1:] if size != 1] for value in self._session.get_outputs()}
+        sizes = {name: rows.get(made, []) for name, made in self._made.items()}
         if output is not None and output not in self.outputs:
             raise InputError(f'{self.path}: has no output "{output}"{did_you_mean(output, self.outputs)}')
         asked = self.outputs if output is None else [output]
@@ -268,7 +272,7 @@ class Predictor:
         if not self._raw:
             seen = self._prepare(batch.shape[1:3]).seen(torch.from_numpy(batch))
             batch = seen.numpy().astype(self._type, copy=False)
-        values = run(self._session, self.path, {self._input: np.ascontiguousarray(batch)}, self.outputs)
+        values = run(self._session, self.path, {self._input: np.ascontiguousarray(batch)}, list(self._made.values()))
         for name, value in zip(self.outputs, values, strict=True):
             if value.shape[:1] != (len(pixels),):
                 raise InputError(

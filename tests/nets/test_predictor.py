@@ -101,6 +101,15 @@ def test_a_net_of_the_training_reads_its_own_transform_and_any_value_can_be_aske
         Predictor(tmp_path / "net.onnx", outputs=["halv"])
 
 
+@pytest.mark.parametrize("in_place", ["", 'layer { name: "relu" type: "ReLU" bottom: "data" top: "data" }'])
+def test_what_the_net_sees_of_the_images_may_be_asked_for_by_the_blobs_name(in_place: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'name: "n" input: "data" input_shape {{ dim: 1 dim: 3 dim: 8 dim: 10 }} {in_place}')
+    found = Predictor(path, options=OPTIONS, outputs=["data"])(images())["data"]
+    seen = ((images()[..., ::-1].astype(np.float32) - [104, 117, 123]) * 0.02).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(found, seen.clip(0) if in_place else seen, atol=1e-6)
+
+
 def test_images_that_cannot_be_read_are_named_or_passed_over(model: Path, tmp_path: Path) -> None:
     predictor, broken = Predictor(model, options=OPTIONS), []
     bad = tmp_path / "bad.jpg"
