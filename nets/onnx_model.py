@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from torch import Tensor
 
@@ -122,6 +123,16 @@ def write_model(path: Path, model: onnx.ModelProto, constants: Mapping[str, Tens
 
     write_atomically(data, pieces())
     write_atomically(path, model.SerializeToString())
+
+
+def rewrite_model(path: Path, model: onnx.ModelProto) -> None:
+    """Write a model that has all constants in itself, as `write_model` does."""
+    constants = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensor for tensor in constants if tensor.ByteSize() <= _SMALL)
+    small = {tensor.name for tensor in model.graph.initializer}
+    heavy = {tensor.name: numpy_helper.to_array(tensor) for tensor in constants if tensor.name not in small}
+    write_model(path, model, {name: torch.from_numpy(value.copy()) for name, value in heavy.items()})
 
 
 def _tensor(name: str, value: Tensor) -> TensorProto:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from imae.layers.data.image_list import read_image
 from imae.nets.net import Net
 from imae.nets.onnx_export import OnnxReport
+from imae.nets.onnx_model import rewrite_model
 from imae.nets.onnx_preprocess import ImageOptions, images_of
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import temporary_folder, write_atomically
+from imae.prototxt_like.files import temporary_folder
 from imae.prototxt_like.schema import NetParameter
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -56,15 +57,13 @@ def convert(path: Path, precision: str, calibration: Iterable[Feeds] = ()) -> No
     """Replace the model at `path` by one of `precision` (of PRECISIONS); its inputs and outputs keep their types.
 
     int8 quantizes weights by channel; activations too where `calibration` feeds the model's inputs, by the ranges that
-    they take there, else as they come (dynamically). Raises InputError for an unknown precision, for weights in a file
-    of their own, and for a model that the tools cannot convert.
+    they take there, else as they come (dynamically). Raises InputError for an unknown precision, and for a model that
+    the tools cannot convert.
     """
     if precision not in PRECISIONS:
         raise InputError(f'the precision must be one of {", ".join(PRECISIONS)}, not "{precision}"')
     if precision == "fp32":
         return
-    if path.with_name(f"{path.name}.data").exists():
-        raise InputError(f"{path}: its weights stand in a file of their own, which cannot be made {precision}")
     before = onnx.load(path)
     try:
         with temporary_folder(path.parent, f"{path.name}.{precision}") as folder, _quiet():
@@ -74,25 +73,27 @@ def convert(path: Path, precision: str, calibration: Iterable[Feeds] = ()) -> No
         raise InputError(f"{path}: ONNX Runtime's tools cannot make it {precision}: {reason}") from error
     metadata = {prop.key: prop.value for prop in before.metadata_props}
     onnx.helper.set_model_props(after, metadata | {"imae.precision": precision})
-    write_atomically(path, after.SerializeToString())
+    rewrite_model(path, after)
 
 
 def _half(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=False)
+    # The shapes are there; to infer them again would take the model as one message, of 2 GiB at most.
+    half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
     return half
 
 
 def _quantized(path: Path, output: Path, calibration: list[Feeds]) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dynamic, quantize_static
 
+    apart = {"use_external_data_format": path.with_name(f"{path.name}.data").exists()}
     if calibration:
-        settings: dict[str, Any] = {"per_channel": True, "calibrate_method": CalibrationMethod.MinMax}
+        settings: dict[str, Any] = apart | {"per_channel": True, "calibrate_method": CalibrationMethod.MinMax}
         types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
         quantize_static(path, output, _Reader(calibration), **settings, **types)
     else:
-        quantize_dynamic(path, output, weight_type=QuantType.QUInt8)
+        quantize_dynamic(path, output, weight_type=QuantType.QUInt8, **apart)
     return onnx.load(output)
 
 

@@ -57,17 +57,33 @@ def test_a_model_in_fewer_bits_is_smaller_and_nearly_right(
     assert np.abs(score - expected).max() < {"fp16": 0.01, "int8": 0.3}[precision] * expected.std()
 
 
-def test_what_cannot_be_converted_is_said(digits: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_converted_is_said(digits: Net, tmp_path: Path) -> None:
     report = export_onnx(digits, None, tmp_path / "net.onnx")
     with pytest.raises(InputError, match='the precision must be one of fp32, fp16, int8, not "int4"'):
         convert(report.path, "int4")
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'text.png'}: no image that can be decoded")):
         list(calibration_feeds(report, digits, [tmp_path / "text.png"]))
-    monkeypatch.setattr(onnx_model, "LARGEST_FILE", 1000)
-    report = export_onnx(digits, None, tmp_path / "net.onnx")
-    with pytest.raises(InputError, match="its weights stand in a file of their own"):
-        convert(report.path, "fp16")
+
+
+@pytest.mark.parametrize(("precision", "calibrated"), [("fp16", False), ("int8", False), ("int8", True)])
+def test_weights_in_a_file_of_their_own_are_converted_too(
+    digits: Net, precision: str, calibrated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed = [{"data": digits.forward() and digits.blobs["data"].numpy()}] if calibrated else []
+    whole, parted = tmp_path / "whole" / "net.onnx", tmp_path / "parted" / "net.onnx"
+    for path, limit in ((whole, onnx_model.LARGEST_FILE), (parted, 1000)):
+        path.parent.mkdir()
+        monkeypatch.setattr(onnx_model, "LARGEST_FILE", limit)
+        export_onnx(digits, None, path, opset=17)
+        convert(path, precision, fed)
+    assert [path.name for path in whole.parent.iterdir()] == ["net.onnx"]
+    assert sorted(path.name for path in parted.parent.iterdir()) == ["net.onnx", "net.onnx.data"]
+    assert parted.stat().st_size + (parted.parent / "net.onnx.data").stat().st_size < whole.stat().st_size + 5000
+    assert (parted.parent / "net.onnx.data").stat().st_size > 0.4 * whole.stat().st_size
+    given = {"data": np.random.default_rng(0).standard_normal((2, 1, 8, 8), np.float32)}
+    one, other = (onnxruntime.InferenceSession(path).run(None, given)[0] for path in (whole, parted))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_weights_that_one_file_cannot_hold_go_into_another(
