@@ -25,6 +25,7 @@ NAMES = (
     "layers",
     "inference",
     "onnx_sizes",
+    "onnx_zoo",
     "data_path",
     "image_data",
     "loading",

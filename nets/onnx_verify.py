@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 _OWN = "its own data as"
 KINDS = ("random", "zero", "large")
 """Inputs at the first sizes."""
-_BATCHES = (1, 3, 2, 4, 6, 8)
+BATCHES = (1, 3, 2, 4, 6, 8)
 """Batch sizes to try, where the batch is open: the first two that the net takes."""
 _LARGE = 100
 """How many times as large as usual the large inputs are."""
@@ -85,20 +85,21 @@ def verify(
     folder: Path | None = None,
     tolerance: float = TOLERANCE,
     kinds: Sequence[str] = KINDS,
+    batches: Sequence[int] = BATCHES,
     progress: Progress = lambda done, total: None,
 ) -> Verification:
     """Compare the model that `report` tells of with its net, on the CPU; `source` is what was exported.
 
     The inputs are of `kinds` at small sizes, random at larger ones in all that is open, and what the net's data layers
-    give, where they can read it. Each output is compared relative to its standard deviation. Raises InputError that
-    names the first blob that differs if one does by more than `tolerance`; the file stays. `progress` is told how many
-    of the runs are done.
+    give, where they can read it; an open batch has the first two sizes of `batches` that the net takes. Each output is
+    compared relative to its standard deviation. Raises InputError that names the first blob that differs if one does by
+    more than `tolerance`; the file stays. `progress` is told how many of the runs are done.
     """
     verification, spread = Verification(), dict.fromkeys(report.outputs, 0.0)
     session = start_session(report.path, advice=", perhaps by an older --opset")
     own = _own_data(report, source, folder)
     scaled = _pixels(report, source, folder)
-    cases = _cases(report, own, kinds)
+    cases = _cases(report, own, kinds, batches)
     for case in cases:
         case = _drawn(report, case, own if case.is_own else {}, scaled)
         expected = _by_the_net(report, report.net, case)
@@ -118,16 +119,16 @@ def verify(
     return verification
 
 
-def _cases(report: OnnxReport, own: Mapping[str, Tensor], kinds: Sequence[str]) -> list[_Case]:
+def _cases(report: OnnxReport, own: Mapping[str, Tensor], kinds: Sequence[str], batches: Sequence[int]) -> list[_Case]:
     """Inputs of each kind at the first sizes, random ones at the others, and the net's own data."""
-    first, *others = _settings(report)
+    first, *others = _settings(report, batches)
     cases = [_Case(kind, first) for kind in kinds] + [_Case("larger random", shapes) for shapes in others]
     if own:
         cases.append(_Case(_OWN, first | {name: tuple(x.shape) for name, x in own.items()}))
     return cases
 
 
-def _settings(report: OnnxReport) -> list[dict[str, Shape]]:
+def _settings(report: OnnxReport, batches: Sequence[int]) -> list[dict[str, Shape]]:
     """The inputs' shapes: small ones, and ones that are larger in all that is open."""
     net = report.net
     small, large = ({name: list(net.shapes[index]) for name, index in net.input_values.items()} for _ in range(2))
@@ -135,7 +136,7 @@ def _settings(report: OnnxReport) -> list[dict[str, Shape]]:
         base = small[size.slots[0][0]][size.slots[0][1]]
         sizes = [base, base + size.steps[0]]
         if size.symbol == "N":
-            sizes = [batch for batch in (*_BATCHES, *sizes) if _takes(net, size.slots, batch)]
+            sizes = [batch for batch in (*batches, *sizes) if _takes(net, size.slots, batch)]
         for name, axis in size.slots:
             small[name][axis], large[name][axis] = sizes[:2]
     settings = [{name: tuple(shape) for name, shape in shapes.items()} for shapes in (small, large)]
