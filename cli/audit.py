@@ -1,142 +1,87 @@
 """`imae audit`: which labels are wrong, how many, and what they should be."""
 
 import shlex
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST, Threads, load_torch
+from imae.cli.options import Loss, Threads, argument, choice, flag, load_torch, number, option
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import counted
 
 METHOD, DATA, RESULT = "Method", "Data", "Result"
-_SHOWN = 10
-"""Suspects that are printed."""
-
-
-class Loss(StrEnum):
-    """A loss that heads and nets are trained by."""
-
-    IMAE = "IMAE"
-    GCE = "GCE"
-    CCE = "CCE"
-    MAE = "MAE"
+_SHOWN = 10  # suspects that are printed
+_beyond = partial(option, "P", min=0, max=1, panel=RESULT)
 
 
 def audit(
     data: Annotated[
         str,
-        typer.Argument(
-            metavar="DATA",
-            help="A folder of images, one subfolder a class; a .csv, .tsv or .parquet of paths (--image) or of "
+        argument(
+            "DATA",
+            "A folder of images, one subfolder a class; a .csv, .tsv or .parquet of paths (--image) or of "
             "numbers; features, .npy or .npz:KEY; cifar10:ROOT; digits.",
         ),
     ],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Where the results go; audit-NAME without it."),
+        Path | None, option("FOLDER", "Where the results go; audit-NAME without it.", "--output", "-o")
     ] = None,
-    image: Annotated[
-        str, typer.Option(metavar="COLUMN", help="The table's column of image paths.", rich_help_panel=DATA)
-    ] = "",
+    image: Annotated[str, option("COLUMN", "The table's column of image paths.", panel=DATA)] = "",
     label: Annotated[
         str,
-        typer.Option(
-            metavar="COLUMN|FILE[:KEY]",
-            help="The labels: a column of the table, a key of the .npz, or a file: .npy, .npz:KEY, or one a line.",
-            rich_help_panel=DATA,
+        option(
+            "COLUMN|FILE[:KEY]",
+            "The labels: a column of the table, a key of the .npz, or a file: .npy, .npz:KEY, or one a line.",
+            panel=DATA,
         ),
     ] = "",
     root: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="What the paths begin at; the table's folder without it. Nothing outside is read.",
-            rich_help_panel=DATA,
+        option(
+            "FOLDER", "What the paths begin at; the table's folder without it. Nothing outside is read.", panel=DATA
         ),
     ] = None,
-    allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Read images outside the root, too.", rich_help_panel=DATA)
-    ] = False,
+    allow_outside: Annotated[bool, flag("--allow-outside", "Read images outside the root, too.", panel=DATA)] = False,
     backbone: Annotated[
         str,
-        typer.Option(
-            metavar="NET",
-            help="Whose features images are told by: FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME. "
+        option(
+            "NET",
+            "Whose features images are told by: FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME. "
             "Without it a small residual net is trained on the pixels.",
-            rich_help_panel=METHOD,
+            panel=METHOD,
         ),
     ] = "",
     budget: Annotated[
-        float,
-        typer.Option(
-            metavar="MINUTES",
-            min=0.01,
-            help="How long a net on the pixels is trained, at most.",
-            rich_help_panel=METHOD,
-        ),
+        float, option("MINUTES", "How long a net on the pixels is trained, at most.", min=0.01, panel=METHOD)
     ] = 10.0,
-    loss: Annotated[
-        Loss, typer.Option(case_sensitive=False, help="What is trained by.", rich_help_panel=METHOD)
-    ] = Loss.IMAE,
+    loss: Annotated[Loss, choice("What is trained by.", panel=METHOD)] = Loss.IMAE,
     parameter: Annotated[
-        float | None,
-        typer.Option(
-            metavar="T|Q", help="T of IMAE or q of GCE; picked by labels held out without it.", rich_help_panel=METHOD
-        ),
+        float | None, option("T|Q", "T of IMAE or q of GCE; picked by labels held out without it.", panel=METHOD)
     ] = None,
-    hidden: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=0, max=65536, help="Values of a hidden layer of the head; 0: none.", rich_help_panel=METHOD
-        ),
-    ] = 0,
+    hidden: Annotated[int, number("Values of a hidden layer of the head; 0: none.", 0, 65536, panel=METHOD)] = 0,
     folds: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=100,
-            help="Score each part by heads trained on the others; 0: by heads trained on all. Measured without it.",
-            rich_help_panel=METHOD,
+        number(
+            "Score each part by heads trained on the others; 0: by heads trained on all. Measured without it.",
+            0,
+            100,
+            panel=METHOD,
         ),
     ] = None,
-    seeds: Annotated[
-        int, typer.Option(metavar="N", min=1, max=100, help="Trainings to average over.", rich_help_panel=METHOD)
-    ] = 1,
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, max=LARGEST, help="What is random follows from it.", rich_help_panel=METHOD),
-    ] = 0,
+    seeds: Annotated[int, number("Trainings to average over.", 1, 100, panel=METHOD)] = 1,
+    seed: Annotated[int, number("What is random follows from it.", 0, panel=METHOD)] = 0,
     drop_above: Annotated[
-        float | None,
-        typer.Option(
-            metavar="P",
-            min=0,
-            max=1,
-            help="Leave samples out of cleaned.csv whose label is wrong with a greater probability.",
-            rich_help_panel=RESULT,
-        ),
+        float | None, _beyond("Leave samples out of cleaned.csv whose label is wrong with a greater probability.")
     ] = None,
     relabel_above: Annotated[
         float | None,
-        typer.Option(
-            metavar="P",
-            min=0,
-            max=1,
-            help="Give samples the suggested label in cleaned.csv that is right with a greater probability.",
-            rich_help_panel=RESULT,
-        ),
+        _beyond("Give samples the suggested label in cleaned.csv that is right with a greater probability."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the audit in the folder, stopped or killed.")
-    ] = False,
-    jobs: Annotated[
-        int, typer.Option(metavar="N", min=1, max=256, help="Image files to read at a time.", rich_help_panel=DATA)
-    ] = 2,
+    resume: Annotated[bool, flag("--resume", "Go on with the audit in the folder, stopped or killed.")] = False,
+    jobs: Annotated[int, number("Image files to read at a time.", 1, 256, panel=DATA)] = 2,
     threads: Threads = None,
 ) -> None:
     """Find the labels that are wrong, how many there are, and what they should be.

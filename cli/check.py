@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imae.cli.export import sizes_in
-from imae.cli.options import NetOptions, Phase, load_torch, taking
+from imae.cli.options import NetOptions, Phase, argument, choice, flag, load_torch, option, taking
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError, counted
 
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
 @taking(NetOptions, "gpu", "cpu", "threads", "precision", "plan", "skip_broken")
 def check(
-    net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.")],
-    weights: Annotated[Path | None, typer.Argument(metavar="WEIGHTS", help="Weights to compare with it.")] = None,
+    net: Annotated[Path, argument("NET.prototxt", "The net.")],
+    weights: Annotated[Path | None, argument("WEIGHTS", "Weights to compare with it.")] = None,
     *,
-    phase: Annotated[Phase, typer.Option(case_sensitive=False, help="The phase whose layers are shown.")] = Phase.train,
-    shape: Annotated[
-        str, typer.Option(metavar="CxHxW", help="The shape of an image, where the net's data is not here to tell it.")
-    ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print it for machines, as one JSON object.")] = False,
+    phase: Annotated[Phase, choice("The phase whose layers are shown.")] = Phase.train,
+    shape: Annotated[str, option("CxHxW", "The shape of an image, where the net's data is not here to tell it.")] = "",
+    as_json: Annotated[bool, flag("--json", "Print it for machines, as one JSON object.")] = False,
     options: NetOptions,
 ) -> None:
     """Say what a net is and what stands in its way, before anything runs: shapes, parameters, and weights that fit.

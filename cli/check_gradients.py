@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.messages import warn
-from imae.cli.options import LARGEST_SEED, NetOptions, Phase, PhaseOption, load_torch, number, taking
+from imae.cli.options import LARGEST_SEED, NetOptions, Phase, PhaseOption, argument, load_torch, number, option, taking
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError
 
@@ -15,12 +15,10 @@ _RESULTS = {True: "right", False: "WRONG"}
 
 @taking(NetOptions, "gpu", "cpu", "precision", "plan")
 def check_gradients(
-    net: Annotated[Path, typer.Argument(metavar="NET.prototxt", help="The net.")],
+    net: Annotated[Path, argument("NET.prototxt", "The net.")],
     *,
     phase: PhaseOption = Phase.train,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The weights at which to check; else initial ones.")
-    ] = None,
+    weights: Annotated[Path | None, option("FILE", "The weights at which to check; else initial ones.")] = None,
     samples: Annotated[int, number("Elements of each bottom and blob to check.", 1)] = 16,
     seed: Annotated[int, number("The seed of weights, inputs and samples.", 0, LARGEST_SEED)] = 0,
     options: NetOptions,

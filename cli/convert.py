@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.hints import Command, Group
-from imae.cli.options import LARGEST_SEED, load_torch, number
+from imae.cli.options import LARGEST_SEED, Columns, argument, column_pair, flag, load_torch, number, option
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import counted
 
@@ -15,12 +15,10 @@ convert = typer.Typer(cls=Group, help="Convert data sets to what Caffe reads, an
 
 @convert.command(cls=Command)
 def cifar10(
-    root: Annotated[
-        Path, typer.Argument(metavar="ROOT", help="The folder with cifar-10-batches-py or cifar-10-batches-bin.")
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
+    root: Annotated[Path, argument("ROOT", "The folder with cifar-10-batches-py or cifar-10-batches-bin.")],
+    out: Annotated[Path, argument("OUT", "The folder to write to.")],
     pad: Annotated[int, number("Also write the training images with N zeros on each side, for random crops.", 0)] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is in OUT.")] = False,
+    force: Annotated[bool, flag("--force", "Overwrite what is in OUT.")] = False,
 ) -> None:
     """Write CIFAR-10 as LMDBs, and the mean of its training images.
 
@@ -41,36 +39,29 @@ def cifar10(
 def images(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A folder with a subfolder for each class, a .csv or .tsv of paths and labels, or a list as "
+        argument(
+            "SOURCE",
+            "A folder with a subfolder for each class, a .csv or .tsv of paths and labels, or a list as "
             "convert_imageset's: a path and a label a line.",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The LMDB to write, a folder.")],
-    root: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the paths begin; else here, else beside the list.")
-    ] = None,
-    columns: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH,LABEL", help="A table's columns, by name or number; else its header tells, or the first two."
-        ),
-    ] = "",
+    out: Annotated[Path, argument("OUT", "The LMDB to write, a folder.")],
+    root: Annotated[Path | None, option("FOLDER", "Where the paths begin; else here, else beside the list.")] = None,
+    columns: Columns = "",
     resize_height: Annotated[int, number("Resize to so many rows.", 0)] = 0,
     resize_width: Annotated[int, number("And so many columns.", 0)] = 0,
-    gray: Annotated[bool, typer.Option("--gray", help="Store one channel, without colour.")] = False,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="Store them in random order.")] = False,
+    gray: Annotated[bool, flag("--gray", "Store one channel, without colour.")] = False,
+    shuffle: Annotated[bool, flag("--shuffle", "Store them in random order.")] = False,
     seed: Annotated[int, number("The seed of that order.", 0, LARGEST_SEED)] = 0,
-    encoded: Annotated[bool, typer.Option("--encoded", help="Store files, not pixels.")] = False,
+    encoded: Annotated[bool, flag("--encoded", "Store files, not pixels.")] = False,
     encode_type: Annotated[
-        str, typer.Option(metavar="png|jpg|...", help="Their type, which implies --encoded; else each image's own.")
+        str, option("png|jpg|...", "Their type, which implies --encoded; else each image's own.")
     ] = "",
-    check_size: Annotated[bool, typer.Option("--check-size", help="Stop at an image of another size.")] = False,
+    check_size: Annotated[bool, flag("--check-size", "Stop at an image of another size.")] = False,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out images that cannot be read, and say how many.")
+        bool, flag("--skip-broken", "Leave out images that cannot be read, and say how many.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the LMDB.")] = False,
+    force: Annotated[bool, flag("--force", "Overwrite the LMDB.")] = False,
 ) -> None:
     """Write an LMDB of images and labels, as Caffe's convert_imageset; OUT/classes.txt has the names of the classes.
 
@@ -78,9 +69,7 @@ def images(
     """
     if bool(resize_height) != bool(resize_width):
         raise typer.BadParameter("give both --resize-height and --resize-width, or none")
-    pair = tuple(name.strip() for name in columns.split(",")) if columns else None
-    if pair is not None and len(pair) != 2:
-        raise typer.BadParameter(f'--columns takes PATH,LABEL, not "{columns}"')
+    pair = column_pair(columns)
     load_torch()
     from imae.layers.data.convert_images import CLASSES, Stored, convert_images
     from imae.layers.data.image_sources import read_source
@@ -114,8 +103,8 @@ def images(
 
 @convert.command(cls=Command)
 def mean(
-    source: Annotated[Path, typer.Argument(metavar="DATABASE", help="The folder of an LMDB or a LevelDB.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .binaryproto or .npy.")],
+    source: Annotated[Path, argument("DATABASE", "The folder of an LMDB or a LevelDB.")],
+    out: Annotated[Path, argument("OUT", "The file to write: .binaryproto or .npy.")],
 ) -> None:
     """Write the mean image of a database, as Caffe's compute_image_mean.
 
@@ -132,10 +121,8 @@ def mean(
 
 @convert.command(cls=Command)
 def weights(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The weights, in any form.")],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The file to write: .caffemodel, .h5, .npz or .safetensors.")
-    ],
+    source: Annotated[Path, argument("IN", "The weights, in any form.")],
+    out: Annotated[Path, argument("OUT", "The file to write: .caffemodel, .h5, .npz or .safetensors.")],
 ) -> None:
     """Write weights in another form, bit for bit.
 

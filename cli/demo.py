@@ -3,15 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from imae.cli.options import LARGEST_SEED, Threads, load_torch, number
+from imae.cli.options import LARGEST_SEED, Threads, load_torch, number, option
 
 
 def demo(
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where logs, snapshots and results go.")] = Path(
-        "digits-demo"
-    ),
+    output: Annotated[Path, option("FOLDER", "Where logs, snapshots and results go.")] = Path("digits-demo"),
     seed: Annotated[int, number("The seed of weights and order.", 0, LARGEST_SEED)] = 1,
     threads: Threads = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST, AllowPython, Model, SkipBroken, Weights, load_torch
+from imae.cli.options import LARGEST, AllowPython, Model, SkipBroken, Weights, flag, load_torch, option
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import InputError, counted
 
@@ -17,68 +17,57 @@ _SIZES = re.compile(r"[1-9]\d{0,9}([x,][1-9]\d{0,9})*", re.ASCII)
 def export(
     model: Model,
     weights: Weights,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="The file to write.")],
+    output: Annotated[Path, option("FILE.onnx", "The file to write.", "--output", "-o")],
     shape: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="[NAME=]CxHxW",
-            help="The shape of an image, where the net's data is not at hand to tell it, or of any input, by name.",
+        option(
+            "[NAME=]CxHxW",
+            "The shape of an image, where the net's data is not at hand to tell it, or of any input, by name.",
         ),
     ] = None,
-    outputs: Annotated[
-        str, typer.Option(metavar="BLOB,...", help="The blobs to give out; without it, all that nothing reads.")
-    ] = "",
+    outputs: Annotated[str, option("BLOB,...", "The blobs to give out; without it, all that nothing reads.")] = "",
     dynamic: Annotated[
-        str, typer.Option(metavar="SIZE,...", help="The sizes that stay open: of batch, height and width, or none.")
+        str, option("SIZE,...", "The sizes that stay open: of batch, height and width, or none.")
     ] = "batch",
     fold: Annotated[
         bool, typer.Option(help="Make BatchNorm, Scale and Bias part of the convolution or inner product before them.")
     ] = True,
     preprocess: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--preprocess",
-            help="Take images as files have them, uint8 NxHxWxC: resize, crop, remove the mean and scale in the model.",
+            "Take images as files have them, uint8 NxHxWxC: resize, crop, remove the mean and scale in the model.",
         ),
     ] = False,
-    resize: Annotated[
-        str, typer.Option(metavar="HxW", help="With --preprocess: bring images to this size, before a crop.")
-    ] = "",
+    resize: Annotated[str, option("HxW", "With --preprocess: bring images to this size, before a crop.")] = "",
     channels: Annotated[
         str,
-        typer.Option(
-            metavar="RGB|BGR",
-            help="With --preprocess: the order that the net was trained on. The model takes RGB. Without: what its "
+        option(
+            "RGB|BGR",
+            "With --preprocess: the order that the net was trained on. The model takes RGB. Without: what its "
             "data layer reads; where that is unknown, the channels stay as they come.",
         ),
     ] = "",
     mean: Annotated[
-        str,
-        typer.Option(metavar="FILE|V,V,V", help="With --preprocess: the mean, for a net that begins with an Input."),
+        str, option("FILE|V,V,V", "With --preprocess: the mean, for a net that begins with an Input.")
     ] = "",
-    scale: Annotated[
-        float | None, typer.Option(metavar="S", help="With --preprocess: the scale, for such a net.")
-    ] = None,
+    scale: Annotated[float | None, option("S", "With --preprocess: the scale, for such a net.")] = None,
     include_transform: Annotated[
-        bool, typer.Option("--include-transform", help="Take float pixels, 0 to 255, of the window that the net sees.")
+        bool, flag("--include-transform", "Take float pixels, 0 to 255, of the window that the net sees.")
     ] = False,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The names of the classes, one a line, for the metadata.")
-    ] = None,
+    labels: Annotated[Path | None, option("FILE", "The names of the classes, one a line, for the metadata.")] = None,
     continuous: Annotated[
-        bool, typer.Option("--continuous", help="Recurrent layers: no sequence begins inside of a batch, cont is 1.")
+        bool, flag("--continuous", "Recurrent layers: no sequence begins inside of a batch, cont is 1.")
     ] = False,
     opset: Annotated[
-        int | None, typer.Option(metavar="N", help="The version of ONNX's operators, from 13; the newest by default.")
+        int | None, option("N", "The version of ONNX's operators, from 13; the newest by default.")
     ] = None,
-    precision: Annotated[
-        str, typer.Option(metavar="fp32|fp16|int8", help="In how many bits, by ONNX Runtime's own tools.")
-    ] = "fp32",
+    precision: Annotated[str, option("fp32|fp16|int8", "In how many bits, by ONNX Runtime's own tools.")] = "fp32",
     calibration: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="With int8: images by whose ranges activations are quantized; without it that is done as they come.",
+        option(
+            "FOLDER",
+            "With int8: images by whose ranges activations are quantized; without it that is done as they come.",
         ),
     ] = None,
     verify: Annotated[
@@ -99,9 +88,9 @@ def export(
     image, shapes = _shapes(shape or [])
     names = read_labels(labels)
     settings = {"--resize": resize, "--channels": channels, "--mean": mean, "--scale": scale}
-    for option, value in settings.items():
+    for name, value in settings.items():
         if value not in ("", None) and not preprocess:
-            raise typer.BadParameter(f"{option} goes with --preprocess")
+            raise typer.BadParameter(f"{name} goes with --preprocess")
     if preprocess and include_transform:
         raise typer.BadParameter("--preprocess and --include-transform take different images: give one of them")
     if channels not in ("", "RGB", "BGR"):

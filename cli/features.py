@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import Model, NetOptions, taking
+from imae.cli.options import Model, NetOptions, argument, option, taking
 from imae.cli.predict import Batch, Channels, ImageNet, Mean, Resize, Scale, Shape, WeightsIfAny, end, predicted
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import InputError, counted
@@ -16,19 +16,14 @@ from imae.prototxt_like.errors import InputError, counted
 @taking(NetOptions, "level", "stage")
 def features(
     images: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGES", help="Files, folders and patterns, in place of the net's data."),
+        list[str] | None, argument("IMAGES", "Files, folders and patterns, in place of the net's data.")
     ] = None,
     *,
     model: Model,
     weights: WeightsIfAny = None,
-    blob: Annotated[str, typer.Option(metavar="BLOB", help="The blob: a value of the net, by its name.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write: .npy, .npz or .parquet.")
-    ],
-    data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The data to read, in place of the prototxt's source.")
-    ] = None,
+    blob: Annotated[str, option("BLOB", "The blob: a value of the net, by its name.")],
+    output: Annotated[Path, option("FILE", "The file to write: .npy, .npz or .parquet.", "--output", "-o")],
+    data: Annotated[Path | None, option("PATH", "The data to read, in place of the prototxt's source.")] = None,
     shape: Shape = "",
     resize: Resize = "",
     channels: Channels = "",

@@ -6,16 +6,14 @@ from typing import Annotated
 import typer
 
 from imae.cli.export import sizes_in
-from imae.cli.options import load_torch
+from imae.cli.options import argument, load_torch, option
 from imae.prototxt_like.errors import counted
 
 
 def import_onnx(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.prototxt and OUT.caffemodel are written.")],
-    shape: Annotated[
-        str, typer.Option(metavar="CxHxW", help="The shape of an image, where the model leaves height and width open.")
-    ] = "",
+    model: Annotated[Path, argument("MODEL.onnx", "The model.")],
+    out: Annotated[Path, argument("OUT", "OUT.prototxt and OUT.caffemodel are written.")],
+    shape: Annotated[str, option("CxHxW", "The shape of an image, where the model leaves height and width open.")] = "",
 ) -> None:
     """Write an ONNX model, one of `imae export` or a plain CNN, as a prototxt and a caffemodel.
 

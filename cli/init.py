@@ -1,68 +1,56 @@
 """`imae init`: a net, a solver and data layers for a user's own images."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST_SEED, load_torch, number
+from imae.cli.options import (
+    LARGEST_SEED,
+    Columns,
+    Loss,
+    argument,
+    choice,
+    column_pair,
+    flag,
+    load_torch,
+    number,
+    option,
+)
 from imae.prototxt_like.errors import counted
-
-
-class Loss(StrEnum):
-    """A loss to train by."""
-
-    imae = "imae"
-    gce = "gce"
-    cce = "cce"
-    mae = "mae"
 
 
 def init(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="FOLDER|CSV",
-            help="A folder with a subfolder for each class, a .csv or .tsv of paths and labels, or a list of a path "
+        argument(
+            "FOLDER|CSV",
+            "A folder with a subfolder for each class, a .csv or .tsv of paths and labels, or a list of a path "
             "and a label a line, as the cleaned.txt of imae audit.",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
-    loss: Annotated[Loss, typer.Option(case_sensitive=False, help="What is trained by.")] = Loss.imae,
-    parameter: Annotated[
-        float | None, typer.Option(metavar="T|Q", help="T of IMAE, 8 without it, or q of GCE, 0.7.")
-    ] = None,
-    val: Annotated[
-        float, typer.Option(metavar="PART", min=0.001, max=0.9, help="The part of each class that is held out.")
-    ] = 0.1,
-    root: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the paths begin; else beside the list, else here.")
-    ] = None,
-    columns: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH,LABEL", help="A table's columns, by name or number; else its header tells, or the first two."
-        ),
-    ] = "",
-    gray: Annotated[bool, typer.Option("--gray", help="Read one channel, without colour.")] = False,
+    out: Annotated[Path, argument("OUT", "The folder to write to.")],
+    loss: Annotated[Loss, choice("What is trained by.")] = Loss.IMAE,
+    parameter: Annotated[float | None, option("T|Q", "T of IMAE, 8 without it, or q of GCE, 0.7.")] = None,
+    val: Annotated[float, option("PART", "The part of each class that is held out.", min=0.001, max=0.9)] = 0.1,
+    root: Annotated[Path | None, option("FOLDER", "Where the paths begin; else beside the list, else here.")] = None,
+    columns: Columns = "",
+    gray: Annotated[bool, flag("--gray", "Read one channel, without colour.")] = False,
     seed: Annotated[int, number("Which images are held out follows from it.", 0, LARGEST_SEED)] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is in OUT.")] = False,
+    force: Annotated[bool, flag("--force", "Overwrite what is in OUT.")] = False,
 ) -> None:
     """Write a commented net, solver and lists to train and test on, for your own images; all is yours to change.
 
     [bold]imae init photos/ training && imae train --solver training/solver.prototxt[/]
     """
-    pair = tuple(name.strip() for name in columns.split(",")) if columns else None
-    if pair is not None and len(pair) != 2:
-        raise typer.BadParameter(f'--columns takes PATH,LABEL, not "{columns}"')
+    pair = column_pair(columns)
     load_torch()
     from imae.nets.new_project import write_project
 
     written = write_project(
         source,
         out,
-        loss=loss.value,
+        loss=loss.lower(),
         parameter=parameter,
         val=val,
         root=root,

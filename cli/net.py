@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import number
+from imae.cli.options import argument, flag, number, option
 
 
 def _names() -> list[str]:
@@ -15,23 +15,18 @@ def _names() -> list[str]:
 
 
 def net(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of --list.", autocompletion=_names)] = "",
-    out: Annotated[
-        Path | None, typer.Argument(metavar="OUT.prototxt", help="The file to write; without it, the screen.")
-    ] = None,
+    name: Annotated[str, argument("NAME", "One of --list.", autocompletion=_names)] = "",
+    out: Annotated[Path | None, argument("OUT.prototxt", "The file to write; without it, the screen.")] = None,
     classes: Annotated[int | None, number("How many classes; without it as many as published.", 1)] = None,
     batch: Annotated[int | None, number("Images of a batch; 1 with --deploy.", 1)] = None,
     source: Annotated[
         str,
-        typer.Option(
-            metavar="FOLDER",
-            help="The folder with train_lmdb and val_lmdb, to train on; without it the net begins with an Input.",
+        option(
+            "FOLDER", "The folder with train_lmdb and val_lmdb, to train on; without it the net begins with an Input."
         ),
     ] = "",
-    deploy: Annotated[
-        bool, typer.Option("--deploy", help="Write the net that predicts, without data, labels and losses.")
-    ] = False,
-    listed: Annotated[bool, typer.Option("--list", help="List the nets, their parameters and papers.")] = False,
+    deploy: Annotated[bool, flag("--deploy", "Write the net that predicts, without data, labels and losses.")] = False,
+    listed: Annotated[bool, flag("--list", "List the nets, their parameters and papers.")] = False,
 ) -> None:
     """Write a well-known net, with the parameters that were published.
 

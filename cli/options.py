@@ -17,33 +17,60 @@ from imae.prototxt_like.errors import InputError, counted
 if TYPE_CHECKING:
     import torch
 
-Model = Annotated[Path, typer.Option(metavar="NET.prototxt", help="The net.")]
-Weights = Annotated[Path, typer.Option(metavar="FILE", help="Its weights: .caffemodel, .h5, .npz or .safetensors.")]
-Gpu = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|all", help="The GPU to use, by number. Without it: GPU 0 where there is one, else the CPU."
-    ),
-]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU even where there is a GPU.")]
-LARGEST = 2**31 - 1
-"""The largest int32, which iterations, levels and the sizes of Caffe's blobs are."""
-LARGEST_SEED = 2**63 - 1
-"""The largest int64, which random_seed is."""
-AllowPython = Annotated[
-    bool, typer.Option("--allow-python", help="Run the code of the net's Python layers: only of files that you trust.")
-]
-SkipBroken = Annotated[
-    bool, typer.Option("--skip-broken", help="Leave out images that ImageData, WindowData or MarsData cannot read.")
-]
+LARGEST = 2**31 - 1  # the largest int32, which iterations, levels and the sizes of Caffe's blobs are
+LARGEST_SEED = 2**63 - 1  # the largest int64, which random_seed is
+
+
+def argument(metavar: str, help: str, **more: Any) -> Any:
+    """Return an argument that help calls `metavar`; `more` is as for typer.Argument."""
+    return typer.Argument(metavar=metavar, help=help, **more)
+
+
+def option(metavar: str, help: str, *names: str, panel: str | None = None, **more: Any) -> Any:
+    """Return the option of a value that help calls `metavar`, in a `panel` of the help; else as typer.Option."""
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
+
+
+def flag(name: str, help: str, *, panel: str | None = None, **more: Any) -> Any:
+    """Return an option that is given or not."""
+    return typer.Option(name, help=help, rich_help_panel=panel, **more)
+
+
+def choice(help: str, *names: str, panel: str | None = None) -> Any:
+    """Return the option of a member of an enumeration, in upper or lower case."""
+    return typer.Option(*names, case_sensitive=False, help=help, rich_help_panel=panel)
 
 
 def number(help: str, least: int, most: int = LARGEST, **more: Any) -> Any:
-    """Return the option of a whole number from `least` to `most`; `more` is as for typer.Option."""
-    return typer.Option(metavar="N", min=least, max=most, help=help, **more)
+    """Return the option of a whole number from `least` to `most`."""
+    return option("N", help, min=least, max=most, **more)
 
 
+Model = Annotated[Path, option("NET.prototxt", "The net.")]
+Weights = Annotated[Path, option("FILE", "Its weights: .caffemodel, .h5, .npz or .safetensors.")]
+Gpu = Annotated[
+    str | None, option("N|all", "The GPU to use, by number. Without it: GPU 0 where there is one, else the CPU.")
+]
+Cpu = Annotated[bool, flag("--cpu", "Use the CPU even where there is a GPU.")]
+AllowPython = Annotated[
+    bool, flag("--allow-python", "Run the code of the net's Python layers: only of files that you trust.")
+]
+SkipBroken = Annotated[
+    bool, flag("--skip-broken", "Leave out images that ImageData, WindowData or MarsData cannot read.")
+]
+Columns = Annotated[
+    str, option("PATH,LABEL", "A table's columns, by name or number; else its header tells, or the first two.")
+]
 Iterations = Annotated[int, number("How many batches.", 1)]
+
+
+class Loss(StrEnum):
+    """A loss to train by."""
+
+    IMAE = "IMAE"
+    GCE = "GCE"
+    CCE = "CCE"
+    MAE = "MAE"
 
 
 class Precision(StrEnum):
@@ -64,11 +91,10 @@ class Precision(StrEnum):
 
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(
-        "--precision",
-        case_sensitive=False,
-        help="The type of values and weights; bf16 is for values alone, weights stay fp32. tf32 is fp32 whose products "
+    choice(
+        "The type of values and weights; bf16 is for values alone, weights stay fp32. tf32 is fp32 whose products "
         "a GPU forms from rounded factors.",
+        "--precision",
     ),
 ]
 
@@ -87,7 +113,7 @@ class Phase(StrEnum):
     test = "test"
 
 
-PhaseOption = Annotated[Phase, typer.Option(case_sensitive=False, help="The phase.")]
+PhaseOption = Annotated[Phase, choice("The phase.")]
 Threads = Annotated[int | None, number("CPU threads; all cores without it. Results depend on it in rounding.", 1, 1024)]
 
 
@@ -119,21 +145,16 @@ class NetOptions:
     cpu: Cpu = False
     threads: Threads = None
     precision: PrecisionOption = Precision.fp32
-    plan: Annotated[
-        Plan,
-        typer.Option(
-            case_sensitive=False, help="Run chains of layers as one, which is faster, or each by itself, as Caffe does."
-        ),
-    ] = Plan.fused
+    plan: Annotated[Plan, choice("Run chains of layers as one, which is faster, or each by itself, as Caffe does.")] = (
+        Plan.fused
+    )
     level: Annotated[
         int,
         typer.Option(
             min=-LARGEST - 1, max=LARGEST, help="The level, by which include and exclude rules choose layers."
         ),
     ] = 0
-    stage: Annotated[
-        str, typer.Option(metavar="A,B,...", help="The stages, by which include and exclude rules choose layers.")
-    ] = ""
+    stage: Annotated[str, option("A,B,...", "The stages, by which include and exclude rules choose layers.")] = ""
     allow_python: AllowPython = False
     skip_broken: SkipBroken = False
 
@@ -160,6 +181,14 @@ class NetOptions:
             "allow_python": self.allow_python,
             "skip_broken": self.skip_broken,
         }
+
+
+def column_pair(columns: str) -> tuple[str, str] | None:
+    """Return the two names that --columns gives, None for an empty one."""
+    pair = [name.strip() for name in columns.split(",")]
+    if columns and len(pair) != 2:
+        raise typer.BadParameter(f'--columns takes PATH,LABEL, not "{columns}"')
+    return (pair[0], pair[1]) if columns else None
 
 
 def words_of(context: typer.Context, *without: str, always: str = "") -> list[str]:

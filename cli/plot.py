@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from imae.cli.hints import Command, Group
+from imae.cli.options import argument, option
 
 plot = typer.Typer(cls=Group, help="Draw what a training left.", no_args_is_help=True)
 
@@ -17,10 +18,8 @@ def _plot() -> None:
 
 @plot.command(cls=Command)
 def samples(
-    record: Annotated[Path, typer.Argument(metavar="PREFIX.samples.npz", help="The record.")],
-    output: Annotated[
-        Path | None, typer.Option(metavar="STEM", help="Writes STEM.png and .svg; by default beside the record.")
-    ] = None,
+    record: Annotated[Path, argument("PREFIX.samples.npz", "The record.")],
+    output: Annotated[Path | None, option("STEM", "Writes STEM.png and .svg; by default beside the record.")] = None,
 ) -> None:
     """Draw how p_y and the weights of the training samples are distributed, from test to test.
 

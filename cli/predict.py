@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imae.cli.export import read_labels, read_size, sizes_in
-from imae.cli.options import Cpu, Threads, load_torch, number, taking
+from imae.cli.options import Cpu, Threads, argument, flag, load_torch, number, option, taking
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError, counted
@@ -21,20 +21,12 @@ if TYPE_CHECKING:
     from imae.nets.predictor import Predictor
 
 
-WeightsIfAny = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A prototxt's weights; for images, by default, NET.caffemodel's.")
-]
-Shape = Annotated[
-    str, typer.Option(metavar="CxHxW", help="The shape of an image, where a prototxt's data is not at hand to tell it.")
-]
-Resize = Annotated[
-    str, typer.Option(metavar="HxW", help="Bring images to this size, of which the net sees the centre.")
-]
-Channels = Annotated[
-    str, typer.Option(metavar="RGB|BGR", help="The order that the net was trained on. Without: what is known, or BGR.")
-]
-Mean = Annotated[str, typer.Option(metavar="FILE|V,V,V", help="The mean, where neither prototxt nor model has it.")]
-Scale = Annotated[float | None, typer.Option(metavar="S", help="The scale, likewise.")]
+WeightsIfAny = Annotated[Path | None, option("FILE", "A prototxt's weights; for images, by default, NET.caffemodel's.")]
+Shape = Annotated[str, option("CxHxW", "The shape of an image, where a prototxt's data is not at hand to tell it.")]
+Resize = Annotated[str, option("HxW", "Bring images to this size, of which the net sees the centre.")]
+Channels = Annotated[str, option("RGB|BGR", "The order that the net was trained on. Without: what is known, or BGR.")]
+Mean = Annotated[str, option("FILE|V,V,V", "The mean, where neither prototxt nor model has it.")]
+Scale = Annotated[float | None, option("S", "The scale, likewise.")]
 Batch = Annotated[int, number("How many images at a time, where the model takes any number.", 1)]
 
 
@@ -105,21 +97,16 @@ def end(left_out: list[str]) -> None:
 
 @taking(ImageNet)
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The net: .onnx or .prototxt.")],
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES", help="Files, folders, and patterns such as 'a/*.jpg'.")
-    ],
+    model: Annotated[Path, argument("MODEL", "The net: .onnx or .prototxt.")],
+    images: Annotated[list[str], argument("IMAGES", "Files, folders, and patterns such as 'a/*.jpg'.")],
     *,
     labels: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The names of the classes, one a line, where the model does not have them."),
+        Path | None, option("FILE", "The names of the classes, one a line, where the model does not have them.")
     ] = None,
     top: Annotated[int, number("How many classes of each image.", 1)] = 5,
-    blob: Annotated[
-        str, typer.Option(metavar="BLOB", help="The value that has a number for each class; the output, by default.")
-    ] = "",
-    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    blob: Annotated[str, option("BLOB", "The value that has a number for each class; the output, by default.")] = "",
+    csv: Annotated[bool, flag("--csv", "Print comma-separated values.")] = False,
+    json_: Annotated[bool, flag("--json", "Print JSON.")] = False,
     options: ImageNet,
 ) -> None:
     """Say which classes images are of, by an ONNX model or a prototxt and its weights, run in ONNX Runtime.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from imae.cli.digits_retrieval import digits_retrieval
-from imae.cli.options import taking
+from imae.cli.options import argument, option, taking
 from imae.cli.sweep_options import SweepOptions, of_cells
 from imae.cli.table import print_table
 from imae.prototxt_like.files import create_folder
@@ -61,17 +61,13 @@ def _what(text: str) -> What:
 @taking(SweepOptions)
 def reproduce(
     options: SweepOptions,
-    what: Annotated[
-        What, typer.Argument(metavar="WHAT", help="As listed above.", parser=_what, autocompletion=lambda: [*What])
-    ],
-    net: Annotated[list[int] | None, of_cells(metavar="DEPTH", help="A ResNet: 20, 32, 56.")] = None,
-    noise: Annotated[
-        list[int] | None, of_cells(metavar="PERCENT", help="Replace so many labels at random: 20, 50, 80.")
-    ] = None,
-    loss: Annotated[list[str] | None, of_cells(metavar="LOSS", help="CCE, MAE, GCE, IMAE.")] = None,
-    T: Annotated[list[float] | None, of_cells("--T", metavar="T", help="A T of the figure's: 0, 0.5, 1, ...")] = None,
-    labels: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="The labels of CIFAR-10N.")] = None,
-    set_: Annotated[list[str] | None, of_cells("--set", metavar="NAME", help="aggre_label, worse_label, ...")] = None,
+    what: Annotated[What, argument("WHAT", "As listed above.", parser=_what, autocompletion=lambda: [*What])],
+    net: Annotated[list[int] | None, of_cells("DEPTH", "A ResNet: 20, 32, 56.")] = None,
+    noise: Annotated[list[int] | None, of_cells("PERCENT", "Replace so many labels at random: 20, 50, 80.")] = None,
+    loss: Annotated[list[str] | None, of_cells("LOSS", "CCE, MAE, GCE, IMAE.")] = None,
+    T: Annotated[list[float] | None, of_cells("T", "A T of the figure's: 0, 0.5, 1, ...", "--T")] = None,
+    labels: Annotated[Path | None, option("FILE.npz", "The labels of CIFAR-10N.")] = None,
+    set_: Annotated[list[str] | None, of_cells("NAME", "aggre_label, worse_label, ...", "--set")] = None,
 ) -> None:
     """Reproduce WHAT of the paper, or what was measured beside it.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imae.cli.options import option
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError, counted
 
@@ -13,12 +14,8 @@ if TYPE_CHECKING:
 
 
 def retrieval(
-    features: Annotated[
-        Path, typer.Option(metavar="FILE.npy", help="A row for each test frame, or for each test track.")
-    ],
-    info: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="MARS's info folder: tracks_test_info.mat, query_IDX.mat.")
-    ],
+    features: Annotated[Path, option("FILE.npy", "A row for each test frame, or for each test track.")],
+    info: Annotated[Path, option("FOLDER", "MARS's info folder: tracks_test_info.mat, query_IDX.mat.")],
 ) -> None:
     """Score features of the MARS test set, from anywhere, by the published protocol: mAP and CMC.
 

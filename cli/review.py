@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import load_torch, number
+from imae.cli.options import argument, load_torch, number
 
 
 def review(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that imae audit wrote.")],
+    folder: Annotated[Path, argument("FOLDER", "The folder that imae audit wrote.")],
     top: Annotated[int | None, number("Review the N most suspicious labels; without it the suspects.", 1)] = None,
     port: Annotated[int, number("The port of 127.0.0.1; 0: one that is free.", 0, 65535)] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imae.cli.messages import warn
-from imae.cli.options import Cpu, Gpu, Precision, PrecisionOption, choose_device, number, words_of
+from imae.cli.options import Cpu, Gpu, Precision, PrecisionOption, choice, choose_device, number, option, words_of
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import InputError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imae.experiments.sweep_page import Outcome
     from imae.layers.data.label_noise import Labels
 
-of_cells = functools.partial(typer.Option, rich_help_panel="Which cells (all, by default)")
+of_cells = functools.partial(option, panel="Which cells (all, by default)")
 _CHANGING = "What to change in the schedule"
 
 
@@ -38,23 +38,21 @@ class SweepOptions:
     """What the options stand for; each field is one of them."""
 
     context: typer.Context
-    data: Annotated[Path | None, typer.Option(metavar="ROOT", help="The folder with CIFAR-10, to train on it.")] = None
-    schedule: Annotated[
-        ScheduleName,
-        typer.Option(case_sensitive=False, help="64,000 iterations on all images, or 6,400 on the first 5,000."),
-    ] = ScheduleName.paper
+    data: Annotated[Path | None, option("ROOT", "The folder with CIFAR-10, to train on it.")] = None
+    schedule: Annotated[ScheduleName, choice("64,000 iterations on all images, or 6,400 on the first 5,000.")] = (
+        ScheduleName.paper
+    )
     seeds: Annotated[int | None, number("Train each cell with the seeds 1 to N, by default 1.", 1)] = None
     jobs: Annotated[int, number("How many cells to train at a time.", 1)] = 1
     threads: Annotated[int, number("CPU threads of each cell; results depend on it in rounding.", 1)] = 1
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help='Where all files go, by default "tables"; goes on with what is there.'),
+        Path | None, option("FOLDER", 'Where all files go, by default "tables"; goes on with what is there.')
     ] = None
     gpu: Gpu = None
     cpu: Cpu = False
     precision: PrecisionOption = Precision.fp32
-    iterations: Annotated[int | None, number("Stop at this iteration.", 4, rich_help_panel=_CHANGING)] = None
-    subset: Annotated[int | None, number("Train on the first N images.", 1, rich_help_panel=_CHANGING)] = None
+    iterations: Annotated[int | None, number("Stop at this iteration.", 4, panel=_CHANGING)] = None
+    subset: Annotated[int | None, number("Train on the first N images.", 1, panel=_CHANGING)] = None
 
     @property
     def root(self) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imae.cli.caffe_flags import Glog
-from imae.cli.options import Iterations, Model, NetOptions, Phase, PhaseOption, describe_device, taking
+from imae.cli.options import Iterations, Model, NetOptions, Phase, PhaseOption, describe_device, option, taking
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 
@@ -21,7 +21,7 @@ def time(
     context: typer.Context,
     model: Model,
     *,
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Its weights; else initial ones.")] = None,
+    weights: Annotated[Path | None, option("FILE", "Its weights; else initial ones.")] = None,
     iterations: Iterations = 50,
     phase: PhaseOption = Phase.train,
     options: NetOptions,

@@ -17,7 +17,7 @@ import typer
 
 from imae.cli.caffe_flags import Glog
 from imae.cli.messages import warn
-from imae.cli.options import LARGEST_SEED, NetOptions, describe_device, number, taking, words_of
+from imae.cli.options import LARGEST_SEED, NetOptions, choice, describe_device, flag, number, option, taking, words_of
 from imae.cli.progress import Display
 from imae.cli.signals import Effect, exit_status, handle_signals
 from imae.prototxt_like.errors import InputError, counted
@@ -33,9 +33,7 @@ class Divergence(StrEnum):
     warn = "warn"
 
 
-_starting = partial(typer.Option, rich_help_panel="Where to start")
-_PANEL = "What to change in the solver"
-_changing = partial(typer.Option, rich_help_panel=_PANEL)
+_START, _CHANGE = "Where to start", "What to change in the solver"
 _OF_THE_START = ("weights", "snapshot", "resume", "overwrite", "seed")
 """Options that the command which resumes leaves out."""
 _SHOWN = 20  # values of an output that the summary prints; where there are more it says where they are
@@ -45,75 +43,70 @@ _ECHO = 5.0  # seconds within which torchrun passes on a signal that each proces
 @taking(NetOptions)
 def train(
     context: typer.Context,
-    solver: Annotated[Path, typer.Option(metavar="SOLVER.prototxt", help="The solver.")],
+    solver: Annotated[Path, option("SOLVER.prototxt", "The solver.")],
     *,
     weights: Annotated[
         str | None,
-        _starting(
-            metavar="FILE,...",
-            help="Start from these weights, in any form, by the names of the layers; of several files the later win.",
+        option(
+            "FILE,...",
+            "Start from these weights, in any form, by the names of the layers; of several files the later win.",
+            panel=_START,
         ),
     ] = None,
     snapshot: Annotated[
-        Path | None, _starting(metavar="FILE.solverstate[.h5]", help="Go on from this state, to the same end.")
+        Path | None, option("FILE.solverstate[.h5]", "Go on from this state, to the same end.", panel=_START)
     ] = None,
     resume: Annotated[
         bool,
-        _starting(
+        flag(
             "--resume",
-            help="Go on from the newest snapshot at the prefix that is whole; start afresh if there is none.",
+            "Go on from the newest snapshot at the prefix that is whole; start afresh if there is none.",
+            panel=_START,
         ),
     ] = False,
     overwrite: Annotated[
         bool,
-        _starting(
-            "--overwrite", help="Start over where a training left results: its metrics and snapshots are removed."
+        flag(
+            "--overwrite",
+            "Start over where a training left results: its metrics and snapshots are removed.",
+            panel=_START,
         ),
     ] = False,
     keep_best: Annotated[
-        bool,
-        typer.Option("--keep-best", help="Keep the weights of the best test accuracy in PREFIX_best.caffemodel[.h5]."),
+        bool, flag("--keep-best", "Keep the weights of the best test accuracy in PREFIX_best.caffemodel[.h5].")
     ] = False,
     record_samples: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--record-samples",
-            help="Keep p_y and the weight of each training sample at each test in PREFIX.samples.npz, which "
+            "Keep p_y and the weight of each training sample at each test in PREFIX.samples.npz, which "
             "[bold]imae plot samples[/] draws.",
         ),
     ] = False,
     on_divergence: Annotated[
-        Divergence,
-        typer.Option(case_sensitive=False, help="What a loss, output or weight does that turns NaN or infinite."),
+        Divergence, choice("What a loss, output or weight does that turns NaN or infinite.")
     ] = Divergence.stop,
     options: NetOptions,
-    iterations: Annotated[int | None, number("Stop at this iteration (max_iter).", 0, rich_help_panel=_PANEL)] = None,
+    iterations: Annotated[int | None, number("Stop at this iteration (max_iter).", 0, panel=_CHANGE)] = None,
     seed: Annotated[
-        int | None,
-        number("The seed of weights, order and augmentation (random_seed).", 0, LARGEST_SEED, rich_help_panel=_PANEL),
+        int | None, number("The seed of weights, order and augmentation (random_seed).", 0, LARGEST_SEED, panel=_CHANGE)
     ] = None,
     prefix: Annotated[
         str | None,
-        _changing(metavar="PATH", help="How the names of log, metrics and snapshots begin (snapshot_prefix)."),
+        option("PATH", "How the names of log, metrics and snapshots begin (snapshot_prefix).", panel=_CHANGE),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        _changing(
-            "--set", metavar="FIELD=VALUE", help="Any other field, as often as needed: [bold]--set base_lr=0.05[/]."
+        option(
+            "FIELD=VALUE", "Any other field, as often as needed: [bold]--set base_lr=0.05[/].", "--set", panel=_CHANGE
         ),
     ] = None,
     no_capture: Annotated[
         bool,
-        typer.Option(
-            "--no-capture",
-            help="On a GPU, launch each kernel by itself instead of replaying a CUDA graph.",
-            hidden=True,
-        ),
+        flag("--no-capture", "On a GPU, launch each kernel by itself instead of replaying a CUDA graph.", hidden=True),
     ] = False,
-    sigint_effect: Annotated[
-        Effect, typer.Option(case_sensitive=False, help="What Ctrl-C does; stopping takes a snapshot.")
-    ] = Effect.stop,
-    sighup_effect: Annotated[Effect, typer.Option(case_sensitive=False, help="What a hang-up does.")] = Effect.snapshot,
+    sigint_effect: Annotated[Effect, choice("What Ctrl-C does; stopping takes a snapshot.")] = Effect.stop,
+    sighup_effect: Annotated[Effect, choice("What a hang-up does.")] = Effect.snapshot,
 ) -> None:
     """Train a net as a solver prototxt says.
 
@@ -238,9 +231,9 @@ def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: 
     if prefix and (prefix.endswith("/") or Path(prefix).is_dir()):
         prefix = str(Path(prefix) / path.stem)
     options = {"max_iter": iterations, "random_seed": seed, "snapshot_prefix": prefix}
-    for field, option in options.items():
-        if option is not None:
-            setattr(changes, field, option)
+    for field, given in options.items():
+        if given is not None:
+            setattr(changes, field, given)
     for changed, _ in changes.ListFields():
         param.ClearField(changed.name)
     param.MergeFrom(changes)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import number, taking
+from imae.cli.options import number, option, taking
 from imae.cli.sweep_options import SweepOptions, of_cells
 from imae.cli.table import print_table
 
@@ -15,19 +15,16 @@ from imae.cli.table import print_table
 def tune_t(
     options: SweepOptions,
     noise: Annotated[
-        int | None, typer.Option(metavar="PERCENT", help="Replace so many labels at random: 0, 20, 50 (default) or 80.")
+        int | None, option("PERCENT", "Replace so many labels at random: 0, 20, 50 (default) or 80.")
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE[:KEY]",
-            help="Train on these labels: .npy, an array of an .npz or .pt, or text with one a line.",
-        ),
+        option("FILE[:KEY]", "Train on these labels: .npy, an array of an .npz or .pt, or text with one a line."),
     ] = None,
-    net: Annotated[int, typer.Option(metavar="DEPTH", help="The ResNet: 20, 32 or 56.")] = 20,
+    net: Annotated[int, option("DEPTH", "The ResNet: 20, 32 or 56.")] = 20,
     held_out: Annotated[int, number("Hold the last N training images out.", 1)] = 5000,
-    T: Annotated[list[float] | None, of_cells("--T", metavar="T", help="0, 0.5, 1, ..., 16.")] = None,
-    q: Annotated[list[float] | None, of_cells("--q", metavar="Q", help="0.1, 0.3, ..., 0.9.")] = None,
+    T: Annotated[list[float] | None, of_cells("T", "0, 0.5, 1, ..., 16.", "--T")] = None,
+    q: Annotated[list[float] | None, of_cells("Q", "0.1, 0.3, ..., 0.9.", "--q")] = None,
 ) -> None:
     """Choose T of IMAE, and q of GCE, by training with each value and comparing on training images held out.
 

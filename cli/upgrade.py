@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from imae.cli.hints import Command, Group
+from imae.cli.options import argument
 from imae.prototxt_like.errors import InputError, counted
 
-Old = Annotated[Path, typer.Argument(metavar="IN", help="The file in its old form.")]
-New = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]
+Old = Annotated[Path, argument("IN", "The file in its old form.")]
+New = Annotated[Path, argument("OUT", "The file to write.")]
 
 upgrade = typer.Typer(cls=Group, help="Rewrite a net or a solver in Caffe's present form.", no_args_is_help=True)
 
