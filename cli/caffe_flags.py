@@ -69,8 +69,7 @@ class CommandLine:
 
     arguments: list[str]
     glog: Glog
-    unused: list[str]
-    """Flags of Caffe's that this command, as Caffe's, does not use."""
+    unused: list[str]  # flags of Caffe's that this command, as Caffe's, does not use
 
 
 def read(program: Any, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> CommandLine:

@@ -11,8 +11,7 @@ from imae.cli.progress import Display
 from imae.cli.sweep_options import SweepOptions
 from imae.cli.table import print_table
 
-SEEDS, ITERATIONS = 3, 200
-"""Iterations of 128 images: each of the 630 is seen 40 times, as in `imae demo`."""
+SEEDS, ITERATIONS = 3, 200  # iterations of 128 images: each of the 630 is seen 40 times, as in `imae demo`
 
 
 def digits_retrieval(options: SweepOptions, noise: Sequence[int], loss: Sequence[str]) -> None:

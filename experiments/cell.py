@@ -11,12 +11,9 @@ from imae.nets.resnet_cifar import resnet_cifar
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import NetParameter, NoiseKind, SolverParameter
 
-SNAPSHOTS = 20
-"""Snapshots in a cell's training: a kill costs at most this share of it."""
-CLASSES = 10
-"""Of CIFAR-10."""
-METRICS = "cell.metrics.jsonl"
-"""The file in a cell's folder with all that was measured."""
+SNAPSHOTS = 20  # snapshots in a cell's training: a kill costs at most this share of it
+CLASSES = 10  # of CIFAR-10
+METRICS = "cell.metrics.jsonl"  # the file in a cell's folder with all that was measured
 Quantity = Literal["accuracy", "corrupted", "intact"]
 """As the metrics file calls it; `accuracy` is that of the test phase."""
 
@@ -29,14 +26,10 @@ class Cell:
     noise: int
     loss: str
     seed: int
-    T: float | None = None
-    """IMAE's, where it is not the paper's, 0.5 for noise 0 and else 8."""
-    q: float | None = None
-    """GCE's, where it is not 0.7."""
-    labels: str = ""
-    """The labels trained on, by their name among the sweep's; with them `noise` is 0."""
-    held_out: int = 0
-    """How many of the training images, the last, are for validation and not trained on."""
+    T: float | None = None  # IMAE's, where it is not the paper's, 0.5 for noise 0 and else 8
+    q: float | None = None  # GCE's, where it is not 0.7
+    labels: str = ""  # the labels trained on, by their name among the sweep's; with them `noise` is 0
+    held_out: int = 0  # how many of the training images, the last, are for validation and not trained on
 
     @property
     def name(self) -> str:
@@ -92,12 +85,10 @@ class Result(BestAndFinal):
     test: list[float]
     corrupted: float
     intact: float
-    about: About = field(compare=False)
-    """On what it was trained: all else is the same in two runs of a cell."""
+    about: About = field(compare=False)  # on what it was trained: all else is the same in two runs of a cell
     held_out_noisy: float | None = None
     """Accuracy on the images held out, by labels with the same noise as those trained on."""
-    held_out_intact: float | None = None
-    """The same by the intact labels."""
+    held_out_intact: float | None = None  # the same by the intact labels
 
     def __post_init__(self) -> None:
         if not self.test or len(self.test) != len(self.iterations):
@@ -109,8 +100,7 @@ class Divergence:
     """A cell that has no result, as a loss, an output or a weight of its turned NaN or infinite."""
 
     cell: Cell
-    reason: str
-    """At which iteration, what, and at which learning rate, in words."""
+    reason: str  # at which iteration, what, and at which learning rate, in words
 
 
 def cell_net(cell: Cell, schedule: Schedule, data: str, labels: str | None) -> NetParameter:

@@ -51,10 +51,8 @@ class Result(BestAndFinal):
     test: list[float]
     training: TrainingAccuracy
     suspects: int
-    found: int
-    """How many of them really are wrong."""
-    corrected: int
-    """For how many of them the most probable other class is the right one."""
+    found: int  # how many of them really are wrong
+    corrected: int  # for how many of them the most probable other class is the right one
 
 
 def run(output: Path, seed: int, console: Console) -> list[Result]:

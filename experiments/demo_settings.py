@@ -20,11 +20,9 @@ from imae.nets.paper import LOSSES, T_NOISY, Q, digits_solver, loss_settings
 from imae.solvers.solver import Solver
 
 NOISE = 0.5
-HELD_OUT = 297
-"""Of the 1,297 training images, the last; half of their labels, too, were replaced at random."""
+HELD_OUT = 297  # of the 1,297 training images, the last; half of their labels, too, were replaced at random
 SEEDS = (1, 2)
-ITERATIONS = (200, 400)
-"""More would make the demo long."""
+ITERATIONS = (200, 400)  # more would make the demo long
 RATES = (0.02, 0.05, 0.1)
 PARAMETERS = {"imae": ("T", (4.0, T_NOISY, 16.0)), "gce": ("q", (0.5, Q, 0.9))}
 

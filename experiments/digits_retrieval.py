@@ -48,18 +48,13 @@ from imae.reports.pictures import picture
 from imae.solvers.solver import Solver
 
 SEEN, UNSEEN = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
-NOISE = (0, 50)
-"""Percentages of training labels that are replaced at random."""
+NOISE = (0, 50)  # percentages of training labels that are replaced at random
 BASE_LR = 0.05
 IMAGES_PER_TRACKLET = 4
-CAMERAS = 6
-"""As many as MARS has."""
-SCALE = 1 / 16
-"""Brings the images, 0 to 16, to 0 to 1."""
-FEATURE = "pool"
-"""The blob before the classifier: 32 values."""
-UNTRAINED_PASSES = 20
-"""Batches from which BatchNorm takes the statistics of an untrained net."""
+CAMERAS = 6  # as many as MARS has
+SCALE = 1 / 16  # brings the images, 0 to 16, to 0 to 1
+FEATURE = "pool"  # the blob before the classifier: 32 values
+UNTRAINED_PASSES = 20  # batches from which BatchNorm takes the statistics of an untrained net
 CHANCE_DRAWS = 100
 RETRIEVAL_COLUMNS = ("noise, %", "features", "mAP", "mAP, not interpolated", *(f"CMC-{rank}" for rank in RANKS))
 ACCURACY_COLUMNS = ("noise, %", "loss", "test, digits 0-4", "training, corrupted labels", "training, intact labels")

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from imae.nets import paper
 from imae.nets.resnet_cifar import TEST_BATCH, TRAIN_BATCH
 
-LOSSES = tuple(loss.upper() for loss in paper.LOSSES)
-"""By the names that tables and options have."""
+LOSSES = tuple(loss.upper() for loss in paper.LOSSES)  # by the names that tables and options have
 
 TABLE_1: dict[tuple[int, str], float] = {
     (20, "CCE"): 91.0,
@@ -43,10 +42,8 @@ TABLE_2: dict[tuple[int, int, str], tuple[float, float, float, float]] = {
 }
 """By depth, noise and loss, %: test best, test final, training on the corrupted labels, training on the intact ones."""
 
-T_GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""The T that the supplement compares, Figures 5 to 7."""
-FIGURE_6_NOISE = (0, 50)
-"""The percentages of noise in Figures 6 and 7; Figure 8 has the second only."""
+T_GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # the T that the supplement compares, Figures 5 to 7
+FIGURE_6_NOISE = (0, 50)  # the percentages of noise in Figures 6 and 7; Figure 8 has the second only
 FIGURE_8_T = (4.0, 8.0, 16.0)
 
 
@@ -55,10 +52,8 @@ class Schedule:
     """How long a net is trained, and on what; the learning rate is divided by 10 at 1/2 and at 3/4 of it."""
 
     iterations: int
-    subset: int
-    """How many images, the first of the training set; 0 for all."""
-    test_interval: int
-    """Iterations between two tests."""
+    subset: int  # how many images, the first of the training set; 0 for all
+    test_interval: int  # iterations between two tests
     train_batch: int = TRAIN_BATCH
     test_batch: int = TEST_BATCH
 

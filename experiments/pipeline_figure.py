@@ -36,12 +36,10 @@ class Block:
     """Layers one after the other that give values of the same shape."""
 
     name: str
-    shape: Shape
-    """Of what it gives for one image."""
+    shape: Shape  # of what it gives for one image
     layers: list[str]
     convolutions: int = 0
-    parameters: int = 0
-    """Learned values; BatchNorm's running statistics are none."""
+    parameters: int = 0  # learned values; BatchNorm's running statistics are none
 
 
 def pipeline_net(depth: int) -> Net:

@@ -11,8 +11,7 @@ from imae.prototxt_like.errors import InputError
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
 
-RANKS = (1, 5, 10, 20)
-"""Those of which the paper and MARS give the CMC."""
+RANKS = (1, 5, 10, 20)  # those of which the paper and MARS give the CMC
 JUNK = -1
 DISTRACTOR = 0
 

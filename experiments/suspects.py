@@ -10,8 +10,7 @@ from imae.reports import pictures
 from imae.solvers.solver import Solver
 from imae.solvers.training_samples import TrainingSamples
 
-_CELL = 0.75
-"""Inches: the width of an image of the picture."""
+_CELL = 0.75  # inches: the width of an image of the picture
 SHEET_WIDTH = 8 * _CELL
 _SEEN, _MISTAKEN = pictures.LOSS_COLOURS["GCE"], pictures.LOSS_COLOURS["IMAE"]
 
@@ -20,14 +19,10 @@ _SEEN, _MISTAKEN = pictures.LOSS_COLOURS["GCE"], pictures.LOSS_COLOURS["IMAE"]
 class Suspects:
     """What a net makes of the N labels that it was trained on."""
 
-    label: Tensor
-    """Trained on (N)."""
-    intact: Tensor
-    """Before the noise (N)."""
-    suggested: Tensor
-    """The most probable class other than the label (N)."""
-    order: Tensor
-    """The samples, that of the smallest p_y first (N)."""
+    label: Tensor  # trained on (N)
+    intact: Tensor  # before the noise (N)
+    suggested: Tensor  # the most probable class other than the label (N)
+    order: Tensor  # the samples, that of the smallest p_y first (N)
 
     @property
     def wrong(self) -> Tensor:

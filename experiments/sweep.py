@@ -44,10 +44,8 @@ class Sweep:
     schedule: Schedule
     device: str = "cpu"
     threads: int = 1
-    dtype: str = "float32"
-    """Of the values in the nets, by torch's name."""
-    tf32: bool = False
-    """Whether a GPU may form float32 products from rounded factors."""
+    dtype: str = "float32"  # of the values in the nets, by torch's name
+    tf32: bool = False  # whether a GPU may form float32 products from rounded factors
 
     def folder(self, cell: Cell) -> Path:
         """Where the cell's files are."""

@@ -27,10 +27,8 @@ class Outcome:
     sweep: Sweep
     schedule_name: str
     results: Sequence[Result]
-    cells: int
-    """How many cells were asked for: those neither in `results` nor in `diverged` are still to be trained."""
-    diverged: Sequence[Divergence] = ()
-    """Those that have no result, and why."""
+    cells: int  # how many cells were asked for: those neither in `results` nor in `diverged` are still to be trained
+    diverged: Sequence[Divergence] = ()  # those that have no result, and why
 
 
 @dataclass(frozen=True)

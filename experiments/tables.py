@@ -32,8 +32,7 @@ class Row:
     loss: str
     values: dict[str, list[float]]
     printed: dict[str, float]
-    name: str = ""
-    """The loss, and how many of its seeds diverged, where some did."""
+    name: str = ""  # the loss, and how many of its seeds diverged, where some did
 
     @property
     def group(self) -> str:

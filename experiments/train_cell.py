@@ -30,8 +30,7 @@ from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.solvers.divergence import Diverged
 from imae.solvers.solver import Solver
 
-TRAINING_TESTS = 32
-"""Tests on the training set in a cell's training, at most."""
+TRAINING_TESTS = 32  # tests on the training set in a cell's training, at most
 _REPORT_EVERY = 0.25  # seconds between two messages on how far it is
 
 

@@ -13,10 +13,8 @@ from imae.solvers.training_samples import TrainingSamples
 class TrainingAccuracy:
     """Fractions of the training images whose predicted class is the label."""
 
-    corrupted: float
-    """Against the labels trained on."""
-    intact: float
-    """Against the labels as they were before the noise."""
+    corrupted: float  # against the labels trained on
+    intact: float  # against the labels as they were before the noise
 
 
 def training_accuracy(solver: Solver, *, held_out: int = 0) -> TrainingAccuracy:

@@ -20,8 +20,7 @@ from imae.reports import pictures
 from imae.reports.pages import Figure, Heading, Items, Part, Table
 from imae.reports.pictures import picture
 
-Q_GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""The q of GCE, from near CCE (0) to near MAE (1)."""
+Q_GRID = (0.1, 0.3, 0.5, 0.7, 0.9)  # the q of GCE, from near CCE (0) to near MAE (1)
 NOISY, GIVEN, OWN = "noisy labels", "given labels", "own labels"
 """Labels of the images held out: with drawn noise, from a file, and those of the data."""
 
@@ -30,14 +29,12 @@ NOISY, GIVEN, OWN = "noisy labels", "given labels", "own labels"
 class Candidate:
     """A value of T or q: final accuracies over the seeds, in %; none where all seeds diverged."""
 
-    parameter: str
-    """T or q."""
+    parameter: str  # T or q
     value: float
     held_out: dict[str, list[float]]
     """On the images held out, by kind of labels: with the noise trained on and, where these differ, their own."""
     test: list[float]
-    remark: str = ""
-    """How many of the seeds diverged, where some did."""
+    remark: str = ""  # how many of the seeds diverged, where some did
 
     @property
     def name(self) -> str:
@@ -51,8 +48,7 @@ class Pick:
 
     candidate: Candidate
     labels: str
-    cost: float
-    """By how many percentage points the test accuracy of the best candidate is higher."""
+    cost: float  # by how many percentage points the test accuracy of the best candidate is higher
 
     @property
     def text(self) -> str:

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 9.0, 3.8
 """Inches, each of 96 pixels: the column of a page on a desk, and on a phone. Text is read at the size it is drawn."""
-SMALL = 4.2
-"""Inches: a picture by itself."""
+SMALL = 4.2  # inches: a picture by itself
 FONT_SIZE = 9.5  # points
 SMALL_FONT_SIZE = 8.5
 LINE_WIDTH = 1.6

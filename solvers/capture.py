@@ -14,10 +14,8 @@ from imae.prototxt_like.errors import InputError
 from imae.solvers.divergence import unweighted_outputs, watched
 from imae.solvers.update import Update
 
-WARM_UP = 3
-"""Runs before a function is recorded, in which libraries load their kernels and choose their algorithms."""
-SHAPES = 4
-"""Of a net's inputs that are recorded, at most; passes of further shapes run eagerly."""
+WARM_UP = 3  # runs before a function is recorded, in which libraries load their kernels and choose their algorithms
+SHAPES = 4  # of a net's inputs that are recorded, at most; passes of further shapes run eagerly
 PACE = 8
 """The host waits for the GPU every so many iterations: it is at most three times as many ahead, and can stop soon."""
 
@@ -158,8 +156,7 @@ class Iteration:
         self._whole = recorder is not None and whole and iter_size == 1
         self._unweighted = unweighted_outputs(net)
         self._loss = torch.zeros(())
-        self.outputs: dict[str, Tensor] = {}
-        """The net's outputs in the last pass; the next one may overwrite them."""
+        self.outputs: dict[str, Tensor] = {}  # the net's outputs in the last pass; the next one may overwrite them
         self._rate: float | Tensor = 0.0
         self._pass: Callable[[], None] = self._accumulate
         self._step: Callable[[], None] = self._apply

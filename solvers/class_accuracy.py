@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from imae.layers.loss.accuracy import Accuracy
 from imae.nets.net import Net
 
-SUFFIX = "_over_all_images"
-"""What the metrics append to the name of the mean over batches."""
+SUFFIX = "_over_all_images"  # what the metrics append to the name of the mean over batches
 
 
 def counting_layers(net: Net) -> dict[str, Accuracy]:

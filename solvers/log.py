@@ -34,8 +34,7 @@ class Log:
         no files. Raises InputError if the log cannot be written.
         """
         self.show = show
-        self.speaks = True
-        """Whether it reports warnings: of several processes only the first does."""
+        self.speaks = True  # whether it reports warnings: of several processes only the first does
         stem = Path(folder) / Path(prefix).name if prefix and folder else prefix
         self.log_path = Path(f"{stem}.log") if stem else None
         self.metrics_path = Path(f"{prefix}.metrics.jsonl") if prefix else None

@@ -140,8 +140,7 @@ class Solver:
         self.losses: deque[Tensor] = deque(maxlen=param.average_loss)
         self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
         """Called after each training iteration ("train") and test batch ("test"): how many are done, of how many."""
-        self.on_test: Callable[[], None] = lambda: None
-        """Called after each test of the test nets."""
+        self.on_test: Callable[[], None] = lambda: None  # called after each test of the test nets
         self._open_log(show, log_folder)
         self.lock = lock or RunLock(self.prefix if self.log.log_path else "")
         kept = self.prefix if keep_best and self.log.metrics_path else ""

@@ -28,12 +28,9 @@ _FIELDS = {"Data": "data_param", "HDF5Data": "hdf5_data_param", "ImageData": "im
 class Batch(NamedTuple):
     """Training samples (N) in their order."""
 
-    scores: Tensor
-    """What the loss takes: logits or probabilities (N x C x ...)."""
-    label: Tensor
-    """The labels trained on (N x ...)."""
-    intact: Tensor | None
-    """The labels as they were before the noise, where the data layer knows them."""
+    scores: Tensor  # what the loss takes: logits or probabilities (N x C x ...)
+    label: Tensor  # the labels trained on (N x ...)
+    intact: Tensor | None  # the labels as they were before the noise, where the data layer knows them
 
 
 class TrainingSamples:

@@ -25,8 +25,7 @@ class Update:
     type: ClassVar[str]
     slots: ClassVar[int] = 1
     takes_momentum: ClassVar[bool] = True
-    fractions: ClassVar[tuple[str, ...]] = ()
-    """The settings that must lie in [0, 1), beside the momentum."""
+    fractions: ClassVar[tuple[str, ...]] = ()  # the settings that must lie in [0, 1), beside the momentum
     rate_in_history: ClassVar[bool] = False
     """Whether at rate 0 nothing enters a history. Otherwise those of fixed weights follow their decay, as in Caffe."""
 
