@@ -8,62 +8,30 @@ from imae.prototxt_like.schema import LayerParameter, NetParameter, SolverParame
 
 _log = logging.getLogger(__name__)
 
-# Each V0 type: its V1 type, and the message that took over the settings V0 kept in the layer itself.
-_V0_TYPES = {
-    "accuracy": ("ACCURACY", None),
-    "bnll": ("BNLL", None),
-    "concat": ("CONCAT", "concat_param"),
-    "conv": ("CONVOLUTION", "convolution_param"),
-    "data": ("DATA", "data_param"),
-    "dropout": ("DROPOUT", "dropout_param"),
-    "euclidean_loss": ("EUCLIDEAN_LOSS", None),
-    "flatten": ("FLATTEN", None),
-    "hdf5_data": ("HDF5_DATA", "hdf5_data_param"),
-    "hdf5_output": ("HDF5_OUTPUT", "hdf5_output_param"),
-    "im2col": ("IM2COL", None),
-    "images": ("IMAGE_DATA", "image_data_param"),
-    "infogain_loss": ("INFOGAIN_LOSS", "infogain_loss_param"),
-    "innerproduct": ("INNER_PRODUCT", "inner_product_param"),
-    "lrn": ("LRN", "lrn_param"),
-    "multinomial_logistic_loss": ("MULTINOMIAL_LOGISTIC_LOSS", None),
-    "pool": ("POOLING", "pooling_param"),
-    "relu": ("RELU", None),
-    "sigmoid": ("SIGMOID", None),
-    "softmax": ("SOFTMAX", None),
-    "softmax_loss": ("SOFTMAX_LOSS", None),
-    "split": ("SPLIT", None),
-    "tanh": ("TANH", None),
-    "window_data": ("WINDOW_DATA", "window_data_param"),
-}
+_V0_TYPES = """
+accuracy bnll concat conv data dropout euclidean_loss flatten hdf5_data hdf5_output im2col images infogain_loss
+innerproduct lrn multinomial_logistic_loss pool relu sigmoid softmax softmax_loss split tanh window_data
+"""
+# The V1 types whose name is not merely the V0 type's in upper case.
+_V1_FROM_V0 = {"conv": "CONVOLUTION", "images": "IMAGE_DATA", "innerproduct": "INNER_PRODUCT", "pool": "POOLING"}
+# Fields under another name in V1, where not merely a "det_" in front is gone.
 _V0_RENAMED = {
     "biasterm": "bias_term",
     "kernelsize": "kernel_size",
     "batchsize": "batch_size",
     "shuffle_images": "shuffle",
-    "det_fg_threshold": "fg_threshold",
-    "det_bg_threshold": "bg_threshold",
-    "det_fg_fraction": "fg_fraction",
-    "det_context_pad": "context_pad",
-    "det_crop_mode": "crop_mode",
 }
 _V0_NOT_FOR = {("shuffle_images", "hdf5_data")}  # fields that a type's new settings have, but V0 layers of it had not
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
-_V0_PASSED_OVER = {"type", "new_num", "new_channels"}
-"""Fields that have gone into the new type, or that Caffe passes over."""
+_V0_PASSED_OVER = {"type", "new_num", "new_channels"}  # gone into the new type, or passed over by Caffe
 
 # The V1 types whose present name is not merely the enum's name in camel case.
 _V1_TYPES = {
+    **{name.upper(): name for name in ("AbsVal", "ArgMax", "BNLL", "LRN", "MVN", "ReLU", "TanH")},
     "NONE": "",
-    "ABSVAL": "AbsVal",
-    "ARGMAX": "ArgMax",
-    "BNLL": "BNLL",
     "HDF5_DATA": "HDF5Data",
     "HDF5_OUTPUT": "HDF5Output",
-    "LRN": "LRN",
-    "MVN": "MVN",
-    "RELU": "ReLU",
     "SOFTMAX_LOSS": "SoftmaxWithLoss",
-    "TANH": "TanH",
 }
 _V1_DATA = {
     V1LayerParameter.DATA: "data_param",
@@ -76,14 +44,7 @@ _V1_PARAM_SPEC = {
     "blobs_lr": "lr_mult",
     "weight_decay": "decay_mult",
 }
-_SOLVER_TYPES = {
-    "SGD": "SGD",
-    "NESTEROV": "Nesterov",
-    "ADAGRAD": "AdaGrad",
-    "RMSPROP": "RMSProp",
-    "ADADELTA": "AdaDelta",
-    "ADAM": "Adam",
-}
+_SOLVER_TYPES = {name.upper(): name for name in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")}
 
 
 def old_forms(message: Any) -> list[str]:
@@ -188,14 +149,15 @@ def _merge_padding_layers(net: NetParameter, name: str) -> None:
 
 def _v1_from_v0(connection: V1LayerParameter, where: str, lost: list[str]) -> V1LayerParameter:
     v0 = connection.layer
-    if v0.type not in _V0_TYPES:
-        raise InputError(f'{where}: "{v0.type}" is no V0 layer type; expected one of {", ".join(_V0_TYPES)}')
-    enum, settings = _V0_TYPES[v0.type]
+    if v0.type not in (known := _V0_TYPES.split()):
+        raise InputError(f'{where}: "{v0.type}" is no V0 layer type; expected one of {", ".join(known)}')
+    enum = _V1_FROM_V0.get(v0.type, v0.type.upper())
     v1 = V1LayerParameter(type=V1LayerParameter.LayerType.Value(enum), bottom=connection.bottom, top=connection.top)
-    own = getattr(v1, settings) if settings else None
+    settings = f"{enum.lower()}_param"
+    own = getattr(v1, settings, None)  # what took over the settings that V0 kept in the layer itself
     _note_unknown(v0, where, lost)
     for field, value in v0.ListFields():
-        new_name = _V0_RENAMED.get(field.name, field.name)
+        new_name = _V0_RENAMED.get(field.name, field.name.removeprefix("det_"))
         if field.name in ("name", "blobs", "blobs_lr", "weight_decay", settings):
             _assign(v1, field.name, value)
         elif field.name in _V0_TRANSFORM:
