@@ -1,7 +1,7 @@
 """Reading and writing Caffe's binary files: caffemodel, solverstate and binaryproto."""
 
+import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,21 +9,11 @@ import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
 from numpy.typing import ArrayLike
 
-from imae.prototxt_like.blobs import (
-    Blob,
-    FloatArray,
-    Pieces,
-    Stored,
-    Values,
-    blob_pieces,
-    check_finite,
-    size,
-    take_out,
-)
+from imae.prototxt_like.blobs import Blob, FloatArray, Pieces, Stored, Values, blob_pieces, check_finite, size, take_out
 from imae.prototxt_like.blobs import array_to_blob as array_to_blob
 from imae.prototxt_like.blobs import blob_to_array as blob_to_array
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.files import FilePath, read_bytes, write_atomically
 from imae.prototxt_like.fork_numbers import from_forks, layer_to_forks, to_forks
 from imae.prototxt_like.kinds import KINDS, describe, describe_foreign, is_plausible
 from imae.prototxt_like.limits import check_message
@@ -32,7 +22,6 @@ from imae.prototxt_like.schema import unknown_fields as unknown_fields
 from imae.prototxt_like.upgrade import upgrade_net
 from imae.prototxt_like.wire import LARGEST, header
 
-FilePath = str | os.PathLike[str]
 _log = logging.getLogger(__name__)
 _LAYER = NetParameter.DESCRIPTOR.fields_by_name["layer"].number
 _BLOBS = LayerParameter.DESCRIPTOR.fields_by_name["blobs"].number
@@ -54,31 +43,22 @@ def read_caffemodel(path: FilePath) -> NetParameter:
 
 def read_as_written(path: FilePath) -> NetParameter:
     """Read a net's weights as `read_caffemodel` does, its old forms as they stand."""
-    return _whole_net(_read(path, NetParameter), path)
+    return _read(path, NetParameter)
 
 
 def open_caffemodel(path: FilePath) -> Stored:
     """Read a net's weights as `read_caffemodel` does, their values outside the message: for files of any size."""
     stored = _open(path, NetParameter)
-    upgrade_net(_whole_net(stored.message, path), str(path))
+    upgrade_net(stored.message, str(path))
     return stored
-
-
-def _whole_net(net: NetParameter, path: FilePath) -> NetParameter:
-    layers = len(net.layer) + len(net.layers)
-    if net.HasField("imae_layers") and layers != net.imae_layers:
-        raise InputError(f"{path}: this caffemodel is cut short: it holds {layers} of its {net.imae_layers} layers")
-    net.ClearField("imae_layers")
-    return net
 
 
 def write_caffemodel(net: NetParameter, path: FilePath, blobs: Mapping[str, Sequence[Blob]] | None = None) -> None:
     """Write a net with its blobs, or with `blobs`, by the names of its layers, which are written as they lie in memory.
 
-    A blob in `blobs` whose shape is given by the four old dimensions in the net keeps these.
-    The number of layers comes first, so that a file cut short is told from a whole one; Caffe passes over it.
-    Raises InputError if the net lacks a required field, if it is larger than protobuf's 2 GiB, or if `path` cannot be
-    written.
+    A blob in `blobs` whose shape is given by the four old dimensions in the net keeps these. The number of layers comes
+    first, so that a file cut short is told from a whole one; Caffe passes over it. Raises InputError if the net lacks a
+    required field, if it is larger than protobuf's 2 GiB, or if `path` cannot be written.
     """
     pieces: Pieces = [NetParameter(imae_layers=len(net.layer) + len(net.layers)).SerializeToString()]
     if blobs is None:
@@ -101,24 +81,13 @@ def write_caffemodel(net: NetParameter, path: FilePath, blobs: Mapping[str, Sequ
 
 
 def read_solverstate(path: FilePath) -> SolverState:
-    """Read the state of a solver at a snapshot.
-
-    Raises InputError, naming the file, if it is missing, damaged, cut short or of another kind.
-    """
-    return _whole_state(_read(path, SolverState), path)
+    """Read a solver's state at a snapshot; raises InputError as `read_caffemodel`, also for a file cut short."""
+    return _read(path, SolverState)
 
 
 def open_solverstate(path: FilePath) -> Stored:
     """Read the state of a solver as `read_solverstate` does, the history's values outside the message."""
-    stored = _open(path, SolverState)
-    _whole_state(stored.message, path)
-    return stored
-
-
-def _whole_state(state: SolverState, path: FilePath) -> SolverState:
-    if not state.HasField("current_step"):
-        raise InputError(f"{path}: this solverstate is cut short: current_step, the last field of one, is missing")
-    return state
+    return _open(path, SolverState)
 
 
 def write_solverstate(state: SolverState, path: FilePath, history: Sequence[ArrayLike] = ()) -> None:
@@ -175,28 +144,20 @@ def _write(path: FilePath, pieces: Pieces) -> None:
     write_atomically(path, pieces)
 
 
-def _read(path: FilePath, message_class: Any) -> Any:
-    data = read_bytes(path)
-    message = message_class()
-    try:
-        message.MergeFromString(from_forks(data) if message_class is NetParameter else data)
-    except DecodeError:
-        message = None
-    return _checked(path, data, message, message_class)
-
-
 def _open(path: FilePath, message_class: Any) -> Stored:
-    data, values = read_bytes(path), list[Values]()
-    try:
-        rest = take_out(memoryview(data), message_class.DESCRIPTOR, values)
+    values: list[Values] = []
+    return Stored(_read(path, message_class, values), values, str(path))
+
+
+def _read(path: FilePath, message_class: Any, taken: list[Values] | None = None) -> Any:
+    """Return the sound message of its class that a file holds, the values of its blobs in `taken` where that is given.
+
+    Fields that are unknown are logged.
+    """
+    data, message = read_bytes(path), None
+    with contextlib.suppress(DecodeError, ValueError):
+        rest = data if taken is None else take_out(memoryview(data), message_class.DESCRIPTOR, taken)
         message = message_class.FromString(from_forks(rest) if message_class is NetParameter else rest)
-    except (DecodeError, ValueError):
-        message = None
-    return Stored(_checked(path, data, message, message_class), values, str(path))
-
-
-def _checked(path: FilePath, data: bytes, message: Any, message_class: Any) -> Any:
-    """Return the message that was found in `data`, if it is a sound one of its class."""
     if message is None or describe_foreign(data) or not is_plausible(message):
         found = describe(data, message_class)
         raise InputError(f"{path}: expected {KINDS[message_class]}, but {found} ({len(data)} bytes)")
@@ -210,7 +171,21 @@ def _checked(path: FilePath, data: bytes, message: Any, message_class: Any) -> A
     if unknown := unknown_fields(message):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         _log.warning("%s: kept, but not understood: %s%s", path, ", ".join(unknown[:3]), more)
+    _check_whole(message, path)
     return message
+
+
+def _check_whole(message: Any, path: FilePath) -> None:
+    """Raise InputError where a file lacks its end, as far as its message tells."""
+    if isinstance(message, SolverState) and not message.HasField("current_step"):
+        raise InputError(f"{path}: this solverstate is cut short: current_step, the last field of one, is missing")
+    if isinstance(message, NetParameter):
+        layers = len(message.layer) + len(message.layers)
+        if message.HasField("imae_layers") and layers != message.imae_layers:
+            raise InputError(
+                f"{path}: this caffemodel is cut short: it holds {layers} of its {message.imae_layers} layers"
+            )
+        message.ClearField("imae_layers")
 
 
 def _undecodable_strings(message: Any) -> Iterator[str]:

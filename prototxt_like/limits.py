@@ -8,8 +8,7 @@ from imae.prototxt_like.errors import InputError
 
 LARGEST_INT32 = 2**31 - 1
 LARGEST_INT64 = 2**63 - 1
-BLOB_AXES = 32
-"""How many axes a blob may have: Caffe's kMaxBlobAxes."""
+BLOB_AXES = 32  # how many a blob may have: Caffe's kMaxBlobAxes
 
 _NOT_NEGATIVE = (0, math.inf)
 _POSITIVE = (1, math.inf)
@@ -38,8 +37,7 @@ RANGES: dict[str, tuple[float, float]] = {
 """The least and the largest value of a field; all others take what their type holds, but no NaN and no infinity."""
 
 _UNBOUNDED = {"ClipParameter.min", "ClipParameter.max"}  # fields in which an infinity has a meaning: no bound
-_ANYTHING = {"ImaeState.recent_losses", "ImaeState.smoothed_loss"}
-"""Records of what was, which nothing is computed from."""
+_ANYTHING = {"ImaeState.recent_losses", "ImaeState.smoothed_loss"}  # records, which nothing is computed from
 _VALUES = {f"BlobProto.{name}" for name in ("data", "diff", "double_data", "double_diff", "raw_data", "raw_diff")}
 """Checked where they are taken out as arrays, by `check_finite`'s callers."""
 
@@ -52,12 +50,6 @@ def check_message(message: Any, name: str) -> None:
     """
     for place, fault in _faults(message):
         raise InputError(f"{name}: {place} {fault}")
-
-
-def check_field(message: str, field: str, value: float, name: str) -> None:
-    """Raise InputError, beginning with `name`, if a field such as SolverParameter's base_lr must not hold `value`."""
-    if fault := _fault(f"{message}.{field}", value):
-        raise InputError(f"{name}: {fault}")
 
 
 def _faults(message: Any) -> Iterator[tuple[str, str]]:
@@ -88,5 +80,5 @@ def _fault(full_name: str, value: Any) -> str | None:
     low, high = RANGES.get(full_name, (-math.inf, math.inf))
     if low <= value <= high:
         return None
-    expected = f"at least {low}" if value < low else f"at most {high}"
-    return f"is {value:g}, expected {expected}" if isinstance(value, float) else f"is {value}, expected {expected}"
+    shown = f"{value:g}" if isinstance(value, float) else value
+    return f"is {shown}, expected {f'at least {low}' if value < low else f'at most {high}'}"
