@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from imae.nets.net import Net
+from imae.prototxt_like.net_spec import settings_of
 from imae.prototxt_like.schema import LayerParameter
 
 _GENERAL = ("loss_param", "softmax_param")  # settings that several losses share
@@ -26,10 +27,8 @@ def loss_settings(net: Net) -> list[str]:
 
 
 def _settings(param: LayerParameter) -> Iterator[tuple[str, str]]:
-    """What is set or has a default in the message named after the layer's type, then what is set in general ones."""
-    names = [field.name for field in param.DESCRIPTOR.fields]
-    kind = param.type.removeprefix("SoftmaxWith").lower()
-    own = [name for name in names if name not in _GENERAL and _stem(name) in (kind, kind.removesuffix("loss"))]
+    """What is set or has a default in the type's own settings, then what is set in general ones."""
+    own = [name for name in settings_of(param.type) if name not in _GENERAL]
     for name in (*own, *_GENERAL):
         message: Message = getattr(param, name)
         for field in message.DESCRIPTOR.fields:
@@ -37,11 +36,6 @@ def _settings(param: LayerParameter) -> Iterator[tuple[str, str]]:
                 continue
             if message.HasField(field.name) or (name in own and field.has_default_value):
                 yield field.name, _text(field, getattr(message, field.name))
-
-
-def _stem(name: str) -> str:
-    """`hinge_loss_param` is that of HingeLoss, and of nothing if it is no settings' name."""
-    return name.removesuffix("_param").replace("_", "") if name.endswith("_param") else "\0"
 
 
 def _text(field: Any, value: Any) -> str:

@@ -24,31 +24,26 @@ from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 from imae.prototxt_like.text import did_you_mean, did_you_mean_field
 
-_LOSS = ("loss_param",)
-_SOFTMAX_LOSS = ("softmax_param", "loss_param")
-# Which settings a type's keywords go to, the first first, where that is not the one message that bears the type's name.
-_SETTINGS: dict[str, tuple[str, ...]] = {
-    "Deconvolution": ("convolution_param",),
-    "Im2col": ("convolution_param",),
-    "LSTM": ("recurrent_param",),
-    "RNN": ("recurrent_param",),
-    "EuclideanLoss": _LOSS,
-    "MultinomialLogisticLoss": _LOSS,
-    "MAELoss": _LOSS,
-    "IMAELoss": ("imae_param", *_LOSS),
-    "GCELoss": ("gce_param", *_LOSS),
-    "HingeLoss": ("hinge_loss_param", *_LOSS),
-    "ContrastiveLoss": ("contrastive_loss_param", *_LOSS),
-    "SigmoidCrossEntropyLoss": _LOSS,
-    "InfogainLoss": ("infogain_loss_param", *_SOFTMAX_LOSS),
-    "SoftmaxWithLoss": _SOFTMAX_LOSS,
-    "SoftmaxWithMAELoss": _SOFTMAX_LOSS,
-    "SoftmaxWithIMAELoss": ("imae_param", *_SOFTMAX_LOSS),
-    "SoftmaxWithGCELoss": ("gce_param", *_SOFTMAX_LOSS),
+# The settings that a type's keywords go to first, where that is not the message that bears the type's name.
+_SETTINGS = {
+    "Deconvolution": "convolution_param",
+    "Im2col": "convolution_param",
+    "LSTM": "recurrent_param",
+    "RNN": "recurrent_param",
+    "IMAELoss": "imae_param",
+    "GCELoss": "gce_param",
 }
 for _field in LayerParameter.DESCRIPTOR.fields:
     if _field.message_type and _field.message_type.name.endswith("Parameter"):
-        _SETTINGS.setdefault(_field.message_type.name.removesuffix("Parameter"), (_field.name,))
+        _SETTINGS.setdefault(_field.message_type.name.removesuffix("Parameter"), _field.name)
+
+
+def settings_of(type: str) -> list[str]:
+    """Return the fields of LayerParameter with the settings of a layer type: its own, then those of losses."""
+    own = _SETTINGS.get(type.removeprefix("SoftmaxWith"))
+    softmax = "softmax_param" if type.startswith("SoftmaxWith") or type == "InfogainLoss" else None
+    loss = "loss_param" if type.endswith("Loss") else None
+    return list(dict.fromkeys(filter(None, (own, softmax, loss))))
 
 
 class Top:
@@ -186,7 +181,7 @@ P = _Parameters()
 
 def _holder(parameter: LayerParameter, name: str) -> Any:
     """Return the message that the keyword `name` belongs to: one of the settings of the type, or the layer itself."""
-    searched = [getattr(parameter, settings) for settings in _SETTINGS.get(parameter.type, ())]
+    searched = [getattr(parameter, settings) for settings in settings_of(parameter.type)]
     known: list[str] = []
     for message in (*searched, parameter):
         known += message.DESCRIPTOR.fields_by_name

@@ -1,7 +1,6 @@
 """Reading and writing prototxt: nets and solvers as text, with errors that say where."""
 
 import logging
-import os
 import re
 from collections.abc import Container, Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.files import FilePath, read_bytes, write_atomically
 from imae.prototxt_like.fork_spellings import is_fork_spelling, parse_fork_spellings
 from imae.prototxt_like.kinds import describe
 from imae.prototxt_like.known_names import FORK_FIELDS, RENAMED_FIELDS
@@ -21,9 +20,7 @@ from imae.prototxt_like.upgrade import upgrade_net, upgrade_solver
 _log = logging.getLogger(__name__)
 _CODE_OF_LINE = re.compile(r"""(?:[^"'#]|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)*""")  # up to the comment
 _FIRST_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|#[^\n]*\n)*[A-Za-z_]\w*\s*[:{<#]")
-_TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}<>\[\]:;,]|[^\s{}<>\[\]:;,"'\#]+""",
-)
+_TOKEN = re.compile(r"""\s+|\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}<>\[\]:;,]|[^\s{}<>\[\]:;,"'\#]+""")
 _QUOTES = "\"'"
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) (\S+)\.')
@@ -32,7 +29,7 @@ _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _UNQUOTED = re.compile(r"Expected string but found: '([A-Za-z]\w*)'")
 
 
-def read_net(path: str | os.PathLike[str]) -> NetParameter:
+def read_net(path: FilePath) -> NetParameter:
     """Read a net from prototxt and bring it up to the present form.
 
     Raises InputError `FILE:LINE:COLUMN: ...`, counted from 1, that names the offending field or value.
@@ -40,7 +37,7 @@ def read_net(path: str | os.PathLike[str]) -> NetParameter:
     return parse_net(_read_text(path), str(path))
 
 
-def read_solver(path: str | os.PathLike[str]) -> SolverParameter:
+def read_solver(path: FilePath) -> SolverParameter:
     """Read a solver from prototxt and bring it up to the present form; raises InputError as `read_net` does.
 
     As in Caffe, snapshot_prefix becomes the file's path without its ending if unset, and the file's name without its
@@ -54,12 +51,12 @@ def read_solver(path: str | os.PathLike[str]) -> SolverParameter:
     return solver
 
 
-def read_as_written(path: str | os.PathLike[str], message_class: Any) -> Any:
+def read_as_written(path: FilePath, message_class: Any) -> Any:
     """Read any message of the schema from prototxt, its old forms as they stand; raises InputError as `read_net`."""
     return _parse(_read_text(path), message_class(), str(path))
 
 
-def read_net_past_unknown_names(path: str | os.PathLike[str]) -> tuple[NetParameter, list[str]]:
+def read_net_past_unknown_names(path: FilePath) -> tuple[NetParameter, list[str]]:
     """Read a net as `read_net` does, but leave out fields that the schema lacks, and those with values that it lacks.
 
     Also returns what `read_net` would have said of each. Raises InputError for all else that is wrong.
@@ -124,12 +121,12 @@ def format_text(message: Any) -> str:
     return text_format.MessageToString(message, as_utf8=True)
 
 
-def write_text(message: Any, path: str | os.PathLike[str]) -> None:
+def write_text(message: Any, path: FilePath) -> None:
     """Write any message of the schema as prototxt; raises InputError if `path` cannot be written."""
     write_atomically(path, format_text(message).encode())
 
 
-def _read_text(path: str | os.PathLike[str]) -> str:
+def _read_text(path: FilePath) -> str:
     """Return the file as text. Like Caffe, accept any bytes within comments, which often are in older encodings."""
     data = read_bytes(path)
     if b"\0" in data:
