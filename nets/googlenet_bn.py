@@ -1,11 +1,12 @@
 """GoogLeNet with batch normalisation, the paper's net for MARS: the Inception of Ioffe and Szegedy 2015, Figure 5."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from imae.nets.paper import loss_type
-from imae.nets.residual import BATCH_NORM_FRACTION
+from imae.nets.residual import convolution, with_test_data
 from imae.prototxt_like.net_spec import L, NetSpec, Top, named
-from imae.prototxt_like.schema import LayerParameter, NetParameter
+from imae.prototxt_like.schema import NetParameter
 
 BATCH, RESIZED, CROP = 180, 256, 224
 """Frames a batch, pixels they are resized to, pixels of a crop: section 5.2."""
@@ -15,6 +16,8 @@ MEAN = (104, 117, 123)
 """Blue, green and red of ImageNet's mean, which ImageNet's weights expect to be removed."""
 FEATURES = "pool5/7x7_s1"
 """The blob of the 1,024 features that describe a frame."""
+_XAVIER = {"type": "xavier"}
+_convolution = partial(convolution, ends=("/bn", "/bn/sc", "/bn/sc/relu"), kernel_size=1, weight_filler=_XAVIER)
 
 
 class Inception(NamedTuple):
@@ -69,54 +72,22 @@ def googlenet_bn(loss: str, *, source: str = "MARS", persons: int = PERSONS, **l
     for module in MODULES:
         top = _inception(n, module, top)
     n[FEATURES] = L.Pooling(top, pool="AVE", global_pooling=True)
-    n.score = L.InnerProduct(n[FEATURES], num_output=persons, weight_filler={"type": "xavier"})
+    n.score = L.InnerProduct(n[FEATURES], num_output=persons, weight_filler=_XAVIER)
     n.loss = getattr(L, loss_type(loss))(n.score, label, include=train_only, **loss_settings)
     n.accuracy = L.Accuracy(n.score, label, include=train_only)
-    net = n.to_proto("GoogLeNet-BN")
-    net.layer.insert(
-        1,
-        LayerParameter(
-            name="data",
-            type="MarsData",
-            top=["data"],
-            include=[{"phase": "TEST"}],
-            transform_param=transform,
-            mars_data_param=data,
-        ),
-    )
-    return net
+    return with_test_data(n.to_proto("GoogLeNet-BN"), top=["data"], transform_param=transform, mars_data_param=data)
 
 
 def _inception(n: NetSpec, module: Inception, bottom: Top) -> Top:
     """Add a module's branches side by side; where it has no 1x1 branch, all of them halve the size."""
     name, stride = f"inception_{module.name}", 1 if module.one else 2
-    branches = []
-    if module.one:
-        branches.append(_convolution(n, f"{name}/1x1", bottom, module.one))
+    branches = [_convolution(n, f"{name}/1x1", bottom, module.one)] if module.one else []
     x = _convolution(n, f"{name}/3x3_reduce", bottom, module.three[0])
     branches.append(_convolution(n, f"{name}/3x3", x, module.three[1], kernel_size=3, stride=stride))
     x = _convolution(n, f"{name}/double3x3_reduce", bottom, module.double[0])
     x = _convolution(n, f"{name}/double3x3a", x, module.double[1], kernel_size=3)
     branches.append(_convolution(n, f"{name}/double3x3b", x, module.double[1], kernel_size=3, stride=stride))
-    n[f"{name}/pool"] = x = L.Pooling(
-        bottom, pool=module.pool, kernel_size=3, stride=stride, pad=1 if stride == 1 else 0
-    )
+    n[f"{name}/pool"] = x = L.Pooling(bottom, pool=module.pool, kernel_size=3, stride=stride, pad=int(stride == 1))
     if module.projection:
         x = _convolution(n, f"{name}/pool_proj", x, module.projection)
     return named(n, f"{name}/output", L.Concat(*branches, x))
-
-
-def _convolution(n: NetSpec, name: str, bottom: Top, num_output: int, *, kernel_size: int = 1, stride: int = 1) -> Top:
-    """Add a convolution that keeps the size (over stride), BatchNorm, Scale and ReLU, and return the top."""
-    n[name] = L.Convolution(
-        bottom,
-        num_output=num_output,
-        kernel_size=kernel_size,
-        pad=kernel_size // 2,
-        stride=stride,
-        bias_term=False,
-        weight_filler={"type": "xavier"},
-    )
-    n[f"{name}/bn"] = L.BatchNorm(n[name], in_place=True, moving_average_fraction=BATCH_NORM_FRACTION)
-    n[f"{name}/bn/sc"] = L.Scale(n[f"{name}/bn"], bias_term=True, in_place=True)
-    return named(n, f"{name}/bn/sc/relu", L.ReLU(n[f"{name}/bn/sc"], in_place=True))

@@ -7,31 +7,28 @@ from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 
 BATCH_NORM_FRACTION = 0.9
+Names = tuple[str, str, str]
+NAMES: Names = ("_bn", "_scale", "_relu")
+_FAN_OUT = {"type": "msra", "variance_norm": "FAN_OUT"}
+_SETTINGS: dict[str, Any] = {"kernel_size": 3, "stride": 1, "weight_filler": _FAN_OUT}
 
 
 def convolution(
-    n: NetSpec, name: str, bottom: Top, num_output: int, *, kernel_size: int = 3, stride: int = 1, relu: bool = True
+    n: NetSpec, name: str, bottom: Top, num_output: int, *, relu: bool = True, ends: Names = NAMES, **settings: Any
 ) -> Top:
     """Add a convolution that keeps the size (over stride), BatchNorm and Scale, and a ReLU by option; return the top.
 
+    `ends` are those of the names of the layers behind the convolution, `settings` further ones of the convolution.
     Initial weights (by the fan-out) and the decay of the running statistics are those of He et al.'s own code
     (facebook/fb.resnet.torch): an average over tens of iterations, where Caffe's default of 0.999 takes a thousand.
     """
-    n[name] = L.Convolution(
-        bottom,
-        num_output=num_output,
-        kernel_size=kernel_size,
-        pad=kernel_size // 2,
-        stride=stride,
-        bias_term=False,
-        weight_filler={"type": "msra", "variance_norm": "FAN_OUT"},
-    )
-    n[f"{name}_bn"] = L.BatchNorm(n[name], in_place=True, moving_average_fraction=BATCH_NORM_FRACTION)
-    top: Top = L.Scale(n[f"{name}_bn"], bias_term=True, in_place=True)
-    n[f"{name}_scale"] = top
-    if relu:
-        n[f"{name}_relu"] = top = L.ReLU(top, in_place=True)
-    return top
+    settings = _SETTINGS | settings
+    pad = settings["kernel_size"] // 2
+    n[name] = L.Convolution(bottom, num_output=num_output, pad=pad, bias_term=False, **settings)
+    bn, scale, rectified = (name + end for end in ends)
+    n[bn] = L.BatchNorm(n[name], in_place=True, moving_average_fraction=BATCH_NORM_FRACTION)
+    n[scale] = top = L.Scale(n[bn], bias_term=True, in_place=True)
+    return named(n, rectified, L.ReLU(top, in_place=True)) if relu else top
 
 
 def residual_block(
@@ -64,7 +61,6 @@ def classify(n: NetSpec, bottom: Top, label: Top, classes: int, loss: str, **los
 def with_test_data(net: NetParameter, **settings: Any) -> NetParameter:
     """Add to `net`, after the data layer of phase TRAIN, one of phase TEST with these settings; return `net`."""
     train = net.layer[0]
-    net.layer.insert(
-        1, LayerParameter(name="data", type=train.type, top=train.top, include=[{"phase": "TEST"}], **settings)
-    )
+    test = {"name": "data", "type": train.type, "top": train.top, "include": [{"phase": "TEST"}], **settings}
+    net.layer.insert(1, LayerParameter(**test))
     return net
