@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
-LARGEST_COUNT = 2**31 - 1
-"""How many numbers a blob of Caffe's may have."""
+LARGEST_COUNT = 2**31 - 1  # how many numbers a blob of Caffe's may have
 
 
 class Blob:

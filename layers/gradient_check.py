@@ -23,12 +23,9 @@ from imae.prototxt_like.schema import LayerParameter
 from imae.prototxt_like.text import parse_net
 
 STEP, THRESHOLD = 1e-4, 1e-5
-SMALLER_STEPS = 4
-"""How often an element that disagrees is tried again with a tenth of the step."""
-ROUNDING = 1e-13
-"""Rounding error of a top, relative to the norm of the elements that change or, if that is more, to the largest."""
-MOST_SKIPPED = 0.9
-"""The check fails if more than this fraction of the drawn elements was skipped."""
+SMALLER_STEPS = 4  # how often an element that disagrees is tried again with a tenth of the step
+ROUNDING = 1e-13  # error of a top, relative to the norm of what changes in it or, if that is more, to the largest
+MOST_SKIPPED = 0.9  # the check fails if more than this fraction of the drawn elements was skipped
 
 
 @dataclass(frozen=True)
@@ -37,16 +34,11 @@ class GradientReport:
 
     name: str
     type: str
-    compared: int
-    """Elements at which both were compared."""
-    skipped: int
-    """Elements left out because the layer has a kink there, such as ReLU at 0 or a tie of MAX pooling."""
-    absolute: float
-    """Largest deviation."""
-    relative: float
-    """Largest deviation relative to the gradient of its element (or to what rounding allows, if that is more)."""
-    worst: str
-    """Where `relative` was found, and both values."""
+    compared: int  # elements at which both were compared
+    skipped: int  # elements left out because the layer has a kink there, such as ReLU at 0 or a tie of MAX pooling
+    absolute: float  # largest deviation
+    relative: float  # largest deviation relative to its element's gradient (or to what rounding allows, if more)
+    worst: str  # where `relative` was found, and both values
     passed: bool
 
 

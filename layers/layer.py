@@ -47,16 +47,12 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     folders: tuple[Path, ...] = (Path(),)
-    generator: torch.Generator = field(default_factory=torch.Generator)
-    """Draws the initial weights."""
+    generator: torch.Generator = field(default_factory=torch.Generator)  # draws the initial weights
     passes: PassCounter = field(default_factory=PassCounter)
     checks: DeferredChecks = field(default_factory=DeferredChecks)
-    mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value
-    """Returns the mean of a scalar over all processes of the training, for sums over all their batches."""
-    skip_broken: bool = False
-    """Whether layers that read files of images leave out those that cannot be read, whatever their prototxt says."""
-    allow_python: bool = False
-    """Whether code that the prototxt names may run: of `Python` layers."""
+    mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value  # of a scalar, for sums over all the batches
+    skip_broken: bool = False  # whether layers leave out image files that cannot be read, whatever their prototxt says
+    allow_python: bool = False  # whether code that the prototxt names may run: of `Python` layers
 
     def find(self, name: str) -> Path:
         """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""
@@ -72,39 +68,26 @@ class Layer:
     """
 
     type: ClassVar[str] = ""
-    bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
-    """Fewest and most bottoms; None: any number."""
+    bottoms: ClassVar[tuple[int, int | None]] = (1, 1)  # fewest and most bottoms; None: any number
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
-    is_loss: ClassVar[bool] = False
-    """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
-    no_gradient_to: frozenset[int] = frozenset()
-    """Bottoms by which the layer has no derivative, such as labels."""
-    held_fixed: frozenset[int] = frozenset()
-    """Those of them that it takes as given without objection, such as the blob of which Crop needs the size."""
-    no_gradient_from: frozenset[int] = frozenset()
-    """Tops whose gradient `backward` leaves out, such as the indices of maxima."""
-    index_bottoms: frozenset[int] = frozenset()
-    """Bottoms that it reads as integers, such as labels: they stay float32 where the net's precision is lower."""
-    index_tops: frozenset[int] = frozenset()
-    """Tops that are such indices."""
-    in_place: ClassVar[bool] = True
-    """Whether a top may have the name of a bottom; not where Caffe refuses that."""
-    kept: ClassVar[Kept | None] = None
-    """What `backward` reads of the bottoms and tops; None: all. A layer where settings decide it writes `keeps`."""
-    moves: ClassVar[bool] = False
-    """Whether the numbers of the bottoms that have a derivative are in the tops as they are, elsewhere."""
-    tops_vary: ClassVar[bool] = False
-    """Whether `forward` may make smaller tops than `reshape` says, as their shapes follow from values."""
-    recomputes: ClassVar[bool] = False
-    """Whether a net frees its tops in forward, and gets them by `recompute` in backward."""
+    is_loss: ClassVar[bool] = False  # whether the first top has loss weight 1 unless the prototxt says otherwise
+    no_gradient_to: frozenset[int] = frozenset()  # bottoms by which the layer has no derivative, such as labels
+    held_fixed: frozenset[int] = frozenset()  # those of them taken as given, such as the blob whose size Crop takes
+    no_gradient_from: frozenset[int] = frozenset()  # tops whose gradient `backward` leaves out, as indices of maxima
+    index_bottoms: frozenset[int] = frozenset()  # bottoms read as integers, such as labels: float32 at least
+    index_tops: frozenset[int] = frozenset()  # tops that are such indices
+    in_place: ClassVar[bool] = True  # whether a top may have the name of a bottom; not where Caffe refuses that
+    kept: ClassVar[Kept | None] = None  # what `backward` reads; None: all. Where settings decide it, `keeps` is written
+    moves: ClassVar[bool] = False  # whether numbers of bottoms with a derivative are in the tops as they are, elsewhere
+    tops_vary: ClassVar[bool] = False  # whether values may make tops of `forward` smaller than `reshape` says
+    recomputes: ClassVar[bool] = False  # whether a net frees its tops in forward and `recompute`s them in backward
     capturable: ClassVar[bool] = False
     """Whether a pass can be captured in a CUDA graph and replayed.
 
     It can if `forward` and `backward` read no tensor's value on the host, and depend on nothing that changes from pass
     to pass but tensors at fixed addresses: on `context.passes.on_device`, where that is set, instead of the number.
     """
-    geometry: Any = None
-    """What follows from the bottoms' shapes, as `reshape` sets it; never changed, only replaced."""
+    geometry: Any = None  # what follows from the bottoms' shapes, as `reshape` sets it; never changed, only replaced
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -120,10 +103,8 @@ class Layer:
         self.name: str = param.name
         self.context = context or Context()
         self.phase: int = param.phase if param.HasField("phase") else self.context.phase
-        """The phase in which it acts: the prototxt's `phase` of this layer, else the net's."""
         self.blobs: list[Blob] = []
-        self.state: list[Tensor] = []
-        """What outlives a pass beside the blobs, such as a recurrent layer's hidden values; updated in place."""
+        self.state: list[Tensor] = []  # what outlives a pass beside the blobs, as hidden values; updated in place
 
     @property
     def training(self) -> bool:

@@ -10,8 +10,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-Size = int | str
-"""Of an axis: a number, or the name of a size that stays open."""
+Size = int | str  # of an axis: a number, or the name of a size that stays open
 
 
 class OnnxGraph:
@@ -32,10 +31,8 @@ class OnnxGraph:
     ) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, Tensor] = {}
-        self.inputs: dict[str, tuple[Size, ...]] = {}
-        """Inputs of layers' own, such as the hidden values that a recurrent layer begins with."""
-        self.outputs: dict[str, tuple[str, str]] = {}
-        """Outputs of layers' own, each with the input that it becomes in the next pass, and the layer."""
+        self.inputs: dict[str, tuple[Size, ...]] = {}  # layers' own, as hidden values that a recurrent one begins with
+        self.outputs: dict[str, tuple[str, str]] = {}  # layers' own: the input that each is in the next pass, and layer
         self.opset, self.unread, self.continuous = opset, unread, continuous
         self._open = open_axes or {}
         self._taken = set(taken)

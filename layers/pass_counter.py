@@ -17,8 +17,7 @@ class PassCounter:
     number: int = 0
     stride: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    on_device: Tensor | None = None
-    """The number as an int64 scalar on the device, where it must be read in a pass that is captured; else None."""
+    on_device: Tensor | None = None  # the number as an int64 scalar there, where a captured pass must read it
 
     @property
     def current(self) -> int | Tensor:

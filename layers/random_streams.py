@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
-_MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
-"""As int64: products and sums wrap around modulo 2^64."""
-_PIECE = 2**16
-"""How many numbers a thread draws at a time, so that they stay in its core's cache."""
+_MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)  # as int64, modulo 2^64
+_PIECE = 2**16  # how many numbers a thread draws at a time, so that they stay in its core's cache
 
 
 def random_bits(seed: int, stream: int | str, counter: Tensor) -> Tensor:

@@ -21,8 +21,7 @@ BESIDE = {
     "ConvolutionDepthwise": "DepthwiseConvolution",
 }
 """Types that stand in the file of another, whose mathematics they share."""
-ANONYMOUS = "(automatic)"
-"""What Caffe calls the top of a loss that the prototxt gives none."""
+ANONYMOUS = "(automatic)"  # what Caffe calls the top of a loss that the prototxt gives none
 
 L = TypeVar("L", bound=Layer)
 

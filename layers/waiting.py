@@ -15,14 +15,10 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
-OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""The variables that say how OpenMP's threads wait; where one is set, it stays."""
-SPINS = "50000"
-"""GNU OpenMP's count of spins before a thread sleeps; its own is 300,000."""
-SLICE = 100_000
-"""Nanoseconds of a time slice: with short ones a thread's share of a core is the same, but its turn comes sooner."""
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-"""The system call's number, by machine (Linux's asm/unistd_64.h and asm-generic/unistd.h)."""
+OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait; set, they stay
+SPINS = "50000"  # GNU OpenMP's count of spins before a thread sleeps; its own is 300,000
+SLICE = 100_000  # nanoseconds: with short slices a thread's share of a core is the same, but its turn comes sooner
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the system call's number in Linux's unistd.h
 
 
 def spin_briefly(environment: MutableMapping[str, str] = os.environ, *, loaded: bool | None = None) -> None:

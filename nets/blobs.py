@@ -33,8 +33,7 @@ class NamedBlobs(Mapping[str, Tensor]):
         self._names, self._why_not, self._shape_of, self._gradients = names, why_not, shape_of, gradients
         self._dtype = torch.float64 if dtype == torch.float64 else torch.float32
         self._buffers: dict[str, Tensor] = {}
-        self._latest: dict[str, Tensor] = {}
-        """Values of the last pass that have not been copied to a buffer, as nobody has asked for them."""
+        self._latest: dict[str, Tensor] = {}  # of the last pass, not copied to a buffer, as nobody has asked for them
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the buffer of blob `name`; raises InputError for one that does not exist or is not kept."""

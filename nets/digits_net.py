@@ -8,8 +8,7 @@ from imae.prototxt_like.schema import NetParameter
 
 WIDTHS = (16, 32)
 TRAIN_BATCH, TEST_BATCH = 128, 100
-SIDE, PAD = 8, 1
-"""Pixels: of an image, and of the padding that random crops are from, an eighth as the paper's 4 of 32."""
+SIDE, PAD = 8, 1  # pixels: of an image, and of the padding that crops are from, an eighth as the paper's 4 of 32
 
 
 def digits_net(

@@ -119,8 +119,7 @@ class FoldedConvolution(FusedLayer):
     def __init__(self, convolution: Convolution, norm: BatchNorm, scale: Scale | None, relu: ReLU | None) -> None:
         super().__init__(convolution, norm, scale, relu)
         self.convolution, self.norm, self.scale, self.relu = convolution, norm, scale, relu
-        self._folded: list[tuple[Tensor, int]] = []
-        """The blobs' data and its version counter when weight and bias were last folded."""
+        self._folded: list[tuple[Tensor, int]] = []  # the blobs' data and their versions when last folded
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(0, x * (w g) + (b - mean) g + beta) with g = gamma / sqrt(var + eps)."""

@@ -8,14 +8,10 @@ from imae.nets.residual import convolution, with_test_data
 from imae.prototxt_like.net_spec import L, NetSpec, Top, named
 from imae.prototxt_like.schema import NetParameter
 
-BATCH, RESIZED, CROP = 180, 256, 224
-"""Frames a batch, pixels they are resized to, pixels of a crop: section 5.2."""
-PERSONS = 625
-"""In the training part of MARS."""
-MEAN = (104, 117, 123)
-"""Blue, green and red of ImageNet's mean, which ImageNet's weights expect to be removed."""
-FEATURES = "pool5/7x7_s1"
-"""The blob of the 1,024 features that describe a frame."""
+BATCH, RESIZED, CROP = 180, 256, 224  # frames a batch, pixels they are resized to, pixels of a crop: section 5.2
+PERSONS = 625  # in the training part of MARS
+MEAN = (104, 117, 123)  # blue, green and red of ImageNet's mean, which ImageNet's weights expect to be removed
+FEATURES = "pool5/7x7_s1"  # the blob of the 1,024 features that describe a frame
 _XAVIER = {"type": "xavier"}
 _convolution = partial(convolution, ends=("/bn", "/bn/sc", "/bn/sc/relu"), kernel_size=1, weight_filler=_XAVIER)
 

@@ -31,8 +31,7 @@ from imae.prototxt_like.schema import BlobProto, ImaeProvenance, LayerParameter,
 from imae.prototxt_like.text import did_you_mean, read_net
 from imae.prototxt_like.weights import open_weights, write_weights
 
-_RENAME = "; to learn this layer from scratch instead, rename it"
-"""Caffe's advice where a layer of the source has the name of another layer."""
+_RENAME = "; to learn this layer from scratch instead, rename it"  # Caffe's advice on another layer of that name
 
 
 @dataclass
@@ -40,12 +39,9 @@ class CopyReport:
     """What `Net.copy_weights` did, by layer names."""
 
     copied: list[str]
-    kept: list[str]
-    """Layers of the net whose blobs the source lacks."""
-    unused: list[str]
-    """Layers of the source whose blobs the net lacks."""
-    provenance: ImaeProvenance | None
-    """Where the source is from, if it says so."""
+    kept: list[str]  # layers of the net whose blobs the source lacks
+    unused: list[str]  # layers of the source whose blobs the net lacks
+    provenance: ImaeProvenance | None  # where the source is from, if it says so
 
 
 class Net:
@@ -130,10 +126,8 @@ class Net:
         self.outputs = sorted(name for name, value in self.newest.items() if value not in read)
         self._recomputing = {top: step for step in self.plan if step.layer.recomputes for top in step.tops}
         plan_liveness(self.plan, {self.newest[name] for name in self.outputs})
-        self.observer: Observer | None = None
-        """Told in a pass of what each layer makes."""
-        self.keep_blobs = True
-        """Whether a pass leaves all values in `blobs` and `diffs`; without, each is freed after its last reader."""
+        self.observer: Observer | None = None  # told in a pass of what each layer makes
+        self.keep_blobs = True  # whether a pass leaves all in `blobs` and `diffs`; else each goes after its last reader
         self.loss = torch.zeros(())
         self._made = values_made(self.plan)
         self.blobs = NamedBlobs(self.newest, self._why_not, self.shape, dtype)
@@ -544,8 +538,7 @@ class Net:
         owners: dict[str, tuple[Layer, Blob, ParamSpec]] = {}
         learnable: list[Blob] = []
         self._views: list[tuple[Blob, Blob]] = []
-        self._shared: set[tuple[str, int]] = set()
-        """Layers and numbers of blobs that are another layer's."""
+        self._shared: set[tuple[str, int]] = set()  # layers and numbers of blobs that are another layer's
         for step in self.steps:
             layer = step.layer
             for i, blob in enumerate(layer.blobs):

@@ -35,23 +35,16 @@ class OnnxReport:
     """What `export_onnx` wrote."""
 
     path: Path
-    inputs: dict[str, tuple[Size, ...]]
-    """Shapes by name; "N" stands for any batch size, "H" and "W" for any height and width, "T" for any time."""
+    inputs: dict[str, tuple[Size, ...]]  # by name; "N": any batch size, "H", "W": any height and width, "T": any time
     outputs: dict[str, tuple[Size, ...]]
     nodes: int
-    constants: int
-    """How many numbers the weights and other constants hold."""
+    constants: int  # how many numbers the weights and other constants hold
     opset: int
-    net: Net
-    """The net that predicts, whose form the model is."""
-    sizes: Sizes
-    """The open sizes of its inputs, and why others are fixed."""
-    values: list[str]
-    """The names of the net's values in the model."""
-    states: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """For each output that goes on into the next pass, the input that it becomes, and the recurrent layer."""
-    images: dict[str, Images] = field(default_factory=dict)
-    """What happens to the images of inputs before the net sees them."""
+    net: Net  # the net that predicts, whose form the model is
+    sizes: Sizes  # the open sizes of its inputs, and why others are fixed
+    values: list[str]  # the names of the net's values in the model
+    states: dict[str, tuple[str, str]] = field(default_factory=dict)  # by output: input of the next pass, and layer
+    images: dict[str, Images] = field(default_factory=dict)  # what happens to those of inputs before the net sees them
 
     @property
     def by_batch(self) -> list[str]:

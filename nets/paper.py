@@ -13,14 +13,10 @@ LOSSES = {
     "imae": "SoftmaxWithIMAELoss",
 }
 """The losses that are compared, and their layers' types. GCE (Zhang and Sabuncu 2018) is not in the paper's tables."""
-T_INTACT, T_NOISY = 0.5, 8.0
-"""IMAE's T for intact and for corrupted labels, section 5.1."""
-Q = 0.7
-"""GCE's q, its layer's default."""
-DEPTHS = (20, 32, 56)
-"""Of the ResNets for CIFAR-10, section 5.1."""
-NOISE = (0, 20, 50, 80)
-"""Percentages of training labels that are replaced at random, section 5.1.2."""
+T_INTACT, T_NOISY = 0.5, 8.0  # IMAE's T for intact and for corrupted labels, section 5.1
+Q = 0.7  # GCE's q, its layer's default
+DEPTHS = (20, 32, 56)  # of the ResNets for CIFAR-10, section 5.1
+NOISE = (0, 20, 50, 80)  # percentages of training labels that are replaced at random, section 5.1.2
 
 
 def loss_type(loss: str) -> str:

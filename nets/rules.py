@@ -38,8 +38,7 @@ class Rule:
 
     chain: Sequence[Part]
     fuse: Callable[..., list[Layer]]
-    in_backward: bool = True
-    """Whether the fused layers have a backward."""
+    in_backward: bool = True  # whether the fused layers have a backward
 
 
 CONVOLUTION = Part(Convolution, lambda layer: len(layer.param.bottom) == 1 and layer.windows.axis == 1)

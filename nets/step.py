@@ -20,21 +20,14 @@ class Step:
     bottoms: list[int]
     tops: list[int]
     loss_weights: list[float]
-    needs: list[bool]
-    """Which bottoms get a gradient."""
-    backward: bool
-    """Whether it runs in a backward pass."""
-    shapes: Shapes = field(default_factory=list)
-    """The bottoms' shapes that the layer was last reshaped for."""
-    kept: Kept = field(default_factory=Kept)
-    """What its backward reads, if it runs."""
-    last_read: list[int] = field(default_factory=list)
-    """Values that are freed after its forward, as nothing reads them later, or as backward recomputes them."""
-    last_kept: list[int] = field(default_factory=list)
-    """Values that are freed after its backward."""
+    needs: list[bool]  # which bottoms get a gradient
+    backward: bool  # whether it runs in a backward pass
+    shapes: Shapes = field(default_factory=list)  # the bottoms' shapes that the layer was last reshaped for
+    kept: Kept = field(default_factory=Kept)  # what its backward reads, if it runs
+    last_read: list[int] = field(default_factory=list)  # freed after its forward: not read later, or recomputed
+    last_kept: list[int] = field(default_factory=list)  # values that are freed after its backward
     saved: Saved = field(default_factory=dict)
-    made: list[tuple[Shape, torch.dtype]] | None = None
-    """Shapes and dtypes of the last forward's tops, which their gradients have too; None before there was one."""
+    made: list[tuple[Shape, torch.dtype]] | None = None  # of the last forward's tops, and their gradients; None before
 
     def reads(self) -> list[int]:
         """Return the values that its backward reads."""

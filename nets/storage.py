@@ -10,14 +10,9 @@ from torch import Tensor
 
 from imae.layers.layer import Blob
 
-ALIGNMENT = 64
-"""Elements that a blob begins at a multiple of: a GPU's kernels want addresses of whole vectors, at least 16 bytes."""
-
+ALIGNMENT = 64  # elements, of which blobs begin at a multiple: a GPU's kernels want addresses of whole vectors
 _PART = 2**22  # values of an array that are copied at a time
-
-
-TAIL = 4
-"""Elements behind the gradients for what several processes exchange together with them."""
+TAIL = 4  # elements behind the gradients for what several processes exchange together with them
 
 
 @dataclass

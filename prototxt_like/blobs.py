@@ -16,10 +16,8 @@ from imae.prototxt_like.schema import BlobProto
 from imae.prototxt_like.wire import LENGTH, VARINT, fields, header, tag, varint
 
 FloatArray = NDArray[np.floating[Any]]
-Values = dict[str, NDArray[Any]]
-"""The values of a blob, flat, by the names of their fields."""
-Blob = tuple[ArrayLike, ArrayLike | None]
-"""Data and, where there is one, diff."""
+Values = dict[str, NDArray[Any]]  # the values of a blob, flat, by the names of their fields
+Blob = tuple[ArrayLike, ArrayLike | None]  # data and, where there is one, diff
 Pieces = list[bytes | memoryview]
 
 _TYPES = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8", "raw_data": "u1", "raw_diff": "u1"}
@@ -224,8 +222,7 @@ class Stored:
 
     message: Any
     values: Sequence[Values] = ()
-    origin: str = "the source of the weights"
-    """What messages call it: the file's path."""
+    origin: str = "the source of the weights"  # what messages call it: the file's path
 
     def array(self, blob: BlobProto, name: str, *, diff: bool = False) -> FloatArray:
         """Return the values of one of the message's blobs: `blob_to_array`'s, but read only and perhaps not aligned.

@@ -10,8 +10,7 @@ InfogainLoss InnerProduct Input LRN LSTM LSTMUnit Log MVN MemoryData Multinomial
 Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss
 Split Swish TanH Threshold Tile WindowData
 """
-CAFFE_LAYERS = frozenset(_CAFFE_LAYERS.split())
-"""The layer types of BVLC's Caffe."""
+CAFFE_LAYERS = frozenset(_CAFFE_LAYERS.split())  # the layer types of BVLC's Caffe
 
 _LAYERS_BY_FORK = {
     "SSD": "AnnotatedData DetectionEvaluate DetectionOutput MultiBoxLoss Normalize Permute PriorBox VideoData",

@@ -19,10 +19,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 TRAIN: Final = 0
 TEST: Final = 1
-ASIDE: Final = 2**28
-"""What is added to the number of a layer's field that belongs to a fork: see fork_numbers.py."""
-CAME_AS: Final = 2**28 + 2**27
-"""What is added to the number that a fork's settings came under, in an empty field."""
+ASIDE: Final = 2**28  # what is added to the number of a layer's field that belongs to a fork: see fork_numbers.py
+CAME_AS: Final = 2**28 + 2**27  # what is added to the number that a fork's settings came under, in an empty field
 
 if TYPE_CHECKING:  # The classes exist at run time only; to a type checker each is Any.
 

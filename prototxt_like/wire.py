@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-LARGEST = 2**31 - 1
-"""Bytes that a message may have: what protobuf's implementations read and write."""
+LARGEST = 2**31 - 1  # bytes that a message may have: what protobuf's implementations read and write
 _VARINT_BYTES = 10
 
 
 class Field(NamedTuple):
     """Where in a message a field begins, where its content begins, and where that ends: behind the end if it is cut."""
 
-    number: int
-    """0 where the data end within it."""
+    number: int  # 0 where the data end within it
     kind: int
     begin: int
     start: int

@@ -22,8 +22,7 @@ from imae.prototxt_like.mean_file import write_mean
 from imae.prototxt_like.schema import Datum
 
 Progress = Callable[[int, int], None]
-_COMMIT = 1000
-"""Records a transaction."""
+_COMMIT = 1000  # records a transaction
 
 
 def convert_cifar10(

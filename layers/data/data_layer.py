@@ -33,10 +33,8 @@ class DataLayer(Layer):
     bottoms = (0, 0)
     tops: ClassVar[tuple[int, int | None]] = (1, 2)
     index_tops = frozenset({1, 2})
-    label_noise = ""
-    """After `setup`: in words, what noise its labels have and how many differ from the intact ones; empty without."""
-    left_out = ""
-    """After `setup`: in words, how much of its data it leaves out as broken; empty where it looks for none."""
+    label_noise = ""  # after `setup`, in words: what noise its labels have, how many differ from the intact ones
+    left_out = ""  # after `setup`, in words: how much of its data it leaves out as broken, if it looks for that
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         super().__init__(param, context)

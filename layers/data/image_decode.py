@@ -9,16 +9,11 @@ from PIL import Image, UnidentifiedImageError
 
 from imae.prototxt_like.errors import InputError
 
-MOST_PIXELS = 2**26
-"""Of an image: 8,192 x 8,192 take 200 MB once decoded, and several times that meanwhile. A tiny file can claim more."""
+MOST_PIXELS = 2**26  # 8,192 x 8,192 take 200 MB decoded, several times that meanwhile; a tiny file can claim more
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of images that are refused here anyway
 warnings.filterwarnings("ignore", "Corrupt EXIF data")
-
-
-_ORIENTATION = 0x0112
-"""The EXIF tag."""
-_DEEP = ("I;16", "I;16L", "I;16B", "I")
-"""Pillow's modes of gray images with 16 bits; some versions open them as "I"."""
+_ORIENTATION = 0x0112  # the EXIF tag
+_DEEP = ("I;16", "I;16L", "I;16B", "I")  # Pillow's modes of gray images with 16 bits; some versions open them as "I"
 
 
 def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:

@@ -30,8 +30,7 @@ class ImageSetData(DataLayer):
 
     tops = (1, 3)
     capturable = True
-    field: ClassVar[str]
-    """The name of the layer's own parameter message."""
+    field: ClassVar[str]  # the name of the layer's own parameter message
     _classes: int | None = None
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:

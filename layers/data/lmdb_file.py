@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from imae.prototxt_like.errors import InputError
 
-DATA_FILE = "data.mdb"
-"""The file of an LMDB that holds its records."""
+DATA_FILE = "data.mdb"  # the file of an LMDB that holds its records
 _META = struct.Struct("<16x II 16x I44x 6xH24xQQ 8xQ")
 """magic, version; page size; the main tree's depth, entries and root page; transaction."""
 _MAGIC, _VERSION = 0xBEEFC0DE, 1

@@ -20,8 +20,7 @@ from imae.layers.layer import Shapes, describe
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.mars_info import Part, Tracks, frame_path, read_names, read_tracks
 
-READERS = 8
-"""Threads that read and decode frames."""
+READERS = 8  # threads that read and decode frames
 
 
 class MarsData(DataLayer):

@@ -8,8 +8,7 @@ from imae.layers.loss.labels import counted
 from imae.layers.loss.mae_loss import MeanAbsoluteError
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities
 
-SMALL = 1e-12
-"""An epsilon from which on d / (d + epsilon/2) is nothing before probabilities underflow."""
+SMALL = 1e-12  # an epsilon from which on d / (d + epsilon/2) is nothing before probabilities underflow
 
 
 class ImprovedMeanAbsoluteError(MeanAbsoluteError):

@@ -24,8 +24,7 @@ class SampleLoss(Loss):
     no_gradient_to = frozenset({1})
     index_bottoms = frozenset({1})
     no_gradient_from = frozenset({1})
-    smallest: ClassVar[float]
-    """The smallest p_y that is divided by or taken the logarithm of."""
+    smallest: ClassVar[float]  # the smallest p_y that is divided by or taken the logarithm of
 
     def setup(self, bottoms: Shapes) -> None:
         self.labels = Labels(self, self.param.loss_param)

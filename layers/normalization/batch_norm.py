@@ -19,8 +19,7 @@ class BatchNorm(Layer):
 
     type = "BatchNorm"
     capturable = True
-    geometry: Shape
-    """The bottom's."""
+    geometry: Shape  # the bottom's
 
     def setup(self, bottoms: Shapes) -> None:
         param, shape = self.param.batch_norm_param, bottoms[0]

@@ -19,14 +19,10 @@ aten = torch.ops.aten
 class PoolingGeometry:
     """Sizes along height and width."""
 
-    size: Shape
-    """Of the bottom."""
-    kernel: Shape
-    """Of a window, clipped to the padded bottom."""
-    pooled: Shape
-    """Of the top: how many windows there are."""
-    beyond: Shape
-    """How far the last windows reach past the far border."""
+    size: Shape  # of the bottom
+    kernel: Shape  # of a window, clipped to the padded bottom
+    pooled: Shape  # of the top: how many windows there are
+    beyond: Shape  # how far the last windows reach past the far border
 
 
 class Pooling(Layer):
