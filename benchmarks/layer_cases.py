@@ -72,7 +72,6 @@ DRAWN = "at random"
 MICROSECONDS = "both take microseconds"
 LABELS = "labels are floats, and each is checked, which takes microseconds"
 TIES = "looks for ties, of which Caffe takes the last"
-STEPS = "a sequence may begin at any step: 1.5 is allowed"
 EPS = "Caffe's eps is added to the standard deviation, which no kernel has"
 DENSE = "has a gradient by each class"
 ELSEWHERE = {
@@ -356,7 +355,7 @@ def recurrent() -> list[Case]:
     x, param = [normal(100, 32, 128), sequences(100, 32)], "recurrent_param { num_output: 128 }"
     unit = [normal(1, 256, 512), normal(1, 256, 2048), lambda: torch.ones(1, 256)]
     return [
-        Case("LSTM", param, x, lstm, weights=as_torch_has_gates, why=STEPS),
+        Case("LSTM", param, x, lstm, weights=as_torch_has_gates),
         Case("LSTMUnit", "", unit, lstm_unit, tops=2),
         Case("RNN", param, x, rnn),
     ]

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import OnnxGraph, Saved, Tensors
+from imae.layers.layer import Diffs, OnnxGraph, Saved, Tensors
+from imae.layers.recurrent import onednn
 from imae.layers.recurrent.lstm_unit import slopes, unit_to_onnx
 from imae.layers.recurrent.recurrent import Recurrent
 
@@ -18,6 +19,32 @@ class LSTM(Recurrent):
     type = "LSTM"
     hidden = ("h", "c")
     gates = 4
+
+    def go_through(self, bottoms: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
+        """In oneDNN's kernels where those are faster."""
+        x = bottoms[0].flatten(2)
+        if self.static or not onednn.is_faster(x, self.num_output, saved["begins"]):
+            return super().go_through(bottoms, saved)
+        saved["h"], after, saved["runs"] = onednn.forward(
+            x, saved["cont"], saved["begins"], self._weights(x), saved["first"]
+        )
+        return saved["h"], after
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """As forward went."""
+        if "runs" not in saved:
+            return super().backward(bottoms, tops, top_diffs, saved, needs)
+        x = bottoms[0]
+        dx, diffs = onednn.backward(
+            x.flatten(2), saved["cont"], self._weights(x), saved["h"], saved["runs"], top_diffs[0]
+        )
+        for blob, diff in zip(self.blobs, diffs, strict=True):
+            if blob.lr_mult:
+                blob.diff += diff
+        return [dx.view(x.shape) if needs[0] else None, *[None] * (len(bottoms) - 1)]
+
+    def _weights(self, like: Tensor) -> Tensors:
+        return [blob.data.to(like.dtype) for blob in self.blobs]
 
     def unroll(self, gates: Tensor, first: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
         """h_t and c_t, step by step."""

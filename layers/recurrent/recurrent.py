@@ -98,21 +98,26 @@ class Recurrent(Layer):
         return Kept(bottoms=(0, 2) if self.static else (0,))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """One matrix product for the inputs of all steps, then step after step."""
+        """All steps, from the hidden values that are bottoms or that the pass before has left."""
         x, cont = bottoms[:2]
-        weight, bias = (blob.data.to(x.dtype) for blob in self.blobs[:2])
-        gates = torch.addmm(bias, self._rows(x), weight.t()).view(*self.geometry, len(bias))
-        if self.static:
-            gates += bottoms[2].flatten(1) @ self.blobs[2].data.to(x.dtype).t()
         before = bottoms[2 + self.static :] if self.exposed else self.state
         first = [value[0].to(x.dtype, copy=True) for value in before]
         saved.update(first=first, cont=cont.to(x.dtype)[:, :, None], begins=self._begins(cont))
-        top, after = self.unroll(gates, first, saved)
+        top, after = self.go_through(bottoms, saved)
         if self.exposed:
             return [top, *(value[None].clone() for value in after)]
         for tensor, value in zip(self.state, after, strict=True):
             tensor[0].copy_(value)
         return [top]
+
+    def go_through(self, bottoms: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
+        """One matrix product for the inputs of all steps, then step after step; returns what `unroll` does."""
+        x = bottoms[0]
+        weight, bias = (blob.data.to(x.dtype) for blob in self.blobs[:2])
+        gates = torch.addmm(bias, self._rows(x), weight.t()).view(*self.geometry, len(bias))
+        if self.static:
+            gates += bottoms[2].flatten(1) @ self.blobs[2].data.to(x.dtype).t()
+        return self.unroll(gates, saved["first"], saved)
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """Back through time to the gates' inputs, then one product for each weight and bottom."""

@@ -1,5 +1,7 @@
 """LSTM."""
 
+import pytest
+import torch
 from recurrent.sequences import (
     assert_an_encoders_hidden_values_begin_a_decoder,
     assert_no_gradient_goes_from_pass_to_pass,
@@ -8,6 +10,9 @@ from recurrent.sequences import (
     cases,
 )
 from torch import Tensor
+
+from imae.layers.gradient_check import build_layer
+from imae.layers.layer import Saved
 
 
 def step(inputs: Tensor, before: list[Tensor], blobs: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -65,3 +70,30 @@ def test_other_numbers_of_sequences_begin_anew() -> None:
 
 def test_an_encoders_hidden_values_begin_a_decoder() -> None:
     assert_an_encoders_hidden_values_begin_a_decoder("LSTM", ("h", "c"))
+
+
+@pytest.mark.parametrize("exposed", [False, True])
+def test_onednns_kernels_give_what_our_own_steps_give(exposed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = 'type: "LSTM" recurrent_param { num_output: 5 '
+    settings += 'expose_hidden: true } top: "y" top: "h" top: "c"' if exposed else "}"
+    weights = [torch.randn(20, 8), torch.randn(20), torch.randn(20, 5)]
+    start = [torch.randn(1, 3, 5), torch.randn(1, 3, 5)] if exposed else []
+    x, cont, dy = torch.randn(2, 40, 3, 4, 2), torch.ones(2, 40, 3), torch.randn(2, 3, 40, 5).transpose(1, 2)
+    cont[0, 0], cont[1, 18, 1], cont[1, 18, 2] = 0, 0, 0.5
+    found = []
+    for enabled, dtype in ((True, torch.float32), (False, torch.float32), (True, torch.float64)):
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
+        layer = build_layer(settings, [(40, 3, 8), (40, 3), *[(1, 3, 5)] * len(start)], dtype=dtype)
+        for blob, weight in zip(layer.blobs, weights, strict=True):
+            blob.data.copy_(weight)
+        results = []
+        for i in range(2):
+            saved: Saved = {}
+            bottoms = [value.to(dtype) for value in (x[i], cont[i], *start)]
+            tops = layer.forward(bottoms, saved)
+            assert ("runs" in saved) == (enabled and dtype == torch.float32)
+            diffs = [dy[i].to(dtype), *map(torch.zeros_like, tops[1:])]
+            results += tops + layer.backward(bottoms, tops, diffs, saved, [True] + [False] * (len(bottoms) - 1))[:1]
+        found.append([value.double() for value in [*results, *layer.state, *(blob.diff for blob in layer.blobs)]])
+    torch.testing.assert_close(found[0], found[2], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1], found[2], rtol=1e-4, atol=1e-4)
