@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from imae.audit.data_set_images import DataSetImages
 from imae.audit.samples import Samples
 from imae.layers.data.image_list import read_image
 from imae.prototxt_like.errors import InputError
@@ -17,11 +18,14 @@ Size = tuple[int, int]
 
 
 class ImageArrays:
-    """The images of `samples`, each C x H x W, uint8: gray, or blue, green, red; `threads` files are read at a time."""
+    """The images of `samples`, each C x H x W, uint8: gray, or blue, green, red; `threads` files are read at a time.
+
+    The items of a data set, whose code may not stand more, one at a time.
+    """
 
     def __init__(self, samples: Samples, *, color: bool = True, threads: int = 2) -> None:
         self._samples, self._color = samples, color
-        self._pool = ThreadPoolExecutor(threads)
+        self._pool = ThreadPoolExecutor(1 if isinstance(samples.images, DataSetImages) else threads)
 
     def read(self, indices: Sequence[int], size: Size) -> tuple[NDArray[np.uint8], dict[int, str]]:
         """Return images (B x C x H x W), black where they cannot be read, and why not, by place in the batch."""
@@ -32,7 +36,7 @@ class ImageArrays:
 
     def usual_size(self) -> int:
         """Return the median of the shorter sides, in pixels, of some of the images."""
-        if self._samples.images is not None:
+        if isinstance(self._samples.images, np.ndarray):
             return min(map(int, self._samples.images.shape[2:]))
         sides = []
         for index in np.linspace(0, len(self._samples) - 1, 64).astype(int):
@@ -46,16 +50,16 @@ class ImageArrays:
     def _image(self, index: int, size: Size | None) -> Any:
         """An image, or why it cannot be read: it may have gone since the folder was listed."""
         samples = self._samples
-        if samples.images is not None:
-            image = samples.images[index]
-            if self._color and len(image) == 1:
-                image = image.repeat(3, 0)
-        else:
-            assert samples.root is not None
-            try:
+        try:
+            if samples.images is not None:
+                image = samples.images[index]
+                if self._color and len(image) == 1:
+                    image = image.repeat(3, 0)
+            else:
+                assert samples.root is not None
                 image = read_image(samples.root / samples.names[index], self._color)
-            except InputError as error:
-                return str(error)
+        except InputError as error:
+            return str(error)
         return image if size is None else shrunk(image, size)
 
 

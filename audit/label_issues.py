@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from imae.audit.data_sets import is_data_set
 from imae.audit.features import Features, check_labels
 from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, train_heads
 from imae.audit.noise_model import MANY, Interval, bootstrap, fit_noise_model
@@ -105,8 +106,10 @@ class LabelIssues:
 
 def find_label_issues(
     features: ArrayLike | Features | Any,
-    labels: ArrayLike | None = None,
+    labels: ArrayLike | str | None = None,
     *,
+    backbone: str = "",
+    budget: float = 10.0,
     loss: str = "IMAE",
     parameter: float | None = None,
     hidden: int = 0,
@@ -117,21 +120,32 @@ def find_label_issues(
 ) -> LabelIssues:
     """Find the labels that are wrong.
 
-    features: N x D numbers (NumPy, PyTorch, pandas, a map of a file), or a data set whose items are (features, label),
-    with `labels` left out; labels: N classes, of any integers or texts. A head, one fully connected layer, or two with
-    `hidden` values in between, is trained on them by `loss`, "IMAE", "GCE", "CCE" or "MAE". T or q is `parameter`, else
-    picked, as are learning rate and stopping, by the labels of samples held out; no label needs to be right for that.
+    features: N x D numbers (NumPy, PyTorch, pandas, a map of a file), or a data set of features or images as
+    `read_data_set` takes it; labels: N classes, of any integers or texts, left out where a data set has its own. Images
+    go through a `backbone` as `open_backbone` takes it, else a net is trained on them, for `budget` minutes at most. A
+    head, one fully connected layer, or two with `hidden` values in between, is trained on the features by `loss`,
+    "IMAE", "GCE", "CCE" or "MAE". T or q is `parameter`, else picked, as are learning rate and stopping, by the labels
+    of samples held out; no label needs to be right for that.
     `folds`: in so many parts, each scored by heads trained on the others; 0, by heads trained on all; None: by how
     much better the head predicts labels that it was trained on. Scores are means over `seeds` trainings.
 
     Raises InputError for features and labels that do not fit, or settings out of range.
     """
-    if labels is None:
-        features, labels = _of_data_set(features)
+    _check(loss, parameter, hidden, seeds)
+    names = None
+    if labels is None or isinstance(labels, str) or is_data_set(features):
+        from imae.audit.features_of_images import features_of_data_set
+
+        options = {"backbone": backbone, "budget": budget, "loss": loss, "parameter": parameter, "seed": seed}
+        samples = features_of_data_set(features, labels, **options, on_progress=on_progress)
+        features, labels, names = samples.features, samples.label, samples.classes
+    elif backbone:
+        raise InputError("backbone is for data sets of images; these are features")
     if not isinstance(features, Features):
         features = Features(_array("features", features))
     given, classes = check_labels(_array("labels", labels), len(features))
-    _check(loss, parameter, hidden, folds, seeds, len(given))
+    classes = names or classes
+    _check_folds(folds, len(given))
     target = torch.from_numpy(given)
     setting, stop, tried, gap = _pick(features, target, len(classes), loss, parameter, hidden, seed, on_progress)
     if folds is None:
@@ -196,7 +210,7 @@ def judge(
     return replace(found, frame=_frame(found))
 
 
-def _check(loss: str, parameter: float | None, hidden: int, folds: int | None, seeds: int, samples: int) -> None:
+def _check(loss: str, parameter: float | None, hidden: int, seeds: int) -> None:
     if loss not in LOSSES:
         raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
     if parameter is not None and loss not in ("IMAE", "GCE"):
@@ -205,6 +219,9 @@ def _check(loss: str, parameter: float | None, hidden: int, folds: int | None, s
         raise InputError(f"{'q must lie in (0, 1]' if loss == 'GCE' else 'T must lie in [0, 64]'}, not {parameter:g}")
     if hidden < 0 or seeds < 1:
         raise InputError(f"hidden must be at least 0 and seeds at least 1, not {hidden} and {seeds}")
+
+
+def _check_folds(folds: int | None, samples: int) -> None:
     if samples < 20:
         raise InputError(f"{samples} samples: expected at least 20 to learn from")
     if folds is not None and (folds < 0 or folds == 1 or folds > samples // 4):
@@ -222,16 +239,6 @@ def _array(name: str, values: Any) -> NDArray[Any]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name}: expected numbers, a row for each sample: {error}") from error
     return array
-
-
-def _of_data_set(data: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The features and labels of a data set of pairs."""
-    try:
-        pairs = [data[i] for i in range(len(data))]
-        rows, labels = zip(*pairs, strict=True)
-        return np.stack([np.asarray(row).ravel() for row in rows]), np.array([np.asarray(label) for label in labels])
-    except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"expected labels, or a data set whose items are (features, label): {error}") from error
 
 
 def _pick(

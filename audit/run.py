@@ -6,16 +6,10 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from imae.audit.backbones import open_backbone
 from imae.audit.cleaned import Thresholds
-from imae.audit.features import Features, check_labels
-from imae.audit.image_arrays import ImageArrays
-from imae.audit.image_features import ImageFeatures
+from imae.audit.features import Features
+from imae.audit.features_of_images import features_of_images
 from imae.audit.label_issues import LabelIssues, find_label_issues
-from imae.audit.pixel_net import PixelNet
 from imae.audit.report import write_report
 from imae.audit.result import SUMMARY
 from imae.audit.result_folder import write_result
@@ -87,7 +81,19 @@ def audit(
     show(f"{options.data}: {counted(len(samples), 'sample')} of {counted(len(samples.classes), 'class')}")
     stopped = False
     if samples.features is None:
-        samples, stopped = _with_features(samples, options, on_progress, show)
+        samples, stopped = features_of_images(
+            samples,
+            options.output,
+            backbone=options.backbone,
+            budget=options.budget,
+            loss=options.loss,
+            parameter=options.parameter,
+            seed=options.seed,
+            resume=options.resume,
+            jobs=options.jobs,
+            on_progress=on_progress,
+            show=show,
+        )
     elif options.backbone:
         raise InputError(f"--backbone is for images; {options.data} has features")
     assert samples.features is not None
@@ -122,59 +128,3 @@ def _command(options: AuditOptions) -> str:
         if each.name not in ("data", "thresholds", "resume") and value not in (each.default, MISSING):
             words += [f"--{each.name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)
-
-
-def _with_features(
-    samples: Samples, options: AuditOptions, on_progress: Progress, show: Callable[[str], None]
-) -> tuple[Samples, bool]:
-    """The samples that could be read, with features of their images; whether that was interrupted."""
-    stopped = False
-    if options.backbone:
-        backbone = open_backbone(options.backbone)
-        images = ImageArrays(samples, threads=options.jobs)
-        table = ImageFeatures(options.output, samples, backbone, seed=options.seed)
-        try:
-            table.fill(images, lambda done, total: on_progress("features", done, total))
-        except KeyboardInterrupt:
-            show(f"stopped after {table.done} of {counted(len(samples), 'image')}")
-            stopped = True
-        if table.done < 20:
-            raise KeyboardInterrupt if stopped else InputError(f"{options.data}: {counted(len(samples), 'image')}")
-        kept, features = table.found()
-        return _chosen(samples, kept, features[kept], table.unreadable), stopped
-    color = samples.images is None or samples.images.shape[1] == 3
-    net = PixelNet(
-        options.output,
-        samples,
-        ImageArrays(samples, color=color, threads=options.jobs),
-        loss=options.loss,
-        parameter=options.parameter,
-        seed=options.seed,
-    )
-    ended = net.train(
-        options.budget,
-        resume=options.resume,
-        on_progress=lambda done, total: on_progress("training", done, total),
-        show=show,
-    )
-    net.write()
-    kept, features = net.features()
-    return _chosen(samples, kept, features, net.unreadable), not ended
-
-
-def _chosen(
-    samples: Samples, kept: NDArray[np.int64], features: NDArray[np.float32], unreadable: dict[int, str]
-) -> Samples:
-    """Some of the samples, with features; classes of which none is left are left out."""
-    if not len(kept):
-        raise InputError(f"{samples.source}: none of the images can be read: {next(iter(unreadable.values()))}")
-    label, numbers = check_labels(samples.label[kept], len(kept))
-    return replace(
-        samples,
-        label=label,
-        classes=[samples.classes[int(number)] for number in numbers],
-        names=[samples.names[i] for i in kept],
-        features=features,
-        images=None if samples.images is None else samples.images[kept],
-        unreadable=[(samples.names[i], why) for i, why in sorted(unreadable.items())],
-    )

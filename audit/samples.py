@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imae.audit.data_set_images import DataSetImages
 from imae.audit.features import check_labels
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import open_regular, read_bytes
@@ -44,8 +45,8 @@ class Samples:
     """What each sample is called: its path below `root`, or its row."""
     features: NDArray[Any] | None = None
     """N x D numbers."""
-    images: NDArray[np.uint8] | None = None
-    """N x C x H x W: gray, or blue, green, red."""
+    images: NDArray[np.uint8] | DataSetImages | None = None
+    """N x C x H x W: gray, or blue, green, red; of a data set each of its own size."""
     root: Path | None = None
     """The folder that the names of image files are below."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)

@@ -23,7 +23,7 @@ class Thumbnails:
     def __init__(self, result: Result, samples: Samples | None = None) -> None:
         """`samples` are those of the result, where they are at hand; else arrays of images are read again."""
         self._names, self._root = result.names, result.root
-        self._images: NDArray[np.uint8] | None = samples.images if samples else None
+        self._images = samples.images if samples else None
         self._rows: Any = range(len(self._names))
         if samples is None and result.root is None and result.source.startswith(("digits", "cifar10:")):
             found = read_samples(result.source)

@@ -1,0 +1,102 @@
+"""From samples that are images to features: by a backbone, or by a net that is trained on the pixels."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imae.audit.backbones import open_backbone
+from imae.audit.data_sets import read_data_set
+from imae.audit.features import check_labels
+from imae.audit.image_arrays import ImageArrays
+from imae.audit.image_features import ImageFeatures
+from imae.audit.pixel_net import PixelNet
+from imae.audit.samples import Samples
+from imae.prototxt_like.errors import InputError, counted
+
+Progress = Callable[[str, int, int], None]
+
+
+def features_of_images(
+    samples: Samples,
+    folder: Path,
+    *,
+    backbone: str = "",
+    budget: float = 10.0,
+    loss: str = "IMAE",
+    parameter: float | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    jobs: int = 2,
+    on_progress: Progress = lambda what, done, total: None,
+    show: Callable[[str], None] = lambda line: None,
+) -> tuple[Samples, bool]:
+    """Return the samples that could be read, with features of their images, and whether that was interrupted.
+
+    By a `backbone`, as `open_backbone` takes it, else by a net that is trained for `budget` minutes at most. What is
+    to be gone on with is kept in `folder`; `jobs` images are read at a time. Raises InputError where there are too few.
+    """
+    if backbone:
+        images = ImageArrays(samples, threads=jobs)
+        table, stopped = ImageFeatures(folder, samples, open_backbone(backbone), seed=seed), False
+        try:
+            table.fill(images, lambda done, total: on_progress("features", done, total))
+        except KeyboardInterrupt:
+            show(f"stopped after {table.done} of {counted(len(samples), 'image')}")
+            stopped = True
+        if table.done < 20:
+            raise KeyboardInterrupt if stopped else InputError(f"{samples.source}: {counted(len(samples), 'image')}")
+        kept, features = table.found()
+        whole = len(kept) == len(features)
+        return _chosen(samples, kept, features if whole else features[kept], table.unreadable), stopped
+    color = samples.images is None or len(samples.images[0]) == 3
+    images = ImageArrays(samples, color=color, threads=jobs)
+    net = PixelNet(folder, samples, images, loss=loss, parameter=parameter, seed=seed)
+    ended = net.train(
+        budget, resume=resume, on_progress=lambda done, total: on_progress("training", done, total), show=show
+    )
+    net.write()
+    kept, features = net.features()
+    return _chosen(samples, kept, features, net.unreadable), not ended
+
+
+def features_of_data_set(data: Any, labels: Any, **options: Any) -> Samples:
+    """Return all samples of a data set, with features; `options` are as above.
+
+    Raises InputError as that does, and if an item cannot be read.
+    """
+    samples = read_data_set(data, labels)
+    if samples.features is not None:
+        if options.get("backbone"):
+            raise InputError("backbone is for images; the data set has numbers")
+        return samples
+    with tempfile.TemporaryDirectory() as folder:  # what is mapped of a file there stays until it is let go
+        found, stopped = features_of_images(samples, Path(folder), **options)
+    if stopped:
+        raise KeyboardInterrupt
+    if found.unreadable:
+        more = f"; nor can {len(found.unreadable) - 1} more" if found.unreadable[1:] else ""
+        raise InputError(f"{found.unreadable[0][1]}{more}")
+    return found
+
+
+def _chosen(
+    samples: Samples, kept: NDArray[np.int64], features: NDArray[np.float32], unreadable: dict[int, str]
+) -> Samples:
+    """Some of the samples, with features; classes of which none is left are left out."""
+    if not len(kept):
+        raise InputError(f"{samples.source}: none of the images can be read: {next(iter(unreadable.values()))}")
+    label, numbers = check_labels(samples.label[kept], len(kept))
+    return replace(
+        samples,
+        label=label,
+        classes=[samples.classes[int(number)] for number in numbers],
+        names=[samples.names[i] for i in kept],
+        features=features,
+        images=samples.images[kept] if isinstance(samples.images, np.ndarray) else samples.images,
+        unreadable=[(samples.names[i], why) for i, why in sorted(unreadable.items())],
+    )
