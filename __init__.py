@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imae import audit
     from imae.audit.classifier import IMAEClassifier
+    from imae.audit.image_features import ImageFeatures
     from imae.layers.loss.for_pytorch import (
         CCELoss,
         GCELoss,
@@ -33,6 +34,7 @@ __all__ = [
     "GCELoss",
     "IMAEClassifier",
     "IMAELoss",
+    "ImageFeatures",
     "InputError",
     "MAELoss",
     "Net",
@@ -52,6 +54,7 @@ _MODULES = {
     "GCELoss": "imae.layers.loss.for_pytorch",
     "IMAEClassifier": "imae.audit.classifier",
     "IMAELoss": "imae.layers.loss.for_pytorch",
+    "ImageFeatures": "imae.audit.image_features",
     "InputError": "imae.prototxt_like.errors",
     "MAELoss": "imae.layers.loss.for_pytorch",
     "Net": "imae.nets.net",

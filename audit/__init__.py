@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imae.audit.classifier import IMAEClassifier
+    from imae.audit.image_features import ImageFeatures
     from imae.audit.label_issues import LabelIssues, find_label_issues
 
-__all__ = ["IMAEClassifier", "LabelIssues", "find_label_issues"]
+__all__ = ["IMAEClassifier", "ImageFeatures", "LabelIssues", "find_label_issues"]
 
 _MODULES = {
     "IMAEClassifier": "imae.audit.classifier",
+    "ImageFeatures": "imae.audit.image_features",
     "LabelIssues": "imae.audit.label_issues",
     "find_label_issues": "imae.audit.label_issues",
 }

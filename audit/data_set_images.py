@@ -18,15 +18,15 @@ _BEYOND = 0.25
 
 
 class DataSetImages:
-    """`count` images, by number: C x H x W, uint8, gray or blue, green, red, as the first of them has it.
+    """`count` images, by number: C x H x W, uint8, blue, green, red or gray, by `color`, else as the first of them.
 
     `item` gives an image by number, as anything that `as_image` takes. Raises InputError, naming the item, where it
     raises or gives no image.
     """
 
-    def __init__(self, item: Callable[[int], Any], count: int) -> None:
-        self._item, self._count, self._color = item, count, True
-        self._color = len(self._read(0, None)) > 1
+    def __init__(self, item: Callable[[int], Any], count: int, color: bool | None = None) -> None:
+        self._item, self._count = item, count
+        self._color = len(self._read(0, None)) > 1 if color is None else color
 
     def __len__(self) -> int:
         return self._count

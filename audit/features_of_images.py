@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from imae.audit.backbones import open_backbone
 from imae.audit.data_sets import read_data_set
+from imae.audit.feature_table import FeatureTable
 from imae.audit.features import check_labels
 from imae.audit.image_arrays import ImageArrays
-from imae.audit.image_features import ImageFeatures
 from imae.audit.pixel_net import PixelNet
 from imae.audit.samples import Samples
 from imae.prototxt_like.errors import InputError, counted
@@ -42,7 +42,7 @@ def features_of_images(
     """
     if backbone:
         images = ImageArrays(samples, threads=jobs)
-        table, stopped = ImageFeatures(folder, samples, open_backbone(backbone), seed=seed), False
+        table, stopped = FeatureTable(folder, samples, open_backbone(backbone), seed=seed), False
         try:
             table.fill(images, lambda done, total: on_progress("features", done, total))
         except KeyboardInterrupt:

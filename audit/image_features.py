@@ -1,72 +1,58 @@
-"""The features of images by a backbone, kept on disk as they are made, so that nothing is made twice."""
+"""Images to features by a backbone, after scikit-learn's conventions."""
 
-import contextlib
-import hashlib
-import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from imae.audit.backbones import Backbone
-from imae.audit.image_arrays import ImageArrays
-from imae.audit.samples import Samples
-from imae.prototxt_like.files import write_atomically
+from imae.audit.backbones import Backbone, open_backbone
+from imae.audit.data_set_images import DataSetImages
+from imae.audit.image_arrays import shrunk
 
 BATCH = 64
-KEPT_EVERY = 8
-"""Batches after which what was done is noted."""
 
 
-class ImageFeatures:
-    """A table of N x D float32 in `folder`, filled in a random order, with a note of how far it is.
+class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A transformer of N images, an array or a sequence of what `as_image` takes, to features (N x D).
 
-    So what is there of an audit that was interrupted is of a random part of the images.
+    Parameters: `backbone`, as `open_backbone` takes it; without one, the values of X (N x ...) are the features.
+
+    Nothing is learnt: `fit` opens the backbone, which is opened by its name again where the fitted transformer is read
+    from a pickle. Raises InputError for a backbone that is none, and for an image, which it names.
     """
 
-    def __init__(self, folder: Path, samples: Samples, backbone: Backbone, *, seed: int = 0) -> None:
-        self._folder, self._samples, self._backbone = folder, samples, backbone
-        self._order = np.random.Generator(np.random.PCG64(seed)).permutation(len(samples))
-        names = hashlib.blake2b("\n".join(samples.names).encode(errors="surrogateescape"), digest_size=8).hexdigest()
-        self._fingerprint = f"{backbone.fingerprint} {names} {seed}"
-        self._path, self._note = folder / "features.npy", folder / "features.json"
-        self.done, self.unreadable = 0, dict[int, str]()
-        with contextlib.suppress(OSError, ValueError, KeyError):  # there is none, or it is damaged: begin anew
-            note = json.loads(self._note.read_text())
-            if note["fingerprint"] == self._fingerprint and len(np.load(self._path, mmap_mode="r")) == len(samples):
-                self.unreadable = {int(index): str(why) for index, why in note["unreadable"].items()}
-                self.done = int(note["done"])
+    def __init__(self, backbone: str = "") -> None:
+        self.backbone = backbone
 
-    def fill(self, images: ImageArrays, on_progress: Callable[[int, int], None]) -> None:
-        """Compute the rows that are missing; interrupted, those that are done stay."""
-        table: NDArray[np.float32] | None = None
-        try:
-            for start in range(self.done, len(self._order), BATCH):
-                chosen = self._order[start : start + BATCH]
-                pixels, failed = images.read(chosen.tolist(), self._backbone.size)
-                features = self._backbone(pixels)
-                if table is None:
-                    shape = (len(self._samples), features.shape[1])
-                    mode = "r+" if self.done else "w+"
-                    table = np.lib.format.open_memmap(self._path, mode=mode, dtype=np.float32, shape=shape)
-                table[chosen] = features
-                self.unreadable |= {int(chosen[i]): why for i, why in failed.items()}
-                self.done = start + len(chosen)
-                on_progress(self.done, len(self._order))
-                if start // BATCH % KEPT_EVERY == KEPT_EVERY - 1:
-                    self._keep(table)
-        finally:
-            if table is not None:
-                self._keep(table)
+    def fit(self, X: Any, y: object = None) -> "ImageFeatures":
+        """Find out how many features an image has."""
+        if self.backbone:
+            self._n_features_out = self._features(X, range(1)).shape[1]
+        else:
+            self._n_features_out = int(np.prod(validate_data(self, X, allow_nd=True).shape[1:]))
+        return self
 
-    def found(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return which samples have features, in order, and these (a map of the file)."""
-        readable = np.array([i for i in np.sort(self._order[: self.done]) if i not in self.unreadable], np.int64)
-        return readable, np.load(self._path, mmap_mode="r")
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Return features (N x D)."""
+        check_is_fitted(self, "_n_features_out")
+        if not self.backbone:
+            values = validate_data(self, X, allow_nd=True, reset=False)
+            return np.reshape(values, (len(values), -1))
+        features = np.empty((len(X), self._n_features_out), np.float32)
+        for start in range(0, len(X), BATCH):
+            chosen = range(start, min(start + BATCH, len(X)))
+            features[start : chosen.stop] = self._features(X, chosen)
+        return features
 
-    def _keep(self, table: NDArray[np.float32]) -> None:
-        table.flush()  # type: ignore[attr-defined]
-        unreadable = {str(index): why for index, why in self.unreadable.items()}
-        note = {"fingerprint": self._fingerprint, "done": self.done, "unreadable": unreadable}
-        write_atomically(self._note, json.dumps(note).encode(errors="replace"))
+    def _features(self, X: Sequence[Any], chosen: Sequence[int]) -> NDArray[np.float32]:
+        backbone, images = _opened(self.backbone), DataSetImages(lambda i: X[i], len(X), color=True)
+        return backbone(np.stack([shrunk(images[i], backbone.size) for i in chosen]))
+
+
+@lru_cache(maxsize=2)
+def _opened(name: str) -> Backbone:
+    return open_backbone(name)

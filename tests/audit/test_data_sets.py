@@ -1,5 +1,6 @@
 """Data sets of PyTorch and Hugging Face are audited as they are, images read when they are needed."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,26 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+import imae
 from imae.audit import find_label_issues, label_issues, pixel_net
 from imae.audit.data_set_images import as_image
 from imae.audit.data_sets import read_data_set
+from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.text import parse_net
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)  # red, green, blue
 CAFFE = """
 name: "tiny"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
-layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { num_output: 2 } }
+layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }
+layer { name: "fc" type: "InnerProduct" bottom: "flat" top: "fc" inner_product_param { num_output: 2 } }
 """
 
 
@@ -111,26 +119,49 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[torch.Tensor, np.n
     yield torch.from_numpy(images[:60].reshape(-1, 1, 8, 8)).float() / 16, labels[:60]
 
 
-def test_images_go_through_the_pixel_net_or_a_backbone(digits: tuple[torch.Tensor, np.ndarray], tmp_path: Path) -> None:
-    from imae.nets.net import Net
-    from imae.prototxt_like.text import parse_net
+@pytest.fixture
+def backbone(tmp_path: Path) -> str:
+    (tmp_path / "deploy.prototxt").write_text(CAFFE)
+    Net(parse_net(CAFFE)).write_weights(tmp_path / "tiny.caffemodel")
+    return f"{tmp_path}/deploy.prototxt,{tmp_path}/tiny.caffemodel"
 
+
+def test_images_go_through_the_pixel_net_or_a_backbone(digits: tuple[torch.Tensor, np.ndarray], backbone: str) -> None:
     images, labels = digits
     data = TensorDataset(images, torch.from_numpy(labels))
     found = find_label_issues(data, parameter=8.0, folds=0)
     assert found.features is not None and found.features.width == 32 and len(found.score) == 60
-    (tmp_path / "deploy.prototxt").write_text(CAFFE)
-    Net(parse_net(CAFFE)).write_weights(tmp_path / "tiny.caffemodel")
-    backbone = f"{tmp_path}/deploy.prototxt,{tmp_path}/tiny.caffemodel"
     pictures = [Image.fromarray((image[0].numpy() * 255).astype(np.uint8)) for image in images]
     names = np.array(["zero", "one", "two"])[labels]
     found = find_label_issues(pictures, names, backbone=backbone, parameter=8.0, folds=0)
-    assert found.features is not None and found.features.width == 3 and found.classes == ["one", "two", "zero"]
+    assert found.features is not None and found.features.width == 192 and found.classes == ["one", "two", "zero"]
     with pytest.raises(InputError, match=r"^backbone is for data sets of images"):
         find_label_issues(images.flatten(1), labels, backbone=backbone)
     broken = Pairs([*pictures[:20], "no image"], [0, 1, 2] * 7)
     with pytest.raises(InputError, match=r"^item 20: str is no image"):
         find_label_issues(broken, backbone=backbone)
+
+
+def test_the_transformer_stands_in_a_pipeline_and_in_a_pickle(
+    digits: tuple[torch.Tensor, np.ndarray], backbone: str
+) -> None:
+    images, labels = digits
+    pipeline = make_pipeline(imae.ImageFeatures(backbone), imae.IMAEClassifier(iterations=300))
+    fitted = pickle.loads(pickle.dumps(clone(pipeline).fit(images, labels)))
+    assert fitted.score(images, labels) == 1
+    assert fitted[0].get_feature_names_out()[-1] == "imagefeatures191"
+    pixels = (images * 255).round().byte().numpy()
+    means = np.array([104, 117, 123])[:, None, None]
+    np.testing.assert_array_equal(fitted[0].transform(list(pixels)), (pixels - means).reshape(60, -1))
+    with pytest.raises(InputError, match=r"^item 0: an array of the shape \(8,\) is no image"):
+        fitted.predict(np.zeros((3, 8)))
+
+
+@pytest.mark.slow
+def test_the_transformer_passes_scikit_learns_own_checks() -> None:
+    results = check_estimator(imae.ImageFeatures(), on_fail=None, on_skip=None)
+    assert len(results) > 30
+    assert [result for result in results if result["status"] == "failed"] == []
 
 
 @pytest.fixture

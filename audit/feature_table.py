@@ -1,0 +1,72 @@
+"""The features of images by a backbone, kept on disk as they are made, so that nothing is made twice."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imae.audit.backbones import Backbone
+from imae.audit.image_arrays import ImageArrays
+from imae.audit.samples import Samples
+from imae.prototxt_like.files import write_atomically
+
+BATCH = 64
+KEPT_EVERY = 8
+"""Batches after which what was done is noted."""
+
+
+class FeatureTable:
+    """A table of N x D float32 in `folder`, filled in a random order, with a note of how far it is.
+
+    So what is there of an audit that was interrupted is of a random part of the images.
+    """
+
+    def __init__(self, folder: Path, samples: Samples, backbone: Backbone, *, seed: int = 0) -> None:
+        self._folder, self._samples, self._backbone = folder, samples, backbone
+        self._order = np.random.Generator(np.random.PCG64(seed)).permutation(len(samples))
+        names = hashlib.blake2b("\n".join(samples.names).encode(errors="surrogateescape"), digest_size=8).hexdigest()
+        self._fingerprint = f"{backbone.fingerprint} {names} {seed}"
+        self._path, self._note = folder / "features.npy", folder / "features.json"
+        self.done, self.unreadable = 0, dict[int, str]()
+        with contextlib.suppress(OSError, ValueError, KeyError):  # there is none, or it is damaged: begin anew
+            note = json.loads(self._note.read_text())
+            if note["fingerprint"] == self._fingerprint and len(np.load(self._path, mmap_mode="r")) == len(samples):
+                self.unreadable = {int(index): str(why) for index, why in note["unreadable"].items()}
+                self.done = int(note["done"])
+
+    def fill(self, images: ImageArrays, on_progress: Callable[[int, int], None]) -> None:
+        """Compute the rows that are missing; interrupted, those that are done stay."""
+        table: NDArray[np.float32] | None = None
+        try:
+            for start in range(self.done, len(self._order), BATCH):
+                chosen = self._order[start : start + BATCH]
+                pixels, failed = images.read(chosen.tolist(), self._backbone.size)
+                features = self._backbone(pixels)
+                if table is None:
+                    shape = (len(self._samples), features.shape[1])
+                    mode = "r+" if self.done else "w+"
+                    table = np.lib.format.open_memmap(self._path, mode=mode, dtype=np.float32, shape=shape)
+                table[chosen] = features
+                self.unreadable |= {int(chosen[i]): why for i, why in failed.items()}
+                self.done = start + len(chosen)
+                on_progress(self.done, len(self._order))
+                if start // BATCH % KEPT_EVERY == KEPT_EVERY - 1:
+                    self._keep(table)
+        finally:
+            if table is not None:
+                self._keep(table)
+
+    def found(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return which samples have features, in order, and these (a map of the file)."""
+        readable = np.array([i for i in np.sort(self._order[: self.done]) if i not in self.unreadable], np.int64)
+        return readable, np.load(self._path, mmap_mode="r")
+
+    def _keep(self, table: NDArray[np.float32]) -> None:
+        table.flush()  # type: ignore[attr-defined]
+        unreadable = {str(index): why for index, why in self.unreadable.items()}
+        note = {"fingerprint": self._fingerprint, "done": self.done, "unreadable": unreadable}
+        write_atomically(self._note, json.dumps(note).encode(errors="replace"))
