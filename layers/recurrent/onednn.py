@@ -9,12 +9,9 @@ from torch import Tensor
 from imae.layers.layer import Diffs, Tensors
 
 aten = torch.ops.aten
-LSTM = 2
-"""PyTorch's number of the kind of network."""
-WIDEST = 256
-"""Inputs and outputs up to which it is faster than steps of our own; its gradient of larger weights is slow."""
-SHORTEST = 16
-"""Steps of a run, in the mean, from which it is: each run takes the weights apart anew, those of 256 twice as long."""
+LSTM = 2  # PyTorch's number of the kind of network
+WIDEST = 256  # inputs and outputs up to which it is faster than our own steps: its gradient of larger weights is slow
+SHORTEST = 16  # steps of a run, in the mean, from which it is: each run takes the weights apart anew
 
 
 class Run(NamedTuple):
@@ -22,10 +19,8 @@ class Run(NamedTuple):
 
     start: int
     end: int
-    before: Tensors
-    """cont times h and c of the step before, N x num_output."""
-    after: Tensors
-    """h and c of the last step."""
+    before: Tensors  # cont times h and c of the step before, N x num_output
+    after: Tensors  # h and c of the last step
     workspace: Tensor
 
 

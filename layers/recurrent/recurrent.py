@@ -25,15 +25,12 @@ class Recurrent(Layer):
     num_output x static inputs), hidden weight (gates num_output x num_output); then what a subclass adds.
     """
 
-    hidden: ClassVar[tuple[str, ...]]
-    """The values that go from step to step."""
-    gates: ClassVar[int]
-    """How many there are of each output."""
+    hidden: ClassVar[tuple[str, ...]]  # the values that go from step to step
+    gates: ClassVar[int]  # how many there are of each output
     index_bottoms = frozenset({1})
     no_gradient_from = frozenset({1, 2})
     capturable = True
-    geometry: tuple[int, int]
-    """T and N."""
+    geometry: tuple[int, int]  # T and N
 
     def __init__(self, param: LayerParameter, context: Context | None = None) -> None:
         super().__init__(param, context)
@@ -44,8 +41,8 @@ class Recurrent(Layer):
         first = 2 + self.static
         self.held_fixed = frozenset(range(first, first + exposed))
         self.no_gradient_to = self.held_fixed | {1}
+        # By the number of sequences: a recorded pass finds its own where it was.
         self._states: dict[int, list[Tensor]] = {}
-        """By the number of sequences: a recorded pass finds its own where it was."""
 
     def setup(self, bottoms: Shapes) -> None:
         param = self.param.recurrent_param
@@ -111,7 +108,7 @@ class Recurrent(Layer):
         return [top]
 
     def go_through(self, bottoms: Tensors, saved: Saved) -> tuple[Tensor, Tensors]:
-        """One matrix product for the inputs of all steps, then step after step; returns what `unroll` does."""
+        """One matrix product for the inputs of all steps, then step after step; return what `unroll` does."""
         x = bottoms[0]
         weight, bias = (blob.data.to(x.dtype) for blob in self.blobs[:2])
         gates = torch.addmm(bias, self._rows(x), weight.t()).view(*self.geometry, len(bias))
@@ -166,6 +163,19 @@ class Recurrent(Layer):
             return [True] * len(cont)
         begins: list[bool] = (cont != 1).any(1).tolist()
         return begins
+
+    def _inputs(self, name: str, shape: Shape, first: int) -> int:
+        """The number of inputs of a step: all from axis `first` on."""
+        if len(shape) <= first or not math.prod(shape[first:]):
+            raise self.error(f"needs at least 1 input from axis {first} on, {name} is {describe(shape)}")
+        return math.prod(shape[first:])
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """x with a row for each step of each sequence."""
+        return x.reshape(math.prod(self.geometry), self.blobs[0].shape[1])
+
+    def _hidden_weight(self, like: Tensor) -> Tensor:
+        return self.blobs[self.hidden_weight].data.to(like.dtype)
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """MatMul for the inputs of all steps, then Scan; ONNX's LSTM or RNN where cont is 1 throughout.
@@ -250,16 +260,3 @@ class Recurrent(Layer):
     def step_to_onnx(self, body: OnnxGraph, gates: str, before: list[str]) -> list[str]:
         """Add one step, from the input of the gates and the hidden values before; return the names of those after."""
         raise NotImplementedError
-
-    def _inputs(self, name: str, shape: Shape, first: int) -> int:
-        """The number of inputs of a step: all from axis `first` on."""
-        if len(shape) <= first or not math.prod(shape[first:]):
-            raise self.error(f"needs at least 1 input from axis {first} on, {name} is {describe(shape)}")
-        return math.prod(shape[first:])
-
-    def _rows(self, x: Tensor) -> Tensor:
-        """x with a row for each step of each sequence."""
-        return x.reshape(math.prod(self.geometry), self.blobs[0].shape[1])
-
-    def _hidden_weight(self, like: Tensor) -> Tensor:
-        return self.blobs[self.hidden_weight].data.to(like.dtype)
