@@ -10,8 +10,9 @@ from imae.layers.layer import Diffs, Tensors
 
 aten = torch.ops.aten
 LSTM = 2  # PyTorch's number of the kind of network
-WIDEST = 256  # inputs and outputs up to which it is faster than our own steps: its gradient of larger weights is slow
-SHORTEST = 16  # steps of a run, in the mean, from which it is: each run takes the weights apart anew
+LARGEST = 2**16  # weights of a gate up to which it is faster than our own steps: its gradient of more is slow
+SHORTEST = 16  # steps of a run, in the mean, from which it is, and
+WEIGHTS_PER_STEP = 2**11  # at most, as each run takes the weights apart anew
 
 
 class Run(NamedTuple):
@@ -26,8 +27,8 @@ class Run(NamedTuple):
 
 def is_faster(x: Tensor, size: int, begins: list[bool]) -> bool:
     """Whether it can take x (T x N x inputs), and is faster for num_output `size` and where sequences begin (T)."""
-    starts, widest = 1 + sum(begins[1:]), max(size, x.shape[2])
-    pays = widest <= WIDEST and len(begins) >= starts * max(SHORTEST, widest // 8)
+    starts, weights = 1 + sum(begins[1:]), size * (x.shape[2] + size)
+    pays = weights <= LARGEST and len(begins) >= starts * max(SHORTEST, weights // WEIGHTS_PER_STEP)
     return pays and x.dtype == torch.float32 and x.numel() > 0 and _is_there()
 
 
