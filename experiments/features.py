@@ -181,7 +181,7 @@ def _up_to(blob: str, param: NetParameter, model: Path) -> NetParameter:
 
 def _data(net: Net, model: Path) -> tuple[Shape, int]:
     """The shape of a batch of the net's data layer, and how many images it has."""
-    steps = [step for step in net.steps if isinstance(step.layer, DataLayer) and hasattr(step.layer, "num_images")]
+    steps = [step for step in net.steps if isinstance(step.layer, DataLayer) and step.layer.num_images]
     if len(steps) != 1:
         raise InputError(f"{model}: has {len(steps)} data layers that know how many images they have, expected one")
     return net.shapes[steps[0].tops[0]], steps[0].layer.num_images  # type: ignore[attr-defined]

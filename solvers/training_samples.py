@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from imae.layers.data.data_layer import DataLayer
-from imae.layers.data.hdf5_data import HDF5Data
 from imae.layers.data.image_set import ImageSetData
 from imae.layers.layer import TEST, Context
 from imae.layers.loss.sample_loss import SampleLoss
@@ -67,7 +66,7 @@ class TrainingSamples:
         evaluated = next(step.layer for step in self.net.steps if isinstance(step.layer, type(data)))
         if isinstance(evaluated, ImageSetData):
             evaluated.keep_last(held_out or evaluated.num_images)
-        self.count = _count(evaluated)
+        self.count = evaluated.num_images
 
     def __iter__(self) -> Iterator[Batch]:
         """All samples, once."""
@@ -158,11 +157,6 @@ def _of_batch(layer: SampleLoss, batch: Batch) -> list[Tensor]:
     return [*flat, *(label.long().flatten() for label in labels)]
 
 
-def _count(data: DataLayer) -> int:
-    count: int = data.num_rows if isinstance(data, HDF5Data) else data.num_images  # type: ignore[attr-defined]
-    return count
-
-
 def _alike(data: DataLayer, held_out: int) -> LayerParameter:
     """The data layer for a test of its own training samples, in order."""
     param = LayerParameter()
@@ -170,7 +164,7 @@ def _alike(data: DataLayer, held_out: int) -> LayerParameter:
     param.ClearField("phase")
     param.ClearField("include")
     settings: Any = getattr(param, data.field if isinstance(data, ImageSetData) else _FIELDS[data.type])
-    settings.batch_size = min(BATCH_SIZE, held_out or _count(data))
+    settings.batch_size = min(BATCH_SIZE, held_out or data.num_images)
     if param.HasField("transform_param"):
         param.transform_param.ClearField("mirror")
     if isinstance(data, ImageSetData):

@@ -37,11 +37,8 @@ class Data(DataLayer):
 
     def setup(self, bottoms: Shapes) -> None:
         """Open the database, and read its first record."""
-        param, transform = self.param.data_param, self.param.transform_param
-        if not param.source:
-            raise self.error("data_param needs source, the folder of an LMDB or a LevelDB")
-        if param.batch_size < 1:
-            raise self.error("data_param needs a batch_size of at least 1")
+        param = self.settings("data_param", "the folder of an LMDB or a LevelDB")
+        transform = self.param.transform_param
         if transform.force_color and transform.force_gray:
             raise self.error("transform_param has both force_color and force_gray, it takes one of them")
         self._color = True if transform.force_color else False if transform.force_gray else None
@@ -71,7 +68,6 @@ class Data(DataLayer):
 
     @property
     def num_images(self) -> int:
-        """How many records the database holds."""
         return len(self._records)
 
     def batch(self, number: int) -> list[Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from threading import Barrier
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,6 +62,20 @@ class DataLayer(Layer):
             for top in tops:
                 top.record_stream(torch.cuda.current_stream(self.context.device))
         return tops
+
+    @property
+    def num_images(self) -> int:
+        """How many images, records or rows an epoch has; 0 where there are no epochs."""
+        return 0
+
+    def settings(self, field: str, source: str = "") -> Any:
+        """Return its message `field`; raises InputError without a batch size or, where that is said, its `source`."""
+        own = getattr(self.param, field)
+        if source and not own.source:
+            raise self.error(f"{field} needs source, {source}")
+        if own.batch_size < 1:
+            raise self.error(f"{field} needs a batch_size of at least 1")
+        return own
 
     def skipped(self, rand_skip: int) -> int:
         """Return how many of the first elements `rand_skip` leaves out: by the net's seed, fewer than so many."""

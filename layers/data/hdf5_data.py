@@ -32,15 +32,11 @@ class HDF5Data(DataLayer):
 
     def setup(self, bottoms: Shapes) -> None:
         """Read the list, check each file, and corrupt the labels."""
-        self._own: Any = self.param.hdf5_data_param
+        self._own = self.settings("hdf5_data_param", "a list of HDF5 files, one a line")
         self._names = list(self.param.top)
         self.index_tops = frozenset(range(len(self._names)))  # may be labels, each of them
         if self.param.HasField("transform_param"):
             raise self.error("does not transform data: it takes no transform_param")
-        if not self._own.source:
-            raise self.error("hdf5_data_param needs source, a list of HDF5 files, one a line")
-        if self._own.batch_size < 1:
-            raise self.error("hdf5_data_param needs a batch_size of at least 1")
         with self.naming():
             self._open()
             if noise_wanted(self._own):
@@ -50,8 +46,7 @@ class HDF5Data(DataLayer):
         return [(self._own.batch_size, *shape) for shape in self._files[0].shapes]
 
     @property
-    def num_rows(self) -> int:
-        """How many rows an epoch has."""
+    def num_images(self) -> int:
         return int(self._counts.sum())
 
     def batch(self, number: int) -> list[Tensor]:
@@ -61,8 +56,8 @@ class HDF5Data(DataLayer):
         position = np.arange(number * size, (number + 1) * size)
         done = 0
         with self.naming():
-            for place, group in groupby(position // self.num_rows):
-                for file, rows in self._rows(int(place), position[done : done + len(list(group))] % self.num_rows):
+            for place, group in groupby(position // self.num_images):
+                for file, rows in self._rows(int(place), position[done : done + len(list(group))] % self.num_images):
                     for name, top in zip(self._names, tops, strict=True):
                         top[done : done + len(rows)] = self._read(file, name, rows)
                     done += len(rows)
@@ -92,7 +87,7 @@ class HDF5Data(DataLayer):
         self._starts = np.cumsum(self._counts) - self._counts
         self._current = self._files[0]
         self._labels: NDArray[np.int64] | None = None
-        if not self.num_rows:
+        if not self.num_images:
             raise InputError(f"{list_}: its files have no rows")
 
     def _corrupt(self) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,12 +37,8 @@ class ImageData(DataLayer):
 
     def setup(self, bottoms: Shapes) -> None:
         """Read the list, corrupt its labels, and read the first image."""
-        self._own: Any = self.param.image_data_param
+        self._own = self.settings("image_data_param", "a list of images: a name and a label a line")
         self._batch_size, size = self._own.batch_size, (self._own.new_height, self._own.new_width)
-        if not self._own.source:
-            raise self.error("image_data_param needs source, a list of images: a name and a label a line")
-        if self._batch_size < 1:
-            raise self.error("image_data_param needs a batch_size of at least 1")
         if 0 in size and any(size):
             raise self.error("image_data_param takes both new_height and new_width, or none")
         if math.prod(size) > MOST_PIXELS:
@@ -75,7 +70,6 @@ class ImageData(DataLayer):
 
     @property
     def num_images(self) -> int:
-        """How many images one epoch has."""
         return len(self._images)
 
     @property

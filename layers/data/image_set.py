@@ -1,6 +1,6 @@
 """A data layer over a labelled image set that fits in memory: splits, order, label noise and augmentation."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,7 +39,6 @@ class ImageSetData(DataLayer):
 
     @property
     def num_images(self) -> int:
-        """How many images one epoch has."""
         return len(self.images)
 
     @property
@@ -51,10 +50,8 @@ class ImageSetData(DataLayer):
 
     def setup(self, bottoms: Shapes) -> None:
         """Load the split, and corrupt its labels."""
-        self._own: Any = getattr(self.param, self.field)
+        self._own = self.settings(self.field)
         self._batch_size = self._own.batch_size
-        if self._batch_size < 1:
-            raise self.error(f"{self.field} needs a batch_size of at least 1")
         if self._own.intact_labels != (len(self.param.top) == 3):
             expected = "3 tops" if self._own.intact_labels else "1 or 2 tops (a third needs intact_labels: true)"
             raise self.error(f"takes {expected}, the prototxt gives {len(self.param.top)}")

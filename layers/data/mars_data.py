@@ -3,7 +3,6 @@
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,14 +46,10 @@ class MarsData(DataLayer):
 
     def setup(self, bottoms: Shapes) -> None:
         """Read the tables, look for each frame, and corrupt the labels."""
-        self._own: Any = self.param.mars_data_param
+        self._own = self.settings("mars_data_param", "the folder with bbox_train, bbox_test and info")
         self._batch_size = self._own.batch_size
         self._by_track = self._own.noise_unit == self._own.TRACK
         self._size = self._own.new_height, self._own.new_width
-        if self._batch_size < 1:
-            raise self.error("mars_data_param needs a batch_size of at least 1")
-        if not self._own.source:
-            raise self.error("mars_data_param needs source, the folder with bbox_train, bbox_test and info")
         if 0 in self._size and any(self._size):
             raise self.error("mars_data_param takes both new_height and new_width, or none")
         training = self.training
@@ -79,7 +74,6 @@ class MarsData(DataLayer):
 
     @property
     def num_images(self) -> int:
-        """How many frames one epoch has."""
         return len(self._names)
 
     @property
@@ -89,7 +83,8 @@ class MarsData(DataLayer):
 
     def batch(self, number: int) -> list[Tensor]:
         position = torch.arange(number * self._batch_size, (number + 1) * self._batch_size)
-        frames = self._frames(position)
+        stream = f"{self.name} shuffle" if self._shuffled else None
+        frames = in_epochs(position, self.num_images, self.context.passes.seed, stream)
         with self.naming():
             images = list(self._readers.map(self._read, frames.tolist()))
             data = self._transform(self._together(images, frames), position.to(self.context.device))
@@ -139,11 +134,6 @@ class MarsData(DataLayer):
             labels, intact = labels.repeat(lengths), intact.repeat(lengths)
         frames = np.concatenate([np.arange(a - 1, b) for a, b in zip(tracks.first, tracks.last, strict=True)])
         return frames, labels, intact
-
-    def _frames(self, position: Tensor) -> Tensor:
-        """Return the frames at these positions (ascending) in the sequence of all that the layer gives."""
-        stream = f"{self.name} shuffle" if self._shuffled else None
-        return in_epochs(position, self.num_images, self.context.passes.seed, stream)
 
     def _read(self, frame: int) -> Tensor:
         """Return a frame as its file has it, 3 x H x W, uint8."""

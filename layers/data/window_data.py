@@ -15,7 +15,7 @@ from imae.layers.data.image_list import read_image, resize
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
 from imae.layers.random_streams import random_below
-from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
 _CACHED = 2**28  # bytes of decoded images that `cache_images` keeps
@@ -47,13 +47,9 @@ class WindowData(DataLayer):
 
     def setup(self, bottoms: Shapes) -> None:
         """Read the list of windows and the mean."""
-        self._own: Any = self.param.window_data_param
+        self._own = self.settings("window_data_param", "a list of images and windows")
         transform = self.param.transform_param
         self._crop, self._mirror, pad = transform.crop_size, transform.mirror, self._own.context_pad
-        if not self._own.source:
-            raise self.error("window_data_param needs source, a list of images and windows")
-        if self._own.batch_size < 1:
-            raise self.error("window_data_param needs a batch_size of at least 1")
         if self._crop <= 2 * pad:
             raise self.error(f"transform_param needs a crop_size above {2 * pad}, twice the context_pad")
         self.check_size("top", (self._own.batch_size, 3, self._crop, self._crop))
@@ -195,22 +191,16 @@ class WindowData(DataLayer):
 
     def _of_sound_images(self, windows: list[Window]) -> list[Window]:
         """Return those of images that can be read, and say how many images are left out."""
-        first = {window.image: window for window in reversed(windows)}
-        sound = dict(zip(first, self._readers.map(self._is_sound, first), strict=True))
-        if broken := sorted(first[name].line for name in first if not sound[name]):
-            of = counted(len(first), "image")
-            where = f"{self._list}: line {broken[0]}"
-            self.left_out = f"{len(broken)} of {of} cannot be read and are left out, the first at {where}"
-        else:
-            self.left_out = f"all of {counted(len(first), 'image')} can be read"
-        return [window for window in windows if sound[window.image]]
-
-    def _is_sound(self, name: str) -> bool:
-        try:
-            read_image(self.context.find(name), color=True)
-        except InputError:
-            return False
-        return True
+        lines = {window.image: window.line for window in reversed(windows)}
+        names = sorted(lines, key=lines.__getitem__)
+        sound = self.sound(
+            self._readers,
+            len(names),
+            lambda i: read_image(self.context.find(names[i]), color=True),
+            lambda i: f"{self._list}: line {lines[names[i]]}",
+        )
+        kept = {names[i] for i in sound}
+        return [window for window in windows if window.image in kept]
 
     def _image(self, name: str) -> NDArray[np.uint8]:
         if name in self._cache:

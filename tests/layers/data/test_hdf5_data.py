@@ -53,7 +53,7 @@ def rows(layer: Any, batches: int, top: int = 0) -> list[int]:
 def test_batches_follow_the_rows_of_all_files_over_and_over(make: Make, files: Path) -> None:
     """The file's integers and doubles become floats, and a batch runs on from file to file."""
     layer, shapes = make(layer_text("batch_size: 7", 'top: "data" top: "label" top: "row"'))
-    assert shapes == [(7, 2, 3), (7,), (7, 1)] and layer.num_rows == 12
+    assert shapes == [(7, 2, 3), (7,), (7, 1)] and layer.num_images == 12
     for number in (0, 1, 2, 5, 1):
         expected = np.arange(7 * number, 7 * number + 7) % 12
         data, label, row = layer.batch(number)
