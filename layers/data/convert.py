@@ -1,5 +1,6 @@
 """Converting CIFAR-10 to what Caffe reads: LMDBs of Datum records, and mean images."""
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad as zero_pad
 
 from imae.layers.data.cifar10_data import load_cifar10
+from imae.layers.data.convert_images import write_lmdb
 from imae.layers.data.data import decode_datum
 from imae.layers.data.image_set import mean_image
 from imae.layers.data.leveldb_file import CURRENT_FILE, LevelDbFile
@@ -22,7 +24,6 @@ from imae.prototxt_like.mean_file import write_mean
 from imae.prototxt_like.schema import Datum
 
 Progress = Callable[[int, int], None]
-_COMMIT = 1000  # records a transaction
 
 
 def convert_cifar10(
@@ -48,15 +49,22 @@ def convert_cifar10(
     targets = [out / name for name in (*databases, *means)]
     if not force and (existing := next((target for target in targets if target.exists()), None)):
         raise InputError(f"{existing} exists already, and is overwritten only with --force")
-    total, done = sum(len(labels) for _, labels in databases.values()), 0
+    total, done = sum(len(labels) for _, labels in databases.values()), itertools.count(1)
+
+    def records(images: Tensor, labels: Tensor) -> Iterator[tuple[bytes, bytes]]:
+        """Datum records with the keys 00000, 00001, ..."""
+        _, channels, height, width = images.shape
+        for number, (image, label) in enumerate(zip(images.numpy(), labels.tolist(), strict=True)):
+            datum = Datum(channels=channels, height=height, width=width, data=image.tobytes(), label=label)
+            yield f"{number:05d}".encode(), datum.SerializeToString()
+            if progress:
+                progress(next(done), total)
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         with temporary_folder(out, ".convert_") as temporary:
             for name, (images, labels) in databases.items():
-                for count in _write_lmdb(temporary / name, images, labels):
-                    done += count
-                    if progress:
-                        progress(done, total)
+                write_lmdb(temporary / name, records(images, labels))
             for name, images in means.items():
                 write_mean(mean_image(images).numpy(), temporary / name)
             for target in targets:
@@ -68,21 +76,6 @@ def convert_cifar10(
     return targets
 
 
-def _write_lmdb(folder: Path, images: Tensor, labels: Tensor) -> Iterator[int]:
-    """Write Datum records with the keys 00000, 00001, ...; yield how many each transaction held."""
-    _, channels, height, width = images.shape
-    room = images[0].numel() // 4096 + 2  # pages a record at most, of 4 KiB
-    with lmdb.open(str(folder), map_size=len(images) * room * 4096 + 2**24) as database:
-        for first in range(0, len(images), _COMMIT):
-            last = min(first + _COMMIT, len(images))
-            with database.begin(write=True) as transaction:
-                for i in range(first, last):
-                    data, label = images[i].numpy().tobytes(), int(labels[i])
-                    datum = Datum(channels=channels, height=height, width=width, data=data, label=label)
-                    transaction.put(f"{i:05d}".encode(), datum.SerializeToString(), append=True)
-            yield last - first
-
-
 def convert_mean(source: Path, out: Path, progress: Progress | None = None) -> NDArray[np.float32]:
     """Write the mean image of a database, as compute_image_mean, to a .binaryproto or .npy; return it, C x H x W.
 
@@ -90,12 +83,12 @@ def convert_mean(source: Path, out: Path, progress: Progress | None = None) -> N
     `source` is no LMDB or LevelDB of Datum records, or an image differs from the first in shape.
     """
     records = LevelDbFile(source) if (source / CURRENT_FILE).exists() else LmdbFile(source)
-    total: NDArray[np.float64] | None = None
+    total = np.zeros(0)
     for number in range(len(records)):
         key, value = records[number]
         record = f'{source}: record "{key.decode(errors="backslashreplace")}"'
         image, _ = decode_datum(value, record)
-        if total is None:
+        if not number:
             total = np.zeros(image.shape)
         if image.shape != total.shape:
             raise InputError(
@@ -104,8 +97,6 @@ def convert_mean(source: Path, out: Path, progress: Progress | None = None) -> N
         total += image
         if progress:
             progress(number + 1, len(records))
-    if total is None:
-        raise InputError(f"{source}: holds no record")
-    mean = (total / len(records)).astype(np.float32)
+    mean: NDArray[np.float32] = (total / len(records)).astype(np.float32)
     write_mean(mean, out)
     return mean

@@ -108,7 +108,7 @@ def convert_images(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(out.parent, ".convert_") as temporary:
-            written = _write_lmdb(temporary / out.name, records())
+            written = write_lmdb(temporary / out.name, records())
             if not written:
                 raise InputError(f"{images.path}: none of {counted(len(order), 'image')} can be read: {left_out[0]}")
             if source.classes:
@@ -169,7 +169,7 @@ def _encoded(image: NDArray[np.uint8], kind: str, path: Path) -> bytes:
     return file.getvalue()
 
 
-def _write_lmdb(folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
+def write_lmdb(folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
     """Write records in the order of their keys; return how many. The file grows as it is needed."""
     written, size, part = 0, 0, []
     with lmdb.open(str(folder), map_size=2**28) as database:
