@@ -34,9 +34,10 @@ class Features:
         self._table = table
         self.width = int(table.shape[1])
         self.mean, self.scale = self._moments(source)
-        self._rows = None
+        self._rows: NDArray[np.float32] | None = None
         if table.shape[0] * table.shape[1] * 4 <= IN_MEMORY:
-            self._rows = torch.cat([self._standardised(table[start : start + _ROWS]) for start in self._starts()])
+            parts = [self._standardised(table[start : start + _ROWS]) for start in self._starts()]
+            self._rows = torch.cat(parts).numpy()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -44,15 +45,19 @@ class Features:
     def rows(self, index: Tensor) -> Tensor:
         """Return the standardised rows of `index` as float32."""
         if self._rows is not None:
-            return self._rows[index]
+            return torch.from_numpy(self._rows)[index]
         return self._standardised(self._table[index.numpy()])
 
     def subset(self, index: Tensor) -> "Features":
         """Return some of the rows, in memory, standardised as they are here."""
         part = object.__new__(Features)
         part._table, part.width, part.mean, part.scale = self._table[index.numpy()], self.width, self.mean, self.scale
-        part._rows = self.rows(index)
+        part._rows = self.rows(index).numpy()
         return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        """One table for another process: an array, always the same, of which joblib makes a map that all share."""
+        return self.__dict__ if self._rows is None else {**self.__dict__, "_table": self._rows}
 
     def _starts(self) -> range:
         return range(0, len(self._table), _ROWS)

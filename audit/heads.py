@@ -104,6 +104,14 @@ class Heads:
         return taken
 
 
+def joined(heads: Sequence[Heads]) -> Heads:
+    """Return heads of several trainings as one."""
+    together = heads[0].take([0])
+    together.weights = [torch.cat(weights) for weights in zip(*(each.weights for each in heads), strict=True)]
+    together.count = len(together.weights[0])
+    return together
+
+
 def batch_size(samples: int) -> int:
     """Return how many samples a batch has: 256, fewer where there are less than 5,120."""
     return max(8, min(256, samples // 20))

@@ -1,6 +1,6 @@
 """Which labels are wrong: heads trained on the labels at hand, and what they make of each label."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from imae.audit.data_sets import is_data_set
 from imae.audit.features import Features, check_labels
-from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, train_heads
+from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, joined, train_heads
 from imae.audit.noise_model import MANY, Interval, bootstrap, fit_noise_model
+from imae.audit.workers import train_apart
 from imae.prototxt_like.errors import InputError
 
 GRID = {"IMAE": (2.0, 4.0, 8.0, 16.0), "GCE": (0.3, 0.5, 0.7, 0.9), "CCE": (0.0,), "MAE": (0.0,)}
@@ -116,6 +117,7 @@ def find_label_issues(
     folds: int | None = None,
     seeds: int = 1,
     seed: int = 0,
+    jobs: int | None = None,
     on_progress: Report = lambda what, done, total: None,
 ) -> LabelIssues:
     """Find the labels that are wrong.
@@ -127,7 +129,8 @@ def find_label_issues(
     "IMAE", "GCE", "CCE" or "MAE". T or q is `parameter`, else picked, as are learning rate and stopping, by the labels
     of samples held out; no label needs to be right for that.
     `folds`: in so many parts, each scored by heads trained on the others; 0, by heads trained on all; None: by how
-    much better the head predicts labels that it was trained on. Scores are means over `seeds` trainings.
+    much better the head predicts labels that it was trained on. Scores are means over `seeds` trainings,
+    which `jobs` processes share, or an engine that `joblib.parallel_config` names.
 
     Raises InputError for features and labels that do not fit, or settings out of range.
     """
@@ -153,7 +156,9 @@ def find_label_issues(
         expected = (gap[0] - gap[1]) * min(PICKED_ON, len(given)) / len(given)
         folds = FOLDS if expected > GAP or len(classes) > MANY else 0
     iterations = max(1, round(stop * max(FINAL, EPOCHS * len(given) // batch_size(len(given)))))
-    heads, logits = _score(features, target, len(classes), setting, iterations, hidden, folds, seeds, seed, on_progress)
+    heads, logits = _score(
+        features, target, len(classes), setting, iterations, hidden, folds, seeds, seed, jobs, on_progress
+    )
     picked = Picked(
         loss,
         setting.parameter if loss in ("IMAE", "GCE") else None,
@@ -296,24 +301,25 @@ def _score(
     folds: int,
     seeds: int,
     seed: int,
+    jobs: int | None,
     on_progress: Report,
 ) -> tuple[Heads, Tensor]:
     """Heads trained on all samples, one a seed, and the logits that score (N x C), their mean."""
     part = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed)) % max(folds, 1)
     counts = torch.cat([part[:, None] != torch.arange(folds), torch.ones(len(target), 1, dtype=torch.bool)], 1)
     whole, sums = [], torch.zeros(len(target), classes)
-    for number in range(seeds):
-        (heads,) = train_heads(
-            features,
-            target,
-            classes,
-            [setting] * (folds + 1),
-            iterations=iterations,
-            counts=counts if folds else None,
-            hidden=hidden,
-            seed=seed + number + 1,
-            on_progress=lambda done, total: on_progress("scoring", done + number * total, seeds * total),  # noqa: B023
-        )
+    for heads in train_apart(
+        features,
+        target,
+        classes,
+        [setting] * (folds + 1),
+        seeds=range(seed + 1, seed + 1 + seeds),
+        iterations=iterations,
+        counts=counts if folds else None,
+        hidden=hidden,
+        jobs=jobs,
+        on_progress=lambda done, total: on_progress("scoring", done, total),
+    ):
         whole.append(heads.take([folds]))
         for rows in torch.split(torch.arange(len(target)), 8192):
             own = part[rows] if folds else torch.zeros(len(rows), dtype=torch.long)
@@ -321,14 +327,6 @@ def _score(
     if not torch.isfinite(sums).all():
         raise InputError(f"the training with {setting} diverged; give another parameter or loss")
     return joined(whole), sums
-
-
-def joined(heads: Sequence[Heads]) -> Heads:
-    """Return heads of several trainings as one."""
-    together = heads[0].take([0])
-    together.weights = [torch.cat(weights) for weights in zip(*(each.weights for each in heads), strict=True)]
-    together.count = len(together.weights[0])
-    return together
 
 
 def _isotonic(score: Numbers, probability: Numbers) -> Numbers:

@@ -14,6 +14,7 @@ from imae.audit.report import write_report
 from imae.audit.result import SUMMARY
 from imae.audit.result_folder import write_result
 from imae.audit.samples import Samples, read_samples
+from imae.audit.workers import engine
 from imae.prototxt_like.errors import InputError, counted
 
 Progress = Callable[[str, int, int], None]
@@ -40,8 +41,10 @@ class AuditOptions:
     seed: int = 0
     thresholds: Thresholds = field(default_factory=Thresholds)
     resume: bool = False
-    jobs: int = 2
-    """Image files that are read at a time."""
+    jobs: int | None = None
+    """Processes that train, and image files that are read at a time; None: this one, and two files."""
+    engine: str = ""
+    """What trains in its place, as `workers.engine` takes it."""
 
 
 @dataclass(frozen=True)
@@ -90,31 +93,32 @@ def audit(
             parameter=options.parameter,
             seed=options.seed,
             resume=options.resume,
-            jobs=options.jobs,
+            jobs=options.jobs or 2,
             on_progress=on_progress,
             show=show,
         )
     elif options.backbone:
         raise InputError(f"--backbone is for images; {options.data} has features")
     assert samples.features is not None
-    found = find_label_issues(
-        Features(samples.features, source=options.data),
-        samples.label,
-        loss=options.loss,
-        parameter=options.parameter,
-        hidden=options.hidden,
-        folds=options.folds,
-        seeds=options.seeds,
-        seed=options.seed,
-        on_progress=on_progress,
-    )
+    with engine(options.engine, options.jobs):
+        found = find_label_issues(
+            Features(samples.features, source=options.data),
+            samples.label,
+            loss=options.loss,
+            parameter=options.parameter,
+            hidden=options.hidden,
+            folds=options.folds,
+            seeds=options.seeds,
+            seed=options.seed,
+            on_progress=on_progress,
+        )
     found = replace(found, classes=samples.classes)
     summary = write_result(options.output, samples, found, options.thresholds, stopped=stopped)
     write_report(
         options.output,
         _command(options),
         samples,
-        threads=options.jobs,
+        threads=options.jobs or 2,
         on_progress=lambda done, total: on_progress("report", done, total),
     )
     return Outcome(summary, found, samples, stopped)

@@ -81,7 +81,19 @@ def audit(
         _beyond("Give samples the suggested label in cleaned.csv that is right with a greater probability."),
     ] = None,
     resume: Annotated[bool, flag("--resume", "Go on with the audit in the folder, stopped or killed.")] = False,
-    jobs: Annotated[int, number("Image files to read at a time.", 1, 256, panel=DATA)] = 2,
+    jobs: Annotated[
+        int | None,
+        number(
+            "Image files to read at a time, and processes, of --threads each, that train folds and seeds; without it "
+            "2 files, and this process.",
+            1,
+            256,
+            panel=METHOD,
+        ),
+    ] = None,
+    engine: Annotated[
+        str, option("ray[:ADDRESS]", "Train folds and seeds by Ray, here or on a cluster.", panel=METHOD)
+    ] = "",
     threads: Threads = None,
 ) -> None:
     """Find the labels that are wrong, how many there are, and what they should be.
@@ -119,6 +131,7 @@ def audit(
         thresholds=Thresholds(drop_above, relabel_above),
         resume=resume,
         jobs=jobs,
+        engine=engine,
     )
     with Display() as display:
         outcome = run(options, on_progress=display.advance, show=display.show)
