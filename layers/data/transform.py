@@ -1,7 +1,7 @@
 """What a data layer does to its images on their way into a batch: mean, scale, padding, crop and mirror."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,14 @@ class Transform:
         # Weak, as the layer has this Transform: a cycle would keep its images until garbage is collected.
         self._layer: Layer = weakref.proxy(layer)
         self._pad, self._mirror = pad, mirror
-        self._crop: int = param.crop_size
+        self.crop: int = param.crop_size  # height and width of the window; 0 for whole images
         self._random_crop = random_crop
-        self._scale: float = param.scale
+        self.scale: float = param.scale
         self._dtype = torch.float64 if layer.context.dtype == torch.float64 else torch.float32
-        mean = self._read_mean()
-        if mean is None:
-            mean = default_mean
+        given = self._read_mean()
+        mean = default_mean if given is None else given
+        # What is subtracted: C x H x W, or values C x 1 x 1; None: nothing.
         self.mean = None if mean is None else mean.to(layer.context.device, self._dtype)
-        """What is subtracted: C x H x W, or values C x 1 x 1; None: nothing."""
 
     def _read_mean(self) -> Tensor | None:
         """Return `mean_file` as C x H x W, or the `mean_value`s as C x 1 x 1 (C may be 1); None without either."""
@@ -79,9 +78,9 @@ class Transform:
                 f"{where}the mean image, {describe(mean.shape)}, does not fit {name}, {describe(image)}{of_file}"
             )
         height, width = height + 2 * self._pad, width + 2 * self._pad
-        if self._crop > min(height, width):
-            raise self._layer.error(f"{where}crop_size {self._crop} exceeds {name}, {height}x{width}")
-        return (channels, self._crop or height, self._crop or width)
+        if self.crop > min(height, width):
+            raise self._layer.error(f"{where}crop_size {self.crop} exceeds {name}, {height}x{width}")
+        return (channels, self.crop or height, self.crop or width)
 
     def __call__(self, images: Tensor, position: Tensor) -> Tensor:
         """Return the batch (B x C x H' x W', in the net's dtype) of `images` (B x C x H x W) at `position` (B)."""
@@ -90,8 +89,8 @@ class Transform:
         x = (self._cut(images, position) if window_first else images).to(self._dtype)
         if self.mean is not None:
             x = x - self.mean
-        if self._scale != 1:
-            x = x * self._scale
+        if self.scale != 1:
+            x = x * self.scale
         if self._pad:
             x = zero_pad(x, (self._pad,) * 4)
         if not window_first:
@@ -131,26 +130,23 @@ class Transform:
         """Return the same batch, of images of `shape`: on a CPU faster, as each pixel of a window is touched once."""
         batch = torch.empty((len(images), *shape), dtype=self._dtype)
         sizes = torch.tensor([image.shape[1:] for image in images])
-        tops, lefts = (
-            self._offset(sizes[:, i] - shape[1 + i], axis, position).flatten().tolist() for i, axis in enumerate("yx")
-        )
-        flipped = self._draw(2, "mirror", position).flatten().tolist() if self._mirror else [0] * len(images)
+        windows = self._windows((sizes[:, 0] - shape[1], sizes[:, 1] - shape[2]), position)
         mean = None if self.mean is None else self.mean.numpy()
-        for image, values, top, left, flip in zip(images, batch.numpy(), tops, lefts, flipped, strict=True):
+        for image, values, (top, left, flip) in zip(images, batch.numpy(), windows, strict=True):
             window = (slice(None), slice(top, top + shape[1]), slice(left, left + shape[2]))
             out = values[:, :, ::-1] if flip else values
             out[...] = image[window]
             if mean is not None:
                 out -= mean if mean.shape[1:] == (1, 1) else mean[window]
-            if self._scale != 1:
-                out *= self._scale
+            if self.scale != 1:
+                out *= self.scale
         return batch.to(self._layer.context.dtype)
 
     def _cut(self, x: Tensor, position: Tensor) -> Tensor:
         """Return a window of each image, at random or in the centre, mirrored or not."""
         height, width = x.shape[2:]
-        size = (self._crop or height, self._crop or width)
-        if self._mirror or (self._crop and self._random_crop):
+        size = (self.crop or height, self.crop or width)
+        if self._mirror or (self.crop and self._random_crop):
             passes = self._layer.context.passes
             return (self._gather if x.is_cuda or passes.on_device is not None else self._slices)(x, size, position)
         top, left = (height - size[0]) // 2, (width - size[1]) // 2
@@ -170,16 +166,18 @@ class Transform:
 
     def _slices(self, x: Tensor, size: tuple[int, int], position: Tensor) -> Tensor:
         """Cut image by image, which on a CPU is several times as fast."""
-        tops, lefts = (
-            self._offset(whole - part, axis, position).flatten().tolist()
-            for axis, whole, part in zip("yx", x.shape[2:], size, strict=True)
-        )
-        flipped = self._draw(2, "mirror", position).flatten().tolist() if self._mirror else [0] * len(x)
-        windows = x.new_empty((*x.shape[:2], *size))
-        for image, window, top, left, flip in zip(x, windows, tops, lefts, flipped, strict=True):
+        cut = x.new_empty((*x.shape[:2], *size))
+        windows = self._windows((x.shape[2] - size[0], x.shape[3] - size[1]), position)
+        for image, out, (top, left, flip) in zip(x, cut, windows, strict=True):
             part = image[:, top : top + size[0], left : left + size[1]]
-            window.copy_(part.flip(2) if flip else part)
-        return windows
+            out.copy_(part.flip(2) if flip else part)
+        return cut
+
+    def _windows(self, slack: tuple[int | Tensor, int | Tensor], position: Tensor) -> Iterator[tuple[int, ...]]:
+        """Return for each position the window's first row and column, and whether it is mirrored."""
+        columns = [self._offset(n, axis, position) for axis, n in zip("yx", slack, strict=True)]
+        columns.append(self._draw(2, "mirror", position) if self._mirror else torch.zeros_like(columns[0]))
+        return zip(*(column.flatten().tolist() for column in columns), strict=True)
 
     def _offset(self, slack: int | Tensor, axis: str, position: Tensor) -> Tensor:
         """Return where the window begins along an axis that is `slack` (or each slack) longer, B x 1."""
@@ -189,16 +187,6 @@ class Transform:
 
     def _draw(self, n: int | Tensor, what: str, position: Tensor) -> Tensor:
         return random_below(n, self._layer.context.passes.seed, f"{self._layer.name} {what}", position)[:, None]
-
-    @property
-    def scale(self) -> float:
-        """What is multiplied by."""
-        return self._scale
-
-    @property
-    def crop(self) -> int:
-        """Height and width of the window; 0 for whole images."""
-        return self._crop
 
     def mean_of(self, window: Shape) -> Tensor | None:
         """Return what is subtracted of the `window` (C, H, W) in the centre of images; None for nothing.
