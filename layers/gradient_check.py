@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -98,14 +98,12 @@ def check_layer(
     forwards: int = 0,
     blobs: Sequence[Tensor] = (),
     seed: int = 0,
-    samples: int = 64,
-    step: float = STEP,
-    threshold: float = THRESHOLD,
+    **settings: Any,
 ) -> GradientReport:
     """Check the layer that `build_layer` makes of `param` on `bottoms`.
 
     A bottom given as a shape is drawn from the standard normal distribution, and so are the learned blobs unless
-    `blobs` gives all blobs. For the rest see `check_at`.
+    `blobs` gives all blobs. For `settings` see `check_at`.
     """
     generator = torch.Generator().manual_seed(seed)
     values = [
@@ -118,7 +116,7 @@ def check_layer(
     for blob in layer.blobs:
         if blob.lr_mult and not blobs:
             blob.data.normal_(generator=generator)
-    return check_at(layer, values, seed=seed, samples=samples, step=step, threshold=threshold)
+    return check_at(layer, values, seed=seed, **settings)
 
 
 def check_net(
@@ -127,13 +125,12 @@ def check_net(
     *,
     seed: int = 0,
     samples: int = 8,
-    step: float = STEP,
-    threshold: float = THRESHOLD,
+    **settings: Any,
 ) -> list[GradientReport]:
     """Check every layer of `net` that has a derivative, in order, on the values that its next pass would compute.
 
     Input layers take `inputs`, by name; those left out are drawn from the standard normal distribution, labels from
-    0 and 1. The net stays as it is. For the rest see `check_at`.
+    0 and 1. The net stays as it is. For `settings` see `check_at`.
     """
     generator = torch.Generator().manual_seed(seed)
     layers = [step.layer for step in net.steps]
@@ -156,7 +153,7 @@ def check_net(
                 tops = layer.forward(bottoms, {})
             values.update(zip(place.tops, map(Tensor.double, tops), strict=True))
             if tops and (_differentiable(layer, bottoms) or any(blob.lr_mult for blob in layer.blobs)):
-                reports.append(check_at(layer, bottoms, seed=seed, samples=samples, step=step, threshold=threshold))
+                reports.append(check_at(layer, bottoms, seed=seed, samples=samples, **settings))
     return reports
 
 
