@@ -46,7 +46,6 @@ class Registry(Mapping[str, type[Layer]]):
         self._layers[cls.type] = cls
 
     def __contains__(self, type: object) -> bool:
-        """Whether there is such a layer."""
         if type not in self._layers:
             file = self._files.get(BESIDE.get(str(type), str(type)).lower())
             if file:
@@ -54,7 +53,6 @@ class Registry(Mapping[str, type[Layer]]):
         return type in self._layers
 
     def __getitem__(self, type: str) -> type[Layer]:
-        """Return the layer of this type; raises KeyError if there is none."""
         if type not in self:
             raise KeyError(type)
         return self._layers[type]
@@ -66,7 +64,6 @@ class Registry(Mapping[str, type[Layer]]):
         return iter(sorted(self._layers))
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(list(iter(self)))
 
     def __delitem__(self, type: str) -> None:

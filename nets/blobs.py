@@ -49,16 +49,13 @@ class NamedBlobs(Mapping[str, Tensor]):
         return buffer
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such a blob."""
         there = isinstance(name, str) and not self._why_not(name)
         return there and (not self._gradients or name in self._latest or name in self._buffers)
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in the order of the net."""
         return (name for name in self._names if name in self)
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(list(iter(self)))
 
     def update(self, values: Mapping[str, Tensor]) -> None:

@@ -30,11 +30,9 @@ class Cifar10Data(ImageSetData):
 
     @property
     def num_classes(self) -> int:
-        """How many classes CIFAR-10 has."""
         return 10
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return one split."""
         param = self.param.cifar10_data_param
         if not param.source:
             raise InputError("cifar10_data_param needs source, the folder with CIFAR-10")

@@ -30,11 +30,9 @@ class DigitsData(ImageSetData):
 
     @property
     def num_classes(self) -> int:
-        """How many digits there are."""
         return len(self.param.digits_data_param.digit) or DIGITS
 
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return one split."""
         images, labels = load_digits(train)
         chosen = list(self.param.digits_data_param.digit)
         if not chosen:

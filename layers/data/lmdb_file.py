@@ -50,7 +50,6 @@ class LmdbFile:
         self._records = self._find_records()
 
     def __len__(self) -> int:
-        """How many records there are."""
         return len(self._records)
 
     def __getitem__(self, number: int) -> tuple[bytes, bytes]:

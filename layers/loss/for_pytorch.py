@@ -78,12 +78,10 @@ class LossForPyTorch(nn.Module):
         return []
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss."""
         shared: Any = {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
         return _loss(logits, labels, type(self).__name__, self.layer_type, self.numbers(), **shared)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         shown = {name: value for name, value in vars(self).items() if name != "training" and not name.startswith("_")}
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
@@ -132,7 +130,6 @@ class GCELoss(LossForPyTorch):
         super().__init__(**shared)
 
     def numbers(self) -> list[float]:
-        """Return q, and k where there is one."""
         return [self.q] if self.k is None else [self.q, self.k]
 
 

@@ -34,7 +34,6 @@ class ImprovedMeanAbsoluteError(MeanAbsoluteError):
         super().setup(bottoms)
 
     def weight(self, p_y: Tensor) -> Tensor:
-        """w."""
         return torch.exp(self.T * p_y * (1 - p_y))
 
     def halves(self, saved: Saved) -> tuple[Tensor, Tensor]:

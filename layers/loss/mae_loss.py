@@ -10,12 +10,10 @@ class MeanAbsoluteError(SampleLoss):
     """2 (1 - p_y) (equation 3); gradient by the logits 2 p_y (p - onehot(y)) (18); weight 4 p_y (1 - p_y) (20)."""
 
     def value(self, saved: Saved) -> Tensor:
-        """2 (1 - p_y)."""
         p_y: Tensor = saved["p_y"]
         return 2 * (1 - p_y)
 
     def factor(self, saved: Saved) -> Tensor:
-        """2 p_y."""
         p_y: Tensor = saved["p_y"]
         return 2 * p_y
 

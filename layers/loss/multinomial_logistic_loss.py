@@ -18,7 +18,6 @@ class CrossEntropy(SampleLoss):
         return p_y.clamp_min(self.smallest).log_().neg_()
 
     def factor(self, saved: Saved) -> float:
-        """1."""
         return 1.0
 
 

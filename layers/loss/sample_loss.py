@@ -93,7 +93,6 @@ class OnLogits(SampleLoss):
     smallest = torch.finfo(torch.float32).tiny
 
     def probabilities(self, bottom: Tensor) -> Tensor:
-        """p = softmax(z)."""
         return torch.softmax(bottom, self.geometry)
 
     def log_p_y(self, saved: Saved) -> Tensor:
@@ -106,7 +105,6 @@ class OnLogits(SampleLoss):
         return log_p_y
 
     def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
-        """factor (p - onehot(y))."""
         p: Tensor = saved["p"]
         dx = p.scatter(self.geometry, saved["index"], -1.0, reduce="add")
         return dx.mul_(self.factor(saved) * scale)
@@ -118,11 +116,9 @@ class OnProbabilities(SampleLoss):
     smallest = torch.finfo(torch.float32).tiny
 
     def probabilities(self, bottom: Tensor) -> Tensor:
-        """p, as it is."""
         return bottom
 
     def log_p_y(self, saved: Saved) -> Tensor:
-        """The logarithm of the bottom's element."""
         p_y: Tensor = saved["p_y"]
         return p_y.log()
 

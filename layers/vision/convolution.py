@@ -16,7 +16,6 @@ class Convolution(BaseConvolution):
     onnx_operator = "Conv"
 
     def output_size(self, spatial: Shape) -> list[int]:
-        """The number of windows."""
         return self.windows.fitting(spatial)
 
     def effective_stride(self, spatial: Shape) -> list[int]:
