@@ -87,6 +87,8 @@ class Layer:
     It can if `forward` and `backward` read no tensor's value on the host, and depend on nothing that changes from pass
     to pass but tensors at fixed addresses: on `context.passes.on_device`, where that is set, instead of the number.
     """
+    last_opset: ClassVar[int] = 1000
+    """The last of ONNX's opsets of which ONNX Runtime has the operators that the layer becomes."""
     geometry: Any = None  # what follows from the bottoms' shapes, as `reshape` sets it; never changed, only replaced
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -100,15 +100,15 @@ def export_onnx(
     net sees, and does that itself as the data layer's `transform_param` says; with `preprocess` it takes images as
     files have them, uint8 N x H x W x C (`imae.nets.onnx_preprocess`). With `fold_channels` BatchNorm, Scale and Bias
     become part of the layer before them; with `continuous` recurrent layers take their cont as 1 throughout. The names
-    `labels` of the classes go into the metadata. `opset` is the newest that is installed, unless given; `allow_python`
-    and `skip_broken` are as for `Net`, and Python layers add their own nodes.
+    `labels` of the classes go into the metadata. `opset` is the newest that is installed and runs, unless given;
+    `allow_python` and `skip_broken` are as for `Net`, and Python layers add their own nodes.
 
     Raises InputError for a layer without ONNX form or without weights, for a height or width that cannot stay open, and
     as `deploy` does, before anything is written.
     """
-    opset = opset or newest_opset()
-    check_opset(opset)
+    check_opset(opset or newest_opset())
     predictor = _predictor(net, weights, shape, outputs, folder, shapes or {}, allow_python, skip_broken)
+    opset = opset or min(newest_opset(), *(step.layer.last_opset for step in predictor.steps))
     made = list(dict.fromkeys(outputs or predictor.outputs))
     _check_labels(predictor, made, labels)
     images = _images(predictor, net, folder, preprocess) if preprocess or include_transform else {}

@@ -1,7 +1,7 @@
 """Back from ONNX: a model's nodes as Caffe's layers, and its constants as their blobs."""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ from onnx import helper, numpy_helper
 
 from imae.layers.layer import TEST, Shape, describe
 from imae.nets.net import Net
-from imae.nets.onnx_nodes import LAYERS, Importing, NoLayer
+from imae.nets.onnx_importing import Importing, NoLayer
+from imae.nets.onnx_nodes import LAYERS
+from imae.nets.onnx_recurrent_nodes import inner_states
 from imae.nets.onnx_session import giving_out, run, start_session
 from imae.nets.onnx_verify import ROUNDING, TOLERANCE, in_float64, relative_difference, standard_deviation
 from imae.prototxt_like.binary import write_caffemodel
@@ -23,6 +25,9 @@ from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import check_regular
 from imae.prototxt_like.schema import NetParameter
 from imae.prototxt_like.text import write_text
+
+_OPEN = {"N": 1, "T": 4}
+"""What sizes become that `export_onnx` left open: images or sequences of a batch, steps of a sequence."""
 
 
 @dataclass
@@ -41,9 +46,9 @@ class ImportReport:
 def import_onnx(path: Path, out: Path, *, shape: Sequence[int] = ()) -> ImportReport:
     """Write the model as `out`.prototxt and `out`.caffemodel, and compare the net with it on random input.
 
-    Blobs have the names of the model's values. Sizes that are open become 1 for the batch, and for images those of
-    `shape` (C, H, W). Raises InputError for a node that no layer of Caffe's does, naming it and the reason, and for a
-    net that differs by more than TOLERANCE, before anything is written.
+    Blobs have the names of the model's values. Sizes that are open become 1 for the batch, 4 for the steps of recurrent
+    layers, and for images those of `shape` (C, H, W). Raises InputError for a node that no layer of Caffe's does, with
+    the reason, and for a net that differs by more than TOLERANCE, before anything is written.
     """
     check_regular(path)
     try:
@@ -52,11 +57,19 @@ def import_onnx(path: Path, out: Path, *, shape: Sequence[int] = ()) -> ImportRe
             raise ValueError("it has no node")
     except Exception as error:  # of protobuf's, and onnx's own
         raise InputError(f"{path}: is no sound ONNX model: {' '.join(str(error).split())}") from error
-    feeds = {name: _drawn(name, sizes) for name, sizes in _inputs(path, model, shape).items()}
+    readers = defaultdict[str, list[onnx.NodeProto]](list)
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    states, sizes = inner_states(model.graph, readers), _inputs(path, model, shape)
+    choices = _choices(model, sizes, readers)
+    feeds = {name: _drawn(name, size, 1 if name in states else choices.get(name)) for name, size in sizes.items()}
     values = _values(path, model, feeds)
-    param, blobs = _translate(path, model, feeds, values)
+    given = {name: value for name, value in feeds.items() if name not in states}
+    param, blobs = _translate(path, model, given, values, dict(readers), states)
     net = _built(path, param, blobs)
-    difference = _compare(path, net, feeds, {output.name: values[output.name] for output in model.graph.output})
+    outputs = [output.name for output in model.graph.output if output.name not in states.values()]
+    difference = _compare(path, net, given, {name: values[name] for name in outputs})
     prototxt, caffemodel = (out.with_name(f"{out.name}.{ending}") for ending in ("prototxt", "caffemodel"))
     write_caffemodel(net.to_proto(), caffemodel)
     write_text(param, prototxt)
@@ -76,7 +89,7 @@ def _inputs(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> dict[st
             name = onnx.TensorProto.DataType.Name(kind.elem_type)
             advice = "; export it without --preprocess" if name == "UINT8" else ""
             raise InputError(f'{path}: its input "{value.name}" is of {name}, expected FLOAT, as blobs are{advice}')
-        sizes = [dim.dim_value for dim in kind.shape.dim]
+        sizes = [dim.dim_value or _OPEN.get(dim.dim_param, 0) for dim in kind.shape.dim]
         if shape and len(sizes) == len(shape) + 1:
             sizes[1:] = shape
         sizes[:1] = [sizes[0] or 1] if sizes else []
@@ -88,8 +101,33 @@ def _inputs(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> dict[st
     return inputs
 
 
-def _drawn(name: str, shape: Shape) -> NDArray[np.float32]:
-    return np.random.default_rng(len(name)).standard_normal(shape).astype(np.float32)
+def _drawn(name: str, shape: Shape, choices: int | None) -> NDArray[np.float32]:
+    """Random input, of the numbers from 0 to `choices` - 1, the largest of them first, where it chooses."""
+    generator = np.random.default_rng(len(name))
+    if choices is None:
+        return generator.standard_normal(shape).astype(np.float32)
+    drawn = generator.integers(choices, size=shape).astype(np.float32)
+    drawn.reshape(-1)[:1] = choices - 1
+    return drawn
+
+
+def _choices(
+    model: onnx.ModelProto, inputs: Mapping[str, Shape], readers: Mapping[str, Sequence[onnx.NodeProto]]
+) -> dict[str, int]:
+    """Among how many each input chooses that is made integers, or tells where sequences go on."""
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer} | dict(inputs)
+    found = {}
+    for source in inputs:
+        names = [source]
+        for name in names:
+            for node in readers.get(name, ()):
+                if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+                    names.append(node.output[0])
+                elif node.op_type == "Gather" and name == node.input[1]:
+                    found[source] = sizes.get(node.input[0], (1,))[0]
+                elif (node.op_type, name) in (("Compress", node.input[-1]), ("Scan", node.input[-1])):
+                    found[source] = 2
+    return found
 
 
 def _values(path: Path, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -104,21 +142,27 @@ def _values(path: Path, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]
 
 
 def _translate(
-    path: Path, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], values: dict[str, NDArray[Any]]
+    path: Path,
+    model: onnx.ModelProto,
+    feeds: Mapping[str, NDArray[Any]],
+    values: dict[str, NDArray[Any]],
+    readers: Mapping[str, Sequence[onnx.NodeProto]],
+    states: Mapping[str, str],
 ) -> tuple[NetParameter, dict[str, list[NDArray[np.float32]]]]:
     """The layers, and the blobs of each."""
     graph = model.graph
     outputs = {output.name for output in graph.output}
     opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
-    readers = Counter(name for node in graph.node for name in node.input)
     fixed = {tensor.name for tensor in graph.initializer}
-    importing = Importing(values, fixed, opset, readers, outputs)
+    importing = Importing(values, fixed, opset, readers, outputs, states)
     for name, value in feeds.items():
         importing.layer("Input", [], [name], input_param={"shape": [{"dim": value.shape}]})
     wrong = []
     for node in graph.node:
         if node.op_type in ("Shape", "Size", "Constant") or all(name in fixed for name in node.input if name):
             fixed.update(node.output)
+            continue
+        if set(filter(None, node.output)) <= importing.done:
             continue
         settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         translate = LAYERS.get(node.op_type)
@@ -129,10 +173,13 @@ def _translate(
         except NoLayer as error:
             wrong.append(f'node "{node.name or node.output[0]}" ({node.op_type}): {error}')
     wrong += [f'the average "{name}" is over other numbers than Caffe divides by' for name in importing.pending]
-    wrong += [f'output "{name}" is a constant' for name in outputs if name in fixed]
     if wrong:
         others = f"; and {counted(len(wrong) - 1, 'other')}" if len(wrong) > 1 else ""
-        raise InputError(f"{path}: {wrong[0]}{others}")
+        ours = any(entry.key == "imae.version" for entry in model.metadata_props)
+        advice = "; `imae export --outputs` can end before what does not come back" if ours else ""
+        raise InputError(f"{path}: {wrong[0]}{others}{advice}")
+    for name in outputs & fixed:
+        importing.parameter(name)
     importing.finish()
     return NetParameter(name=graph.name, layer=importing.layers), importing.blobs
 

@@ -1,90 +1,17 @@
 """What each of ONNX's operators becomes as layers of Caffe's: the way back from `to_onnx`."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imae.layers.layer import Shape, describe
-from imae.prototxt_like.schema import LayerParameter
+from imae.nets.onnx_importing import Array, Importing, NoLayer, Settings, Unmade
+from imae.nets.onnx_index_nodes import cast, compress, forwards, gather, gather_elements, largest, top_k
+from imae.nets.onnx_recurrent_nodes import operator, scan
 
-Settings = Mapping[str, Any]
-Array = NDArray[Any]
 _LARGEST = float(np.finfo(np.float32).max)
-
-
-class NoLayer(Exception):
-    """Why no layer does what a node does."""
-
-
-class Importing:
-    """Layers under construction.
-
-    `values` are all values as ONNX Runtime had them, `fixed` the names of those that are constants; `readers` counts
-    the nodes that read each, and `outputs` are those of the graph. `blobs` are those of each layer, by its name.
-    """
-
-    def __init__(
-        self,
-        values: dict[str, Array],
-        fixed: Collection[str],
-        opset: int,
-        readers: Mapping[str, int],
-        outputs: Collection[str],
-    ) -> None:
-        self.values, self.fixed, self.opset, self.readers, self.outputs = values, fixed, opset, readers, outputs
-        self.layers: list[LayerParameter] = []
-        self.blobs: dict[str, list[NDArray[np.float32]]] = {}
-        self.pending: dict[str, tuple[LayerParameter, Array]] = {}
-        """Averages that still lack a factor, by the value's name: the layer, and what is missing."""
-        self.numbers: set[str] = set()
-        """Values of other types than float32 that the layers give as float32."""
-        self._same: dict[str, str] = {}
-
-    def layer(
-        self, kind: str, bottoms: Sequence[str], tops: Sequence[str], blobs: Sequence[Array] = (), **settings: Any
-    ) -> LayerParameter:
-        """Add a layer between values."""
-        for bottom in bottoms:
-            if bottom in self.fixed:
-                raise NoLayer(f'its input "{bottom}" is a constant')
-            if bottom in self.pending:
-                raise NoLayer(f'the average "{bottom}" is divided by other numbers than Caffe divides by')
-        below = [self._same.get(bottom, bottom) for bottom in bottoms]
-        made = LayerParameter(name=tops[0], type=kind, bottom=below, top=tops, **settings)
-        self.layers.append(made)
-        if blobs:
-            self.blobs[made.name] = [np.asarray(blob, np.float32) for blob in blobs]
-        return made
-
-    def alias(self, source: str, name: str) -> None:
-        """Let `name` be `source`; an output has a layer for it."""
-        if name in self.outputs:
-            self.layer("Split", [source], [name])
-        else:
-            self._same[name] = self._same.get(source, source)
-
-    def shape(self, name: str) -> Shape:
-        """Return the shape of a value."""
-        return tuple(self.values[name].shape)
-
-    def constant(self, inputs: Sequence[str], place: int, default: Any = None) -> Any:
-        """Return an input that has to be a constant, `default` for one that is not given."""
-        if len(inputs) <= place or not inputs[place]:
-            return default
-        if inputs[place] not in self.fixed:
-            raise NoLayer(f'its input "{inputs[place]}" is computed, expected a constant')
-        return self.values[inputs[place]]
-
-    def finish(self) -> None:
-        """Let Silence read the parts that nothing else does, and nobody asked for."""
-        read = {bottom for layer in self.layers for bottom in layer.bottom}
-        unread = [top for layer in self.layers if layer.type == "Slice" for top in layer.top if top not in read]
-        for top in unread:
-            if top not in self.outputs:
-                self.layers.append(LayerParameter(name=f"{top}/silence", type="Silence", bottom=[top]))
 
 
 def _simple(kind: str, field: str = "", **names: str) -> Callable[..., None]:
@@ -102,13 +29,6 @@ def _power(**settings: float) -> Callable[..., None]:
         importing.layer("Power", inputs, outputs, power_param=settings)
 
     return translate
-
-
-def _same(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
-    floats = importing.values[inputs[0]].dtype == np.float32 or inputs[0] in importing.numbers
-    if not floats or importing.values[outputs[0]].dtype != np.float32:
-        raise NoLayer("blobs are float32")
-    importing.alias(inputs[0], outputs[0])
 
 
 def _leaky(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
@@ -309,13 +229,14 @@ def _missing(
 
 def _reshape(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
     before, after = importing.shape(inputs[0]), importing.shape(outputs[0])
-    if before == after:
+    if inputs[0] in importing.unmade:
+        importing.unmade[outputs[0]] = importing.unmade[inputs[0]]
+    elif before == after:
         importing.alias(inputs[0], outputs[0])
     elif len(after) == 2 and before[:1] == after[:1]:
         importing.layer("Flatten", inputs[:1], outputs)
     else:
-        dims = [0 if axis == 0 and before[:1] == after[:1] else size for axis, size in enumerate(after)]
-        importing.layer("Reshape", inputs[:1], outputs, reshape_param={"shape": {"dim": dims}})
+        importing.reshaped(inputs[0], outputs[0], after)
 
 
 def _transpose(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
@@ -339,6 +260,9 @@ def _slice(importing: Importing, inputs: list[str], outputs: list[str], settings
     axes = importing.constant(inputs, 3, settings.get("axes", range(len(starts))))
     steps = importing.constant(inputs, 4, [1] * len(starts))
     shape, source, parts = importing.shape(inputs[0]), inputs[0], []
+    if list(steps) == [-1] and int(starts[0]) in (-1, shape[axes[0]] - 1) and int(ends[0]) < -shape[axes[0]]:
+        importing.unmade[outputs[0]] = Unmade("backwards", source, int(axes[0]) % len(shape))
+        return
     by_axis = dict(zip((int(axis) % len(shape) for axis in axes), map(int, steps), strict=True))
     if max(by_axis.values(), default=1) > 1 and set(by_axis) <= {2, 3} and len(shape) == 4:
         bounds = zip(starts, ends, by_axis, strict=True)
@@ -404,14 +328,16 @@ def _reduce(operation: str) -> Callable[..., None]:
         before, after = importing.shape(inputs[0]), importing.shape(outputs[0])
         given = importing.constant(inputs, 1, settings.get("axes", range(len(before))))
         axes = sorted(int(axis) % len(before) for axis in given)
-        if axes != list(range(axes[0], len(before))):
-            raise NoLayer(f"reduces axes {', '.join(map(str, axes))} of {len(before)}, expected the last ones")
-        own = {"operation": operation, "axis": axes[0]}
-        reduced = outputs[0] if len(after) == axes[0] else f"{outputs[0]}/reduced"
-        importing.layer("Reduction", inputs[:1], [reduced], reduction_param=own)
+        kept, source, reduced = [axis for axis in range(len(before)) if axis not in axes], inputs[0], outputs[0]
+        if axes != list(range(len(kept), len(before))):
+            source = f"{reduced}/last"
+            importing.layer("Permute", inputs[:1], [source], permute_param={"order": [*kept, *axes]})
+        if len(after) != len(kept):
+            reduced = f"{reduced}/reduced"
+        importing.layer("Reduction", [source], [reduced], reduction_param={"operation": operation, "axis": len(kept)})
         if reduced != outputs[0]:
-            dims = [0] * axes[0] + [1] * len(axes)
-            importing.layer("Reshape", [reduced], outputs, reshape_param={"shape": {"dim": dims}})
+            importing.values[reduced] = importing.values[outputs[0]].reshape([before[axis] for axis in kept])
+            importing.reshaped(reduced, outputs[0], after)
 
     return translate
 
@@ -424,12 +350,10 @@ def _greater(importing: Importing, inputs: list[str], outputs: list[str], settin
     importing.numbers.add(outputs[0])
 
 
-def _arg_max(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
-    axis = settings.get("axis", 0) % len(importing.shape(inputs[0]))
-    if not settings.get("keepdims", 1):
-        raise NoLayer("drops its axis, which ArgMax keeps")
-    importing.layer("ArgMax", inputs, outputs, argmax_param={"axis": axis})
-    importing.numbers.add(outputs[0])
+def _roi_pool(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    height, width = settings["pooled_shape"]
+    own = {"pooled_h": height, "pooled_w": width, "spatial_scale": settings.get("spatial_scale", 1.0)}
+    importing.layer("ROIPooling", inputs, outputs, roi_pooling_param=own)
 
 
 def _tile(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
@@ -448,6 +372,8 @@ def _arithmetic(operator: str) -> Callable[..., None]:
 
     def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
         fixed = [name for name in inputs if name in importing.fixed]
+        if operator == "Sub" and forwards(importing, inputs, outputs[0]):
+            return
         if not fixed:
             _of_values(importing, operator, inputs, outputs)
         elif len(inputs) == 2:
@@ -482,19 +408,35 @@ def _of_values(importing: Importing, operator: str, inputs: list[str], outputs: 
     shape, given = importing.shape(whole), importing.shape(part)
     spread = (1,) * (len(shape) - len(given)) + given
     axes = [axis for axis, size in enumerate(spread) if size == shape[axis]] if len(spread) == len(shape) else []
-    while axes and spread[axes[-1]] == 1:
+    while len(axes) > 1 and spread[axes[-1]] == 1:
         axes.pop()
     kept = tuple(shape[axis] for axis in axes)
     joined = axes == list(range(axes[0], axes[0] + len(axes))) if axes else False
     if len(inputs) > 2 or operator not in ("Mul", "Add") or not joined or math.prod(kept) != math.prod(given):
-        raise NoLayer(f"of {' and '.join(map(describe, shapes))}, of which no layer repeats one to be as the other")
+        if operation is None:
+            raise NoLayer(f"of {' and '.join(map(describe, shapes))}")
+        alike = [_repeated(importing, name, f"{outputs[0]}/{i}", outputs[0]) for i, name in enumerate(inputs)]
+        importing.layer("Eltwise", alike, outputs, eltwise_param={"operation": operation})
+        return
     if kept != given:
-        narrow, dims = f"{outputs[0]}/narrow", [0 if axes[0] == 0 and i == 0 else size for i, size in enumerate(kept)]
-        importing.layer("Reshape", [part], [narrow], reshape_param={"shape": {"dim": dims}})
-        part = narrow
+        importing.reshaped(part, f"{outputs[0]}/narrow", kept)
+        part = f"{outputs[0]}/narrow"
     kind, field = ("Scale", "scale_param") if operator == "Mul" else ("Bias", "bias_param")
     both: Any = {field: {"axis": axes[0]}}
     importing.layer(kind, [whole, part], outputs, **both)
+
+
+def _repeated(importing: Importing, source: str, name: str, like: str) -> str:
+    """The value, repeated to have the shape of another."""
+    shape = importing.shape(like)
+    given = (1,) * (len(shape) - len(importing.shape(source))) + importing.shape(source)
+    if given != importing.shape(source):
+        importing.reshaped(source, f"{name}/axes", given)
+        source = f"{name}/axes"
+    for axis in [axis for axis in range(len(shape)) if given[axis] != shape[axis]]:
+        importing.layer("Tile", [source], [f"{name}/{axis}"], tile_param={"axis": axis, "tiles": shape[axis]})
+        source = f"{name}/{axis}"
+    return source
 
 
 def _with_constant(
@@ -504,7 +446,7 @@ def _with_constant(
     if source in importing.pending and operator in ("Mul", "Div") and not first:
         layer, missing = importing.pending[source]
         factor = (value if operator == "Mul" else 1 / value).astype(np.float64)
-        lone = importing.readers[source] == 1 and source not in importing.outputs
+        lone = len(importing.readers[source]) == 1 and source not in importing.outputs
         if lone and factor.size == missing.size and np.allclose(factor.reshape(missing.shape), missing, rtol=1e-5):
             layer.name, layer.top[0] = outputs[0], outputs[0]
             del importing.pending[source]
@@ -546,32 +488,38 @@ def _with_constant(
 
 LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] = {
     "Abs": _simple("AbsVal"),
-    "ArgMax": _arg_max,
+    "ArgMax": largest,
     "AveragePool": _pooling("AVE"),
     "BatchNormalization": _batch_norm,
-    "Cast": _same,
+    "Cast": cast,
     "Clip": _clip,
+    "Compress": compress,
     "Concat": _concat,
     "Conv": _convolution("Convolution"),
     "ConvTranspose": _convolution("Deconvolution"),
-    "Dropout": _same,
+    "Dropout": cast,
     "Elu": _simple("ELU", "elu_param", alpha="alpha"),
     "Exp": _simple("Exp"),
     "Flatten": _reshape,
+    "Gather": gather,
+    "GatherElements": gather_elements,
     "Gemm": _gemm,
     "GlobalAveragePool": _global("AVE"),
     "GlobalMaxPool": _global("MAX"),
     "Greater": _greater,
     "HardSigmoid": _hard_sigmoid,
-    "Identity": _same,
+    "Identity": cast,
     "LRN": _lrn,
+    "LSTM": operator("LSTM"),
     "LeakyRelu": _leaky,
     "Log": _simple("Log"),
     "LogSoftmax": _log_softmax,
     "MatMul": _matmul,
     "MaxPool": _pooling("MAX"),
+    "MaxRoiPool": _roi_pool,
     "Neg": _power(scale=-1.0),
     "PRelu": _prelu,
+    "RNN": operator("RNN"),
     "Pad": _pad,
     "Reciprocal": _power(power=-1.0),
     "ReduceMean": _reduce("MEAN"),
@@ -579,6 +527,7 @@ LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] =
     "Relu": _simple("ReLU"),
     "Reshape": _reshape,
     "Resize": _resize,
+    "Scan": scan,
     "Sigmoid": _simple("Sigmoid"),
     "Slice": _slice,
     "Softmax": _softmax,
@@ -588,6 +537,7 @@ LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] =
     "Squeeze": _reshape,
     "Tanh": _simple("TanH"),
     "Tile": _tile,
+    "TopK": top_k,
     "Transpose": _transpose,
     "Unsqueeze": _reshape,
     "Upsample": _resize,
