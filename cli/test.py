@@ -27,7 +27,7 @@ def test(
     from imae.nets.net import Net
     from imae.prototxt_like.schema import TEST
     from imae.prototxt_like.text import read_net
-    from imae.solvers.class_accuracy import clear_counts, over_all_images, remark
+    from imae.solvers.class_accuracy import clear_counts, output_lines
     from imae.solvers.log import Log
 
     param = read_net(model)
@@ -63,13 +63,6 @@ def test(
                 sums[name] = [a + b for a, b in zip(sums.get(name, [0.0] * len(values)), values, strict=True)]
             display.advance("test", batch + 1, iterations)
     typer.echo(f"Loss: {losses / iterations:g}")
-    loss_weights = {
-        top: w for step in net.steps for top, w in zip(step.layer.param.top, step.loss_weights, strict=True)
-    }
-    over_all = over_all_images(net)
-    for name, totals in sums.items():
-        for place, mean in enumerate(total / iterations for total in totals):
-            weight = loss_weights[name]
-            part = f" (* {weight:g} = {weight * mean:g} loss)" if weight else ""
-            part += remark(over_all[name], place) if name in over_all else ""
-            typer.echo(f"{name} = {mean:g}{part}")
+    means = {name: [total / iterations for total in totals] for name, totals in sums.items()}
+    for line in output_lines(net, means, over_all=True):
+        typer.echo(line)

@@ -1,10 +1,11 @@
-"""The accuracy of each class over all images of a test pass, beside the mean over its batches, which is Caffe's."""
+"""A net's outputs in words, with the accuracy of each class over all images beside Caffe's mean over batches."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from imae.layers.loss.accuracy import Accuracy
 from imae.nets.net import Net
+from imae.solvers.divergence import loss_weights
 
 SUFFIX = "_over_all_images"  # what the metrics append to the name of the mean over batches
 
@@ -26,8 +27,18 @@ def over_all_images(net: Net) -> dict[str, list[float]]:
     return {name: layer.of_each_class().tolist() for name, layer in counting_layers(net).items()}
 
 
-def remark(accuracies: Sequence[float], label: int) -> str:
-    """Return what follows the mean over batches of class `label`: which it is, and the one over all images."""
-    value = accuracies[label]
-    true = "it has no image" if math.isnan(value) else f"over all images {value:g}"
-    return f" (class {label}, mean over batches as in Caffe; {true})"
+def output_lines(net: Net, outputs: Mapping[str, Sequence[float]], *, over_all: bool) -> Iterator[str]:
+    """Give a line for each element of each output: its value and its part in the loss.
+
+    With `over_all` also what it is `over_all_images`, where it is the accuracy of a class.
+    """
+    weights, accuracies = loss_weights(net), over_all_images(net) if over_all else {}
+    for name, values in outputs.items():
+        for place, value in enumerate(values):
+            weight = weights[name]
+            part = f" (* {weight:g} = {weight * value:g} loss)" if weight else ""
+            if name in accuracies:
+                true = accuracies[name][place]
+                said = "it has no image" if math.isnan(true) else f"over all images {true:g}"
+                part += f" (class {place}, mean over batches as in Caffe; {said})"
+            yield f"{name} = {value:g}{part}"

@@ -23,15 +23,16 @@ class Diverged(InputError):
     """A loss, an output or a weight turned NaN or infinite: what it computes from then on means nothing."""
 
 
+def loss_weights(net: Net) -> dict[str, float]:
+    """Return the weights in the loss of the tops of a net, by name."""
+    tops = ((step.layer.param.top, step.loss_weights) for step in net.steps)
+    return {top: weight for names, weights in tops for top, weight in zip(names, weights, strict=True)}
+
+
 def unweighted_outputs(net: Net) -> list[str]:
     """Return the outputs of a net that are no part of its loss."""
-    weighted = {
-        top
-        for step in net.steps
-        for top, weight in zip(step.layer.param.top, step.loss_weights, strict=False)
-        if weight
-    }
-    return [name for name in net.outputs if name not in weighted]
+    weights = loss_weights(net)
+    return [name for name in net.outputs if not weights[name]]
 
 
 def watched(loss: Tensor, outputs: Mapping[str, Tensor], unweighted: Sequence[str]) -> Tensor:

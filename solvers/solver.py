@@ -5,9 +5,8 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -39,7 +38,7 @@ from imae.prototxt_like.text import read_solver
 from imae.prototxt_like.weights import open_state, open_weights, write_state
 from imae.solvers.best import BestAccuracy
 from imae.solvers.capture import CudaGraphs, Eager, Iteration, Recorder, TestBatches, obstacles
-from imae.solvers.class_accuracy import SUFFIX, clear_counts, over_all_images, remark
+from imae.solvers.class_accuracy import SUFFIX, clear_counts, output_lines, over_all_images
 from imae.solvers.divergence import (
     Diverged,
     LossWatch,
@@ -354,10 +353,9 @@ class Solver:
         means = {name: total / batches for name, total in sums.items()} if batches else {}
         if self.param.test_compute_loss and batches:
             self.log.line(f"Test loss: {float(losses) / batches:g}", "solver.cpp:393")
-        true = over_all_images(net)
-        self._log_outputs("Test", net, means, true)
+        self._log_outputs("Test", net, means, over_all=True)
         values = {name: float(mean) if mean.numel() == 1 else mean.flatten().tolist() for name, mean in means.items()}
-        values |= {f"{name}{SUFFIX}": accuracies for name, accuracies in true.items()}
+        values |= {f"{name}{SUFFIX}": accuracies for name, accuracies in over_all_images(net).items()}
         if empty := without_statistics(net):
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
             self.log.line(
@@ -628,25 +626,12 @@ class Solver:
         self.log.line(f"Iteration {self.iteration}, lr = {rate:g}", "sgd_solver.cpp:112")
         self.log.metrics(iteration=self.iteration, phase="train", loss=loss, lr=rate)
 
-    def _log_outputs(
-        self,
-        phase: str,
-        net: Net,
-        outputs: dict[str, Tensor],
-        over_all: Mapping[str, Sequence[float]] = MappingProxyType({}),
-    ) -> None:
-        """One line for each element of each output, with its part in the loss, or what it is over all images."""
+    def _log_outputs(self, phase: str, net: Net, outputs: dict[str, Tensor], *, over_all: bool = False) -> None:
+        """Log a line for each element of each output, as `output_lines`."""
         self._name_stuck(net, outputs)
-        weights = {
-            name: w for step in net.steps for name, w in zip(step.layer.param.top, step.loss_weights, strict=True)
-        }
-        number = 0
-        for name, value in outputs.items():
-            for place, element in enumerate(value.flatten().tolist()):
-                part = f" (* {weights[name]:g} = {weights[name] * element:g} loss)" if weights[name] else ""
-                part += remark(over_all[name], place) if name in over_all else ""
-                self.log.line(f"    {phase} net output #{number}: {name} = {element:g}{part}", "solver.cpp:258")
-                number += 1
+        values = {name: value.flatten().tolist() for name, value in outputs.items()}
+        for number, line in enumerate(output_lines(net, values, over_all=over_all)):
+            self.log.line(f"    {phase} net output #{number}: {line}", "solver.cpp:258")
 
 
 def without_statistics(net: Net) -> list[str]:
