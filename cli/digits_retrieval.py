@@ -17,19 +17,11 @@ SEEDS, ITERATIONS = 3, 200  # iterations of 128 images: each of the 630 is seen 
 def digits_retrieval(options: SweepOptions, noise: Sequence[int], loss: Sequence[str]) -> None:
     """Train with each loss, score the features, and write the page; each result stays on disk."""
     load_torch()
-    from imae.experiments.digits_retrieval import (
-        ACCURACY_COLUMNS,
-        RETRIEVAL_COLUMNS,
-        compare,
-        reading_of,
-        saved_results,
-        select_runs,
-        write_report,
-    )
+    from imae.experiments import digits_retrieval as experiment
 
     seeds, iterations = options.seeds or SEEDS, options.iterations or ITERATIONS
     output = options.output or Path("digits-retrieval")
-    runs = select_runs(noise, loss, seeds)
+    runs = experiment.select_runs(noise, loss, seeds)
     words = ["imae", "reproduce", "digits-retrieval"]
     for name, values in (
         ("--noise", dict.fromkeys(run.noise for run in runs)),
@@ -42,14 +34,14 @@ def digits_retrieval(options: SweepOptions, noise: Sequence[int], loss: Sequence
     command = shlex.join(words)
     try:
         with Display() as display:
-            rows = compare(output, runs, iterations, progress=display.advance, show=display.show)
+            rows = experiment.compare(output, runs, iterations, progress=display.advance, show=display.show)
     except KeyboardInterrupt:
-        done = len(saved_results(output, runs, iterations))
+        done = len(experiment.saved_results(output, runs, iterations))
         typer.echo(f"Stopped with {done} of {len(runs)} runs done. Go on with: {command}")
         raise typer.Exit(130) from None
-    print_table(ACCURACY_COLUMNS, [row.accuracy_cells for row in rows if row.results], right=[0])
-    print_table(RETRIEVAL_COLUMNS, [row.retrieval_cells for row in rows], right=[0])
-    for line in reading_of(rows):
+    print_table(experiment.ACCURACY_COLUMNS, [row.accuracy_cells for row in rows if row.results], right=[0])
+    print_table(experiment.RETRIEVAL_COLUMNS, [row.retrieval_cells for row in rows], right=[0])
+    for line in experiment.reading_of(rows):
         typer.echo(line)
-    for path in write_report(output, rows, command=command):
+    for path in experiment.write_report(output, rows, command=command):
         typer.echo(path)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -99,15 +99,15 @@ def reproduce(
     asked: dict[str, Any] = {"depths": net or (), "noises": noise or (), "losses": loss or ()}
     match what:
         case What.table1 | What.table2:
-            _table(1 if what is What.table1 else 2, options, asked)
+            _table(int(what[-1]), options, asked)
         case What.figure3 | What.figure4:
             from imae.experiments.tables import select_cells
 
-            _curves(3 if what is What.figure3 else 4, options, select_cells(2, options.seed_count, **asked))
+            _curves(int(what[-1]), options, select_cells(2, options.seed_count, **asked))
         case What.figure6 | What.figure7 | What.figure8:
             from imae.experiments.curves import cells_by_T
 
-            number: Literal[6, 7, 8] = 6 if what is What.figure6 else 7 if what is What.figure7 else 8
+            number = int(what[-1])
             _curves(number, options, cells_by_T(number, options.seed_count, T or ()))
         case What.cifar10n:
             if labels is None:
@@ -126,7 +126,7 @@ def reproduce(
     options.end()
 
 
-def _table(number: Literal[1, 2], options: SweepOptions, asked: dict[str, Any]) -> None:
+def _table(number: int, options: SweepOptions, asked: dict[str, Any]) -> None:
     from imae.experiments.tables import orderings, rows_of, select_cells, table_of, write_report
 
     cells = select_cells(number, options.seed_count, **asked)
@@ -139,7 +139,7 @@ def _table(number: Literal[1, 2], options: SweepOptions, asked: dict[str, Any]) 
     _echo(write_pages(outcome))
 
 
-def _curves(number: Literal[3, 4, 6, 7, 8], options: SweepOptions, cells: "list[Cell]") -> None:
+def _curves(number: int, options: SweepOptions, cells: "list[Cell]") -> None:
     from imae.experiments.curves import write_figure
 
     write_pages = partial(write_figure, number)
@@ -161,23 +161,16 @@ def _cifar10n(
 
 
 def _weights(output: Path) -> None:
-    from imae.experiments.weighting import (
-        MAE_VARIANCE,
-        TABLE_4,
-        plot_weights,
-        variance_closed_form,
-        variance_quadrature,
-        weight_imae,
-        weight_mae,
-    )
+    from imae.experiments import weighting
 
     create_folder(output)
-    rows = [["MAE", "", f"{variance_quadrature(weight_mae):.6f}", f"{MAE_VARIANCE:g}"]]
-    for T, printed in TABLE_4.items():
-        quadrature = variance_quadrature(partial(weight_imae, T=T))
-        rows.append([f"IMAE, T = {T:g}", f"{variance_closed_form(T):.6f}", f"{quadrature:.6f}", f"{printed:g}"])
+    quadrature = weighting.variance_quadrature
+    rows = [["MAE", "", f"{quadrature(weighting.weight_mae):.6f}", f"{weighting.MAE_VARIANCE:g}"]]
+    for T, printed in weighting.TABLE_4.items():
+        measured = quadrature(partial(weighting.weight_imae, T=T))
+        rows.append([f"IMAE, T = {T:g}", f"{weighting.variance_closed_form(T):.6f}", f"{measured:.6f}", f"{printed:g}"])
     print_table(["loss", "closed form", "quadrature", "the paper"], rows, right=range(1, 4))
-    _echo(plot_weights(output / "weights"))
+    _echo(weighting.plot_weights(output / "weights"))
 
 
 def _echo(paths: list[Path]) -> None:

@@ -4,7 +4,7 @@ import functools
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +53,7 @@ class SweepOptions:
     precision: PrecisionOption = Precision.fp32
     iterations: Annotated[int | None, number("Stop at this iteration.", 4, panel=_CHANGING)] = None
     subset: Annotated[int | None, number("Train on the first N images.", 1, panel=_CHANGING)] = None
+    diverged: "list[Divergence]" = field(default_factory=list, init=False)  # of the cells of `run`
 
     @property
     def root(self) -> Path:
@@ -98,11 +99,6 @@ class SweepOptions:
         if self.diverged:
             raise typer.Exit(1)
 
-    @functools.cached_property
-    def diverged(self) -> "list[Divergence]":
-        """Those of the cells of `run` that diverged."""
-        return []
-
     def sweep(self) -> "Sweep":
         """Return the sweep, whose cells are still to be named."""
         from imae.experiments.paper import SCHEDULES
@@ -138,10 +134,6 @@ class SweepOptions:
             self.diverged[:] = [found for cell in cells if (found := sweep.divergence(cell))]
             return Outcome(sweep, self.schedule_name, results, len(cells), tuple(self.diverged))
 
-        def write(results: "list[Result]") -> None:
-            if results:
-                write_pages(outcome(results))
-
         try:
             done = sum(map(sweep.is_done, cells))
             with _Cells(len(cells), done, sweep.schedule.iterations) as display:
@@ -151,7 +143,7 @@ class SweepOptions:
                     jobs=self.jobs,
                     command=self.command,
                     progress=display.show_cell,
-                    so_far=write,
+                    so_far=lambda results: results and write_pages(outcome(results)),
                     labels=labels,
                 )
             whole = outcome(results)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from imae.experiments.cell import METRICS, Cell, Quantity, Result, read_measured
 from imae.experiments.page import mean_text
@@ -16,9 +16,7 @@ from imae.reports import pictures
 from imae.reports.pages import Figure, Part, Table
 from imae.reports.pictures import Picture, picture
 
-Number = Literal[3, 4, 6, 7, 8]
-
-FIGURES: dict[Number, tuple[Quantity, str]] = {
+FIGURES: dict[int, tuple[Quantity, str]] = {
     3: ("corrupted", "Accuracy on the corrupted training set against iteration"),
     4: ("accuracy", "Accuracy on the intact test set against iteration, labels corrupted"),
     6: ("accuracy", "Accuracy on the test set against iteration, for each T of IMAE"),
@@ -44,7 +42,7 @@ class Curve:
         return [value for iteration, value in zip(self.iterations, self.percent, strict=True) if iteration >= first]
 
 
-def cells_by_T(number: Literal[6, 7, 8], seeds: int, values: Sequence[float] = ()) -> list[Cell]:
+def cells_by_T(number: int, seeds: int, values: Sequence[float] = ()) -> list[Cell]:
     """Return the cells of Figure 6, 7 or 8 for seeds 1 .. `seeds` and some values of T (none: all).
 
     A cell with the T of the paper's tables is the tables' own. Raises InputError for a T that the figure lacks.
@@ -68,11 +66,20 @@ def read_curve(sweep: Sweep, cell: Cell, quantity: Quantity) -> tuple[list[int],
     return list(points), [100 * value for value in points.values()]
 
 
-def draw_panels(panels: Mapping[str, Sequence[Curve]], *, columns: int, y: str, legend: str = "") -> Picture:
-    """Draw titled panels, up to `columns` in a row, and a legend, which may have a title.
+def plot(axes: "pictures.Axes", title: str, curves: Sequence[Curve]) -> None:
+    """Draw titled curves into axes.
 
-    An axis shows the percentages from the first fifth of the iterations on; before, curves climb from chance.
+    The percentages shown are those from the first fifth of the iterations on; before, curves climb from chance.
     """
+    for curve in curves:
+        axes.plot(curve.iterations, curve.percent, label=curve.label, **curve.style)
+    pictures.percent_axis(axes, [value for curve in curves for value in curve.after_the_climb])
+    pictures.count_axis(axes)
+    axes.set_title(title, size=pictures.FONT_SIZE)
+
+
+def draw_panels(panels: Mapping[str, Sequence[Curve]], *, columns: int, y: str, legend: str = "") -> Picture:
+    """Draw titled panels, up to `columns` in a row, and a legend, which may have a title."""
 
     def draw(width: float) -> "pictures.Figure":
         height = 3.4 if len(panels) == 1 else 2.8
@@ -80,11 +87,7 @@ def draw_panels(panels: Mapping[str, Sequence[Curve]], *, columns: int, y: str, 
             len(panels), columns=columns, width=width, height=height, x="iteration", y=y
         )
         for axes, (title, curves) in zip(every, panels.items(), strict=True):
-            for curve in curves:
-                axes.plot(curve.iterations, curve.percent, label=curve.label, **curve.style)
-            pictures.percent_axis(axes, [value for curve in curves for value in curve.after_the_climb])
-            pictures.count_axis(axes)
-            axes.set_title(title, size=pictures.FONT_SIZE)
+            plot(axes, title, curves)
         pictures.legend(every[0], legend)
         return figure
 
@@ -102,8 +105,8 @@ def draw_test_accuracy(results: Sequence[Result], *, columns: int) -> Picture:
     return draw_panels(panels, columns=columns, y="test accuracy, %")
 
 
-def write_figure(number: Number, outcome: Outcome) -> list[Path]:
-    """Write `figureN`, .html, .md, .png and .svg, into the sweep's folder; return the paths of the pages.
+def write_figure(number: int, outcome: Outcome) -> list[Path]:
+    """Write `figureN`, one of FIGURES, .html, .md, .png and .svg, into the sweep's folder; return the pages' paths.
 
     Raises InputError if a cell's metrics file cannot be read.
     """

@@ -11,14 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from imae.experiments import tables
 from imae.experiments.cell import BestAndFinal
-from imae.experiments.curves import Curve
+from imae.experiments.curves import Curve, plot
 from imae.experiments.paper import LOSSES
 from imae.experiments.suspects import SHEET_WIDTH, draw_suspects, suspects_of
 from imae.experiments.training_accuracy import TrainingAccuracy, training_accuracy
 from imae.layers.data.image_set import ImageSetData
 from imae.nets.digits_net import digits_net
 from imae.nets.memory import keep_freed_memory
+from imae.nets.net import Net
 from imae.nets.onnx_export import compare_with_onnxruntime, export_onnx
 from imae.nets.paper import digits_solver, loss_settings
 from imae.prototxt_like.files import write_atomically, write_each
@@ -29,14 +31,7 @@ from imae.solvers.solver import Solver
 
 NOISE = 0.5
 _TITLE = "Digits, half of the training labels replaced at random"
-COLUMNS = (
-    "loss",
-    "test, best",
-    "test, final",
-    "training, corrupted labels",
-    "training, intact labels",
-    "suspects really wrong",
-)
+COLUMNS = ("loss", *tables.COLUMNS, "suspects really wrong")
 
 
 @dataclass
@@ -63,8 +58,10 @@ def run(output: Path, seed: int, console: Console) -> list[Result]:
     """
     keep_freed_memory()
     solvers = {loss: _solver(loss, output, seed) for loss in LOSSES}
+    imae = solvers["IMAE"]
+    labels = _labels(_images(imae.net))
     console.print(
-        f"Training a small residual net on 1,297 real 8x8 digits, once with each loss. {_labels(solvers[LOSSES[0]])}. "
+        f"Training a small residual net on 1,297 real 8x8 digits, once with each loss. {labels}. "
         "Testing on 500 other digits with intact labels."
     )
     results = [_result(loss, solver) for loss, solver in _trained(solvers, console)]
@@ -74,12 +71,11 @@ def run(output: Path, seed: int, console: Console) -> list[Result]:
         console.print(reading, style="bold")
     chart, sheet = output / "test_accuracy", output / "suspects"
     write_each(chart, picture(partial(_draw, results), pictures.SMALL).files)
-    imae = solvers["IMAE"]
-    write_each(sheet, picture(partial(draw_suspects, suspects_of(imae), _data(imae).images), SHEET_WIDTH).files)
+    suspects = partial(draw_suspects, suspects_of(imae), _images(imae.net).images)
+    write_each(sheet, picture(suspects, SHEET_WIDTH).files)
     onnx = output / "imae.onnx"
     difference = _export(imae, onnx)
     console.print(f"IMAE net as ONNX: {onnx}; in ONNX Runtime its probabilities differ by at most {difference:.1e}")
-    labels = _labels(solvers[LOSSES[0]])
     write_atomically(output / "results.md", _markdown(results, labels, readings).encode())
     write_atomically(output / "results.json", json.dumps([asdict(result) for result in results], indent=1).encode())
     console.print(f"Test accuracy by iteration: {chart}.png; the labels that IMAE suspects most: {sheet}.png")
@@ -104,16 +100,15 @@ def suspects_reading(results: list[Result]) -> str:
     )
 
 
-def _data(solver: Solver) -> ImageSetData:
-    """The training images."""
-    data = solver.net.steps[0].layer
+def _images(net: Net) -> ImageSetData:
+    """The images that a net reads."""
+    data = net.steps[0].layer
     assert isinstance(data, ImageSetData), "the example's first layer"
     return data
 
 
-def _labels(solver: Solver) -> str:
-    """What was done to the training labels, in words."""
-    data = _data(solver)
+def _labels(data: ImageSetData) -> str:
+    """What was done to the labels, in words."""
     wrong, total = int((data.labels != data.intact).sum()), data.num_images
     return f"Half of the labels were replaced at random, which leaves {wrong} of {total:,} wrong, {wrong / total:.1%}"
 
@@ -200,11 +195,7 @@ def _draw(results: list[Result], width: float) -> "pictures.Figure":
         Curve(r.loss, r.iterations, [100 * accuracy for accuracy in r.test], pictures.LOSS_STYLES[r.loss])
         for r in results
     ]
-    for curve in curves:
-        axes.plot(curve.iterations, curve.percent, label=curve.label, **curve.style)
-    pictures.percent_axis(axes, [value for curve in curves for value in curve.after_the_climb])
-    axes.set_title(_TITLE, size=pictures.FONT_SIZE)
-    pictures.count_axis(axes)
+    plot(axes, _TITLE, curves)
     pictures.legend(axes)
     return figure
 
@@ -213,7 +204,6 @@ def _export(solver: Solver, path: Path) -> float:
     """Export the trained net, and return how far ONNX Runtime's outputs are from ours on the test images."""
     net = solver.test_nets[0]
     export_onnx(net, None, path)
-    data = net.steps[0].layer
-    assert isinstance(data, ImageSetData)
+    data = _images(net)
     images = torch.cat([data.batch(number)[0] for number in range(solver.param.test_iter[0])])
     return compare_with_onnxruntime(path, net, images)

@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from imae.experiments.cell import Cell, Divergence, Result
 from imae.experiments.curves import draw_test_accuracy
@@ -15,7 +14,6 @@ from imae.experiments.sweep_page import Outcome, chosen, group_name, groups_of, 
 from imae.nets.paper import DEPTHS, NOISE
 from imae.reports.pages import Figure, Heading, Items, Part, Table
 
-Number = Literal[1, 2]
 QUANTITIES = ("best", "final", "corrupted", "intact")
 COLUMNS = ("test, best", "test, final", "training, corrupted labels", "training, intact labels")
 
@@ -54,9 +52,9 @@ class Row:
 
 
 def select_cells(
-    number: Number, seeds: int, *, depths: Sequence[int] = (), noises: Sequence[int] = (), losses: Sequence[str] = ()
+    number: int, seeds: int, *, depths: Sequence[int] = (), noises: Sequence[int] = (), losses: Sequence[str] = ()
 ) -> list[Cell]:
-    """Return the cells of a table for seeds 1 .. `seeds`, those of the given nets, noises and losses (none: all).
+    """Return the cells of Table 1 or 2 for seeds 1 .. `seeds`, those of the given nets, noises and losses (none: all).
 
     Raises InputError for a net, noise or loss that the table does not have.
     """
@@ -110,7 +108,7 @@ def orderings(rows: Sequence[Row]) -> tuple[str, list[str]]:
     return f"By final test accuracy the losses are in the paper's order in {same} of {compared} cases.", lines
 
 
-def write_report(number: Number, outcome: Outcome) -> list[Path]:
+def write_report(number: int, outcome: Outcome) -> list[Path]:
     """Write `table1` or `table2`, .html and .md, with its figure, into the sweep's folder; return the pages' paths."""
     rows = rows_of(outcome.results, outcome.diverged)
     summary, order = orderings(rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imae.experiments.cell import About, Cell, Result
-from imae.experiments.curves import FIGURES, Curve, Number, _T_style, cells_by_T, read_curve, write_figure
+from imae.experiments.curves import FIGURES, Curve, _T_style, cells_by_T, read_curve, write_figure
 from imae.experiments.paper import SCHEDULES, T_GRID
 from imae.experiments.sweep import Sweep
 from imae.experiments.sweep_page import Outcome
@@ -68,7 +68,7 @@ def test_metrics_that_cannot_be_drawn_are_named(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize("number", FIGURES)
-def test_a_figure_ends_in_a_page_with_what_it_shows(sweep: Sweep, number: Number) -> None:
+def test_a_figure_ends_in_a_page_with_what_it_shows(sweep: Sweep, number: int) -> None:
     if number in (3, 4):
         cells = select_cells(2, 2, depths=[20], losses=["CCE", "IMAE"])
     else:
