@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,40 +39,28 @@ def extract_features(
     output: Path,
     *,
     data: Path | None = None,
-    device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     tf32: bool = False,
-    plan: str = "fused",
-    allow_python: bool = False,
-    skip_broken: bool = False,
     show: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **net_options: Any,
 ) -> FeatureReport:
     """Write `blob` of every image of the net's data, in phase TEST, to `output`: .npy, float32 (images, features).
 
     A blob of one number an image, without further axes, as labels are, gives (images,), which `noise_file` reads.
 
     The images come once each, in the data layer's order, which is read from the folder or database `data` in place of
-    the prototxt's where it is given. `allow_python` and `skip_broken` are as for `Net`; `show` gets what there is to
-    say of the data, `on_progress` is called after each batch: how many images are done, of how many.
+    the prototxt's where it is given. `dtype`, `tf32` and `net_options` are as for `Net`, but that the plan is "fused"
+    unless they say otherwise; `show` gets what there is to say of the data, `on_progress` is called after each batch:
+    how many images are done, of how many.
     Until the table is whole it grows under `output`'s name with an ending of its own; the same call, made again after
     an interruption, goes on from there.
 
     Raises InputError for a blob that the net lacks, layers without weights, and data that cannot be read.
     """
     param = _up_to(blob, _reading(data, read_net(model), model), model)
-    net = Net(
-        param,
-        TEST,
-        folder=model.parent,
-        device=device or torch.device("cpu"),
-        dtype=dtype,
-        tf32=tf32,
-        backward=False,
-        plan=plan,
-        allow_python=allow_python,
-        skip_broken=skip_broken,
-    )
+    options: dict[str, Any] = {"plan": "fused", **net_options, "dtype": dtype, "tf32": tf32}
+    net = Net(param, TEST, folder=model.parent, backward=False, **options)
     for line in data_lines(step.layer for step in net.steps):
         show(line)
     net.keep_blobs = False
