@@ -22,7 +22,7 @@ from imae.nets.step import Step
 from imae.prototxt_like.files import create_folder
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 from imae.reports import pictures
-from imae.reports.pages import Code, Figure, Items, Table
+from imae.reports.pages import Code, Figure, Items, Part, Table
 from imae.reports.pictures import picture
 
 _IMAGE = (3, 32, 32)
@@ -88,29 +88,18 @@ def write_pipeline(depth: int, output: Path) -> list[Path]:
     create_folder(output)
     stem = output / "figure2"
     total = sum(block.parameters for block in blocks)
-    rows = [
-        [block.name, ", ".join(_ends(block.layers)), describe(block.shape), f"{block.parameters:,}"] for block in blocks
-    ]
+    rows = [[b.name, ", ".join(_ends(b.layers)), describe(b.shape), f"{b.parameters:,}"] for b in blocks]
+    about = f"{net.name} with IMAE; shapes are of one image's values, below them the parameters."
     caption = f"The layers in order, what they give for one image, and their parameters: {total:,} in all."
-    return write_page(
-        stem,
-        f"Figure 2: the pipeline of {net.name}",
-        [
-            Figure(
-                stem.name,
-                picture(partial(_draw, blocks)),
-                f"{net.name} with IMAE; shapes are of one image's values, below them the parameters.",
-            ),
-            Table(["block", "layers", "shape", "parameters"], rows, caption),
-            Items(
-                [
-                    f"Built with batches of {TRAIN_BATCH} images; nothing is trained",
-                    f"Versions: imae {__version__}, torch {version('torch')}",
-                ]
-            ),
-            Code([shlex.join(["imae", "reproduce", "figure2", "--net", str(depth), "--output", str(output)])]),
-        ],
-    )
+    built = f"Built with batches of {TRAIN_BATCH} images; nothing is trained"
+    command = shlex.join(["imae", "reproduce", "figure2", "--net", str(depth), "--output", str(output)])
+    parts: list[Part] = [
+        Figure(stem.name, picture(partial(_draw, blocks)), about),
+        Table(["block", "layers", "shape", "parameters"], rows, caption),
+        Items([built, f"Versions: imae {__version__}, torch {version('torch')}"]),
+        Code([command]),
+    ]
+    return write_page(stem, f"Figure 2: the pipeline of {net.name}", parts)
 
 
 def _name(step: Step) -> str:

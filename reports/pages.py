@@ -90,7 +90,7 @@ def page_files(name: str, title: str, parts: Sequence[Part], beside: Mapping[str
         titles = {page: html.unescape(_TITLE.findall(pages[page])[0]) for page in sorted(pages)}
         texts |= {page: _linked(page, text, titles).encode() for page, text in pages.items()}
         links = "\n".join(f'<li><a href="{page}">{html.escape(name)}</a></li>' for page, name in titles.items())
-        texts["index.html"] = _html("All pages", f"<ul>\n{links}\n</ul>").encode()
+        texts["index.html"] = page_html("All pages", [Html(f"<ul>\n{links}\n</ul>")]).encode()
         items = (f"- [{name}]({page.removesuffix('html')}md)" for page, name in titles.items())
         texts["index.md"] = "\n".join(["# All pages", "", *items, ""]).encode()
         link = "\n\n[All pages](index.md)\n"
@@ -103,7 +103,28 @@ def page_files(name: str, title: str, parts: Sequence[Part], beside: Mapping[str
 
 def page_html(title: str, parts: Sequence[Part], *, style: str = "", script: str = "", policy: str = "") -> str:
     """Return a page by itself, with CSS and JavaScript of its own and, if given, a Content-Security-Policy."""
-    return _html(title, "\n".join(map(_html_part, parts)), style, script, policy)
+    name, body = html.escape(title), "\n".join(map(_html_part, parts))
+    sheet, code = ((files(__package__) / f"page.{suffix}").read_text() for suffix in ("css", "js"))
+    policy = policy and f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">\n'
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{policy}<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+{_GENERATOR}
+<title>{name}</title>
+<style>
+{sheet}{style}</style>
+</head>
+<body>
+<h1>{name}</h1>
+{body}
+<script>
+{code}{script}</script>
+</body>
+</html>
+"""
 
 
 def _linked(page: str, text: str, titles: Mapping[str, str]) -> str:
@@ -116,31 +137,6 @@ def _linked(page: str, text: str, titles: Mapping[str, str]) -> str:
         links.append(f"<b>{label}</b>" if name == page else f'<a href="{name}">{label}</a>')
     nav = "<nav>\n" + "\n".join(links) + "\n</nav>\n"
     return _NAV.sub(lambda _: nav, text, count=1)
-
-
-def _html(title: str, body: str, more_style: str = "", more_script: str = "", policy: str = "") -> str:
-    name = html.escape(title)
-    style, script = ((files(__package__) / f"page.{suffix}").read_text() for suffix in ("css", "js"))
-    policy = policy and f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">\n'
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-{policy}<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-{_GENERATOR}
-<title>{name}</title>
-<style>
-{style}{more_style}</style>
-</head>
-<body>
-<h1>{name}</h1>
-{body}
-<script>
-{script}{more_script}</script>
-</body>
-</html>
-"""
 
 
 def _inline(text: str) -> str:
