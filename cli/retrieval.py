@@ -25,8 +25,8 @@ def retrieval(
 
     [bold]imae retrieval --features features.npy --info MARS/info[/]
     """
-    from imae.experiments.mars_info import read_query_index, read_tracks
     from imae.experiments.retrieval import RANKS, average_features, evaluate
+    from imae.prototxt_like.mars_info import read_query_index, read_tracks
 
     tracks = read_tracks(info / "tracks_test_info.mat")
     query = read_query_index(info / "query_IDX.mat")

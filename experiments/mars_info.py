@@ -1,4 +1,4 @@
-"""Writes a miniature MARS; what reads MARS's tables is `imae.prototxt_like.mars_info`, and can be had here too."""
+"""Writes a miniature MARS; what reads MARS's tables is `imae.prototxt_like.mars_info`."""
 
 import io
 import os
@@ -10,9 +10,7 @@ from numpy.typing import ArrayLike
 
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import write_atomically
-from imae.prototxt_like.mars_info import MATRIX, Part, Tracks, frame_path, read_names, read_query_index, read_tracks
-
-__all__ = ["Part", "Tracks", "frame_path", "read_names", "read_query_index", "read_tracks", "write_miniature"]
+from imae.prototxt_like.mars_info import MATRIX, Part, frame_path
 
 CAMERAS = 6
 

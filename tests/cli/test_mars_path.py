@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imae.experiments.mars_info import frame_path, read_names, write_miniature
+from imae.experiments.mars_info import write_miniature
+from imae.prototxt_like.mars_info import frame_path, read_names
 
 Imae = Callable[..., Any]
 

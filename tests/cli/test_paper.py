@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from imae.experiments.cell import About, Cell, Divergence, Result
-from imae.experiments.mars_info import read_query_index, read_tracks, write_miniature
+from imae.experiments.mars_info import write_miniature
 from imae.experiments.retrieval import average_features, evaluate
 from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.mars_info import read_query_index, read_tracks
 
 Imae = Callable[..., Any]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imae.experiments.mars_info import frame_path, read_names, read_query_index, read_tracks, write_miniature
+from imae.experiments.mars_info import write_miniature
 from imae.experiments.retrieval import average_features, evaluate
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.mars_info import frame_path, read_names, read_query_index, read_tracks
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "../shared/data/mars-info"
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"the published MARS tables are not at {PUBLISHED}")

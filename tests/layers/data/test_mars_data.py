@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imae.experiments.mars_info import frame_path, read_names, read_tracks, write_miniature
+from imae.experiments.mars_info import write_miniature
 from imae.layers.data.image_decode import decode_image
 from imae.layers.data.label_noise import corrupt, save_labels
 from imae.layers.layer import TEST, TRAIN
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.mars_info import frame_path, read_names, read_tracks
 
 Make = Callable[..., Any]
 PERSONS, TRACKS, FRAMES = 3, 2, 4
