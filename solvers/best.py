@@ -33,8 +33,7 @@ class BestAccuracy:
         """Keep weights at `prefix`, or none without one; raises InputError if no test net has an accuracy to go by."""
         self._weights = Path(f"{prefix}_best.caffemodel{ending}")
         self._names = {number: accuracies_of(net) for number, net in enumerate(nets)}
-        self._best: dict[tuple[int, str], tuple[int, float]] = {}
-        self._final: dict[tuple[int, str], tuple[int, float]] = {}
+        self._tests: dict[tuple[int, str], list[tuple[int, float]]] = {}
         self._prefix = prefix
         self._first = next(((number, name) for number, names in self._names.items() for name in names), None)
         self._kept = -math.inf
@@ -48,7 +47,7 @@ class BestAccuracy:
 
     def begin(self, iteration: int, records: Iterable[Mapping[str, Any]]) -> None:
         """Start at `iteration`, with the earlier tests from the metrics' `records`, and the weights kept so far."""
-        self._best, self._final, self._kept = {}, {}, -math.inf
+        self._tests, self._kept = {}, -math.inf
         for record in records:
             if record.get("phase") == "test" and isinstance(record.get("net"), int):
                 self._follow(record["net"], record["iteration"], record)
@@ -77,17 +76,17 @@ class BestAccuracy:
 
     def lines(self) -> list[str]:
         """Return a line for each accuracy: the best and the final one, and their iterations."""
-        return [
-            f"Test net #{number}: {name} was best at iteration {iteration} ({value:g}), and is {final:g} at the end, "
-            f"iteration {end}"
-            for (number, name), (iteration, value) in self._best.items()
-            for end, final in [self._final[number, name]]
-        ]
+        lines = []
+        for (number, name), tests in self._tests.items():
+            (best_at, best), (end, final) = max(tests, key=lambda test: test[1]), tests[-1]
+            lines.append(
+                f"Test net #{number}: {name} was best at iteration {best_at} ({best:g}), and is {final:g} at the end, "
+                f"iteration {end}"
+            )
+        return lines
 
     def _follow(self, number: int, iteration: int, values: Mapping[str, Any]) -> None:
         for name in self._names.get(number, []):
             value = values.get(name)
             if isinstance(value, float) and math.isfinite(value):
-                self._final[number, name] = iteration, value
-                if (number, name) not in self._best or value > self._best[number, name][1]:
-                    self._best[number, name] = iteration, value
+                self._tests.setdefault((number, name), []).append((iteration, value))
