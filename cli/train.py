@@ -277,8 +277,7 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
     rate = f" ({iterations / seconds:.4g} it/s)" if iterations else ""
     verb = "Stopped" if trainer.stop_requested else "Done"
     typer.echo(f"{verb} at iteration {trainer.iteration}: {counted(iterations, 'iteration')} in {seconds:.1f} s{rate}")
-    files = [trainer.log.log_path, trainer.log.metrics_path]
-    metrics = trainer.log.metrics_path
+    metrics, state = trainer.log.metrics_path, trainer.state_path
     if metrics and metrics.exists():
         tests = {record.get("net"): record for record in read_metrics(metrics) if record.get("phase") == "test"}
         for record in tests.values():
@@ -298,8 +297,7 @@ def _summarise(trainer: "Solver", iterations: int, seconds: float) -> None:
                 typer.echo(f"{at}: {name}: {shown}")
     for line in trainer.best.lines():
         typer.echo(line)
-    state = trainer.state_path
-    files += [weights_beside(state), state]
+    files = [trainer.log.log_path, metrics, weights_beside(state), state]
     files += [*trainer.best.files, sample_record(trainer.prefix)]
     typer.echo("Wrote " + ", ".join(str(file) for file in files if file and file.exists()))
 

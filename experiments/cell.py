@@ -107,8 +107,7 @@ def cell_net(cell: Cell, schedule: Schedule, data: str, labels: str | None) -> N
     """Return the cell's net on the images and labels that it is trained on. Raises InputError without CIFAR-10."""
     loss = cell.loss.lower()
     settings = loss_settings(loss, cell.noise)
-    settings |= {} if cell.T is None else {"T": cell.T}
-    settings |= {} if cell.q is None else {"q": cell.q}
+    settings |= {name: value for name, value in (("T", cell.T), ("q", cell.q)) if value is not None}
     net = resnet_cifar(cell.depth, loss, noise_rate=cell.noise / 100, source=data, **settings)
     train, test = (layer.cifar10_data_param for layer in net.layer[:2])
     train_images, test_images = image_counts(data)

@@ -24,11 +24,7 @@ class Log:
     """
 
     def __init__(
-        self,
-        prefix: str | None = None,
-        show: Callable[[str], None] = lambda line: None,
-        *,
-        folder: str | Path = "",
+        self, prefix: str | None = None, show: Callable[[str], None] = lambda line: None, *, folder: str | Path = ""
     ) -> None:
         """Append to `PREFIX.log`, in `folder` where one is given, and write `PREFIX.metrics.jsonl`; without a prefix,
         no files. Raises InputError if the log cannot be written.

@@ -356,18 +356,18 @@ class Solver:
         self._log_outputs("Test", net, means, over_all=True)
         values = {name: float(mean) if mean.numel() == 1 else mean.flatten().tolist() for name, mean in means.items()}
         values |= {f"{name}{SUFFIX}": accuracies for name, accuracies in over_all_images(net).items()}
-        if empty := without_statistics(net):
+        empty = without_statistics(net)
+        self.log.metrics(iteration=self.iteration, phase=WITHOUT_STATISTICS if empty else "test", net=number, **values)
+        if empty:
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
             self.log.line(
                 f'This test means nothing: the running statistics of layer "{empty[0]}"{more} hold nothing yet, '
                 "no batch was trained on",
                 "solver.cpp:401",
             )
-            self.log.metrics(iteration=self.iteration, phase=WITHOUT_STATISTICS, net=number, **values)
-            return values
-        self.log.metrics(iteration=self.iteration, phase="test", net=number, **values)
-        self._check_outputs(f"test net #{number}'s", means)
-        self.best.note(number, self.iteration, values, self.net, self.provenance)
+        else:
+            self._check_outputs(f"test net #{number}'s", means)
+            self.best.note(number, self.iteration, values, self.net, self.provenance)
         return values
 
     def _sum_outputs(self, number: int, batches: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -458,12 +458,10 @@ class Solver:
         """
         stored = open_state(path)
         state = stored.message
-        blobs = self.net.learnable * len(self.update.histories)
-        if len(state.history) != len(blobs):
-            raise InputError(
-                f"{path}: has {counted(len(state.history), 'history blob')}, this solver needs {len(blobs)}"
-            )
         views = [self.net.storage.view(h, blob) for h in self.update.histories for blob in self.net.learnable]
+        if len(state.history) != len(views):
+            found = counted(len(state.history), "history blob")
+            raise InputError(f"{path}: has {found}, this solver needs {len(views)}")
         arrays = [stored.array(history, f"{path}: history blob {i}") for i, history in enumerate(state.history)]
         for i, (view, array) in enumerate(zip(views, arrays, strict=True)):
             if view.numel() != array.size:
@@ -579,7 +577,7 @@ class Solver:
         last = f"the last sound snapshot is {state}" if state else "there is no sound snapshot"
         message = f"iteration {iteration}: {what}, at learning rate {rate:g}: the training diverged; {last}"
         if self._on_divergence == "stop":
-            self.log.line(message, "solver.cpp:239")
+            self.log.line(message)
             raise Diverged(message)
         self._warned = True
         self._say_once("diverged", message)
@@ -597,7 +595,7 @@ class Solver:
     def _say_once(self, what: str, message: str) -> None:
         if what not in self._said and self.log.speaks:
             self._said.add(what)
-            self.log.line(message, "solver.cpp:239")
+            self.log.line(message)
             _log.warning("%s", message)
 
     # Building
@@ -621,7 +619,7 @@ class Solver:
         self.net.check()
         loss, every = self.smoothed_loss(), self.param.display
         speed = f"{iterations / seconds:g} iter/s, {seconds:g}s/{every} iters"
-        self.log.line(f"Iteration {self.iteration} ({speed}), loss = {loss:g}", "solver.cpp:239")
+        self.log.line(f"Iteration {self.iteration} ({speed}), loss = {loss:g}")
         self._log_outputs("Train", self.net, self.outputs)
         self.log.line(f"Iteration {self.iteration}, lr = {rate:g}", "sgd_solver.cpp:112")
         self.log.metrics(iteration=self.iteration, phase="train", loss=loss, lr=rate)
