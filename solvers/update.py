@@ -22,7 +22,6 @@ class Update:
     keep their place, so that a step can be captured in a CUDA graph.
     """
 
-    type: ClassVar[str]
     slots: ClassVar[int] = 1
     takes_momentum: ClassVar[bool] = True
     fractions: ClassVar[tuple[str, ...]] = ()  # the settings that must lie in [0, 1), beside the momentum
@@ -35,7 +34,7 @@ class Update:
         if param.regularization_type not in ("L1", "L2"):
             raise InputError(f'solver: regularization_type must be "L1" or "L2", not "{param.regularization_type}"')
         if param.momentum and not self.takes_momentum:
-            raise InputError(f"solver: {self.type} takes no momentum, found momentum: {param.momentum:g}")
+            raise InputError(f"solver: {type(self).__name__} takes no momentum, found momentum: {param.momentum:g}")
         for field in self.fractions:
             value = getattr(param, field)
             if not 0 <= value < 1:
@@ -70,7 +69,6 @@ class Update:
 class SGD(Update):
     """h <- momentum h + rate dw; w <- w - h: the rate is inside the momentum, unlike in PyTorch's SGD."""
 
-    type = "SGD"
     rate_in_history = True
 
     def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
@@ -86,7 +84,6 @@ class Nesterov(Update):
     as in Sutskever et al. (2013), equations 3 and 4.
     """
 
-    type = "Nesterov"
     rate_in_history = True
 
     def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
@@ -98,24 +95,22 @@ class Nesterov(Update):
 class AdaGrad(Update):
     """h <- h + dw^2; w <- w - rate dw / (sqrt(h) + delta). Duchi et al. (2011)."""
 
-    type = "AdaGrad"
     takes_momentum = False
 
     def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         history = histories[0].addcmul_(diff, diff)
-        _subtract(data, diff.div_(history.sqrt().add_(self.param.delta)), rate)
+        _add(data, diff.div_(history.sqrt().add_(self.param.delta)), -rate)
 
 
 class RMSProp(Update):
     """h <- rms_decay h + (1 - rms_decay) dw^2; w <- w - rate dw / (sqrt(h) + delta). Tieleman and Hinton (2012)."""
 
-    type = "RMSProp"
     takes_momentum = False
     fractions = ("rms_decay",)
 
     def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
         history = _average(histories[0], diff, self.param.rms_decay)
-        _subtract(data, diff.div_(history.sqrt().add_(self.param.delta)), rate)
+        _add(data, diff.div_(history.sqrt().add_(self.param.delta)), -rate)
 
 
 class AdaDelta(Update):
@@ -125,7 +120,6 @@ class AdaDelta(Update):
     u <- momentum u + (1 - momentum) s^2; w <- w - rate s.
     """
 
-    type = "AdaDelta"
     slots = 2
 
     def _step(self, data: Tensor, diff: Tensor, histories: list[Tensor], rate: float | Tensor) -> None:
@@ -134,7 +128,7 @@ class AdaDelta(Update):
         _average(gradients, diff, momentum)
         step = diff.mul_((steps + delta).div_(gradients + delta).sqrt_())
         _average(steps, step, momentum)
-        _subtract(data, step, rate)
+        _add(data, step, -rate)
 
 
 class Adam(Update):
@@ -144,7 +138,6 @@ class Adam(Update):
     c = sqrt(1 - b2^t) / (1 - b1^t) for the t-th update, b1 is the momentum and b2 is momentum2.
     """
 
-    type = "Adam"
     slots = 2
     fractions = ("momentum2",)
 
@@ -163,7 +156,7 @@ class Adam(Update):
         mean.mul_(self.param.momentum).add_(diff, alpha=1 - self.param.momentum)
         _average(square, diff, self.param.momentum2)
         scale = torch.sqrt(square, out=diff).add_(self.param.delta)
-        _subtract(data, torch.div(mean, scale, out=diff), rate * self._correction)
+        _add(data, torch.div(mean, scale, out=diff), -rate * self._correction)
 
 
 def _add(target: Tensor, value: Tensor, factor: float | Tensor) -> None:
@@ -174,17 +167,12 @@ def _add(target: Tensor, value: Tensor, factor: float | Tensor) -> None:
         target.add_(value, alpha=factor)
 
 
-def _subtract(data: Tensor, step: Tensor, rate: float | Tensor) -> None:
-    """w <- w - rate step."""
-    _add(data, step, -rate)
-
-
 def _average(history: Tensor, value: Tensor, decay: float) -> Tensor:
     """history <- decay history + (1 - decay) value^2; return it."""
     return history.mul_(decay).addcmul_(value, value, value=1 - decay)
 
 
-UPDATES: dict[str, type[Update]] = {rule.type: rule for rule in (SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam)}
+UPDATES: dict[str, type[Update]] = {rule.__name__: rule for rule in (SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam)}
 
 
 def create_update(param: SolverParameter, storage: Storage) -> Update:

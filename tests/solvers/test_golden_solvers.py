@@ -63,7 +63,7 @@ def is_noise(solver: Solver, blob: Blob) -> bool:
     The gradient of a bias before BatchNorm is 0 but for rounding, which all rules magnify that divide by its size.
     It is taken from the record, so that the running mean, which it adds to, can be compared.
     """
-    return solver.update.type not in ("SGD", "Nesterov") and blob is solver.net.params["conv1"][1]
+    return solver.param.type not in ("SGD", "Nesterov") and blob is solver.net.params["conv1"][1]
 
 
 def test_there_are_records_of_every_rule() -> None:
