@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -60,9 +60,8 @@ RETRIEVAL_COLUMNS = ("noise, %", "features", "mAP", "mAP, not interpolated", *(f
 ACCURACY_COLUMNS = ("noise, %", "loss", "test, digits 0-4", "training, corrupted labels", "training, intact labels")
 PIXELS, UNTRAINED, CHANCE = "raw pixels", "untrained net", "chance"
 _BASELINE_STYLES: dict[str, dict[str, Any]] = {
-    PIXELS: {"color": pictures.FAINT, "linestyle": "solid", "linewidth": 0.9},
-    UNTRAINED: {"color": pictures.FAINT, "linestyle": (0, (5, 2)), "linewidth": 0.9},
-    CHANCE: {"color": pictures.FAINT, "linestyle": (0, (1, 1.5)), "linewidth": 0.9},
+    name: {"color": pictures.FAINT, "linestyle": dash, "linewidth": 0.9}
+    for name, dash in ((PIXELS, "solid"), (UNTRAINED, (0, (5, 2))), (CHANCE, (0, (1, 1.5))))
 }
 
 
@@ -376,17 +375,12 @@ def _baselines(tracklets: Tracklets, seeds: Sequence[int], iterations: int) -> l
 
 
 def _chance(tracklets: Tracklets) -> Scores:
+    """The means over rankings at random."""
     rng = np.random.Generator(np.random.PCG64(0))
     shape = len(tracklets.digit), len(tracklets.query)
-    draws = [
-        _scores(evaluate_distance(rng.random(shape), tracklets.digit, tracklets.camera, tracklets.query))
-        for _ in range(CHANCE_DRAWS)
-    ]
-    return Scores(
-        float(np.mean([draw.map_trapezoid for draw in draws])),
-        float(np.mean([draw.map_standard for draw in draws])),
-        np.mean([draw.cmc for draw in draws], axis=0).tolist(),
-    )
+    shown = tracklets.digit, tracklets.camera, tracklets.query
+    draws = [astuple(_scores(evaluate_distance(rng.random(shape), *shown))) for _ in range(CHANCE_DRAWS)]
+    return Scores(*(np.mean(values, axis=0).tolist() for values in zip(*draws, strict=True)))
 
 
 def _settings(rows: Sequence[Row]) -> list[str]:

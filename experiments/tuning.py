@@ -153,19 +153,13 @@ def _draw(candidates: Sequence[Candidate], width: float) -> "pictures.Figure":
     figure, panels = pictures.new_figure(len(parameters), columns=2, width=width, height=3, y="final accuracy, %")
     for axes, parameter in zip(panels, parameters, strict=True):
         grid = [candidate for candidate in candidates if candidate.parameter == parameter]
-        curves = [
-            ("test", pictures.SERIES[1], [statistics.fmean(c.test) for c in grid]),
-            *(
-                (f"held out, {labels}", style, [statistics.fmean(c.held_out[labels]) for c in grid])
-                for labels, style in zip(
-                    reversed(grid[0].held_out), (pictures.SERIES[3], pictures.SERIES[5]), strict=False
-                )
-            ),
-        ]
-        for label, style, values in curves:
+        means = {"test": [statistics.fmean(c.test) for c in grid]}
+        for labels in reversed(grid[0].held_out):
+            means[f"held out, {labels}"] = [statistics.fmean(c.held_out[labels]) for c in grid]
+        for (label, values), style in zip(means.items(), pictures.SERIES[1::2], strict=False):
             axes.plot(range(len(grid)), values, label=label, **{**style, "markevery": 1})
         axes.set_xticks(range(len(grid)), [f"{candidate.value:g}" for candidate in grid])
         axes.set_xlabel("$T$ of IMAE" if parameter == "T" else "$q$ of GCE")
-        pictures.percent_axis(axes, [value for _, _, values in curves for value in values])
+        pictures.percent_axis(axes, [value for values in means.values() for value in values])
     pictures.legend(panels[0])
     return figure

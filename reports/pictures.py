@@ -20,11 +20,9 @@ INK, GRID, PAPER, FAINT = "#262626", "#e3e3e3", "#ffffff", "#6b6b6b"
 
 # Near those of Okabe and Ito, told apart by colour-blind readers; dashes and markers tell them apart in grey.
 LOSS_COLOURS = {"CCE": "#0072b2", "MAE": "#b5578f", "GCE": "#008f68", "IMAE": "#d55e00"}
+_DASHES = {"CCE": (0, (6, 2)), "MAE": (0, (4, 1.5, 1, 1.5)), "GCE": (0, (1.5, 1.5)), "IMAE": "solid"}
 LOSS_STYLES: dict[str, dict[str, Any]] = {
-    "CCE": {"color": LOSS_COLOURS["CCE"], "linestyle": (0, (6, 2))},
-    "MAE": {"color": LOSS_COLOURS["MAE"], "linestyle": (0, (4, 1.5, 1, 1.5))},
-    "GCE": {"color": LOSS_COLOURS["GCE"], "linestyle": (0, (1.5, 1.5))},
-    "IMAE": {"color": LOSS_COLOURS["IMAE"], "linestyle": "solid"},
+    loss: {"color": colour, "linestyle": _DASHES[loss]} for loss, colour in LOSS_COLOURS.items()
 }
 SERIES: list[dict[str, Any]] = [
     {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4, "markevery": 0.2}
