@@ -37,16 +37,12 @@ class What(StrEnum):
 _SWEEP = frozenset({"data", "schedule", "seeds", "jobs", "threads", "gpu", "cpu", "precision", "iterations", "subset"})
 _TAKES: dict[What, frozenset[str]] = {
     What.table1: _SWEEP | {"net", "loss"},
-    What.table2: _SWEEP | {"net", "noise", "loss"},
-    What.figure2: frozenset({"net"}),
-    What.figure3: _SWEEP | {"net", "noise", "loss"},
-    What.figure4: _SWEEP | {"net", "noise", "loss"},
-    What.figure6: _SWEEP | {"T"},
-    What.figure7: _SWEEP | {"T"},
-    What.figure8: _SWEEP | {"T"},
-    What.weights: frozenset(),
+    **dict.fromkeys((What.table2, What.figure3, What.figure4), _SWEEP | {"net", "noise", "loss"}),
+    **dict.fromkeys((What.figure6, What.figure7, What.figure8), _SWEEP | {"T"}),
     What.cifar10n: _SWEEP | {"labels", "set", "net", "loss"},
     What.digits_retrieval: frozenset({"noise", "loss", "seeds", "iterations"}),
+    What.figure2: frozenset({"net"}),
+    What.weights: frozenset(),
 }
 """The options of each, besides --output."""
 

@@ -1,5 +1,6 @@
 """Accuracy against iteration: the paper's Figures 3, 4, 6, 7 and 8, from the metrics files of a sweep."""
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,13 +49,11 @@ def cells_by_T(number: int, seeds: int, values: Sequence[float] = ()) -> list[Ce
     A cell with the T of the paper's tables is the tables' own. Raises InputError for a T that the figure lacks.
     """
     values = chosen(f"Figure {number}", "--T", values, FIGURE_8_T if number == 8 else T_GRID)
-    cells = []
-    for noise in FIGURE_6_NOISE[1:] if number == 8 else FIGURE_6_NOISE:
-        of_tables = T_NOISY if noise else T_INTACT
-        for T in values:
-            for seed in range(1, seeds + 1):
-                cells.append(Cell(20, noise, "IMAE", seed, T=None if of_tables == T else T))
-    return cells
+    noises = FIGURE_6_NOISE[1:] if number == 8 else FIGURE_6_NOISE
+    return [
+        Cell(20, noise, "IMAE", seed, T=None if (T_NOISY if noise else T_INTACT) == T else T)
+        for noise, T, seed in itertools.product(noises, values, range(1, seeds + 1))
+    ]
 
 
 def read_curve(sweep: Sweep, cell: Cell, quantity: Quantity) -> tuple[list[int], list[float]]:
