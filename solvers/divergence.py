@@ -105,9 +105,10 @@ class _FirstNotFinite(Observer):
             self._look(f"the gradient by parameter {i} of {where}", blob.diff)
 
 
-def stuck(outputs: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
-    """Return those of the named outputs that are Caffe's 87.3365."""
-    return [name for name in names if ((outputs[name] - STUCK).abs() < 1e-3).any()]
+def stuck(net: Net, outputs: Mapping[str, Tensor]) -> list[str]:
+    """Return those of a net's outputs that are part of its loss and Caffe's 87.3365."""
+    weights = loss_weights(net)
+    return [name for name, value in outputs.items() if weights[name] and ((value - STUCK).abs() < 1e-3).any()]
 
 
 class LossWatch:

@@ -47,7 +47,6 @@ from imae.solvers.divergence import (
     first_not_finite,
     not_finite,
     stuck,
-    unweighted_outputs,
 )
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
 from imae.solvers.log import Log
@@ -584,8 +583,7 @@ class Solver:
 
     def _name_stuck(self, net: Net, outputs: dict[str, Tensor]) -> None:
         """Warn of a loss that sticks at 87.3365."""
-        weighted = [name for name in outputs if name not in unweighted_outputs(net)]
-        for name in stuck(outputs, weighted):
+        for name in stuck(net, outputs):
             self._say_once(
                 "stuck",
                 f'iteration {self.iteration}: "{name}" sticks at 87.3365, -log of the smallest float: the net gives '
