@@ -1,6 +1,6 @@
 """Embed: a learned vector for each index."""
 
-from imae.layers.indices import IndexCheck
+from imae.layers.indices import IndexCheck, add_rows
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors
 
 
@@ -40,7 +40,7 @@ class Embed(Layer):
         weight, *bias = self.blobs
         dy = top_diffs[0].reshape(-1, weight.shape[1]).to(weight.diff.dtype)
         if weight.lr_mult:
-            weight.diff.index_put_((saved["index"].flatten(),), dy, accumulate=True)
+            add_rows(weight.diff, saved["index"].flatten(), dy)
         if bias and bias[0].lr_mult:
             bias[0].diff += dy.sum(0)
         return [None]

@@ -1,6 +1,6 @@
 """BatchReindex: items of a batch, chosen by their indices."""
 
-from imae.layers.indices import IndexCheck
+from imae.layers.indices import IndexCheck, add_rows
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
 
 
@@ -43,7 +43,8 @@ class BatchReindex(Layer):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx_m = the sum of dy_n over all n with index_n = m."""
         dx = top_diffs[0].new_zeros(self.geometry)
-        return [dx.index_put_((saved["index"],), top_diffs[0], accumulate=True), None]
+        add_rows(dx, saved["index"], top_diffs[0])
+        return [dx, None]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         graph.node("Gather", [bottoms[0], graph.cast(bottoms[1], "INT64")], tops, axis=0)

@@ -7,6 +7,7 @@ from layer_cases import Case, first_top, labels
 from torch import Tensor
 
 from imae.layers.gradient_check import build_layer
+from imae.layers.indices import add_rows
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.text import parse_net
@@ -45,6 +46,17 @@ def test_an_index_of_no_row_is_an_error(index: float) -> None:
 
 def test_an_index_is_cut_at_its_point() -> None:
     assert torch.equal(first_top(TEXT, torch.tensor([2.7, -0.5])), first_top(TEXT, torch.tensor([2.0, 0.0])))
+
+
+def test_the_gradient_is_the_same_bits_on_any_number_of_threads() -> None:
+    index, rows, threads = torch.randint(7, (4000,)), torch.randn(4000, 256), torch.get_num_threads()
+    sums = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        sums.append(torch.zeros(7, 256))
+        add_rows(sums[-1], index, rows)
+    torch.set_num_threads(threads)
+    assert torch.equal(*sums) and torch.allclose(sums[0], F.one_hot(index).float().T @ rows, atol=1e-3)
 
 
 def test_an_index_of_no_row_in_a_pass_that_is_replayed_is_told_afterwards() -> None:
