@@ -51,10 +51,11 @@ class Accuracy(Layer):
         """Count the labels whose score has fewer than top_k others at or above it."""
         scores, axis = bottoms[0], self.geometry
         classes = scores.shape[axis]
-        label, valid = self.labels.indices(bottoms[1])
-        below = (scores < scores.gather(axis, label)).sum(axis, keepdim=True)
-        correct = counted(below >= classes - self.top_k, valid)
-        accuracy = correct.sum() / (max(1, label.numel()) if valid is None else valid.sum().clamp_min(1))
+        score, label, valid = self.labels.gathered(scores, bottoms[1])
+        below = torch.lt(scores, score, out=torch.empty_like(scores))  # as floats, which is vectorised
+        below = below.sum(axis, keepdim=True, dtype=torch.float32)
+        correct = counted(below.ge_(classes - self.top_k), valid)
+        accuracy = correct.sum() / self.labels.normaliser(label, valid)
         if len(self.param.top) == 1:
             return [accuracy]
         hits, counts = totals = torch.stack(

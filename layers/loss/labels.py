@@ -30,8 +30,8 @@ class Normaliser:
         if self.mode == "VALID" and self.ignore_label is not None:
             return valid.sum().clamp_min(1)
         if self.mode == "NONE":
-            return 1
-        return max(1, batch if self.mode == "BATCH_SIZE" else valid.numel())
+            return 1.0
+        return float(max(1, batch if self.mode == "BATCH_SIZE" else valid.numel()))
 
 
 class Labels:
@@ -63,11 +63,20 @@ class Labels:
         None stands for all. An ignored label becomes class 0. Raises InputError for a label that is no class; on a GPU,
         and in a pass that is captured, such a label is noted, and the nearest class is taken.
         """
+        index, valid = self._unchecked(label)
+        return self._check.checked(index, self.classes), valid
+
+    def gathered(self, values: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the predictions' `values` at their labels, and what `indices` gives."""
+        index, valid = self._unchecked(label)
+        return *self._check.gathered(values, self.axis, index), valid
+
+    def _unchecked(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
         index = label.long().reshape(self._shape)
         if self.ignore_label is None:
-            return self._check.checked(index, self.classes), None
+            return index, None
         valid = index != self.ignore_label
-        return self._check.checked(index * valid, self.classes), valid
+        return index * valid, valid
 
     def normaliser(self, index: Tensor, valid: Tensor | None) -> Tensor | float:
         """Return what the sum over samples is divided by, at least 1, for what `indices` gave."""

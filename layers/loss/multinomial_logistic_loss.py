@@ -26,6 +26,11 @@ class SoftmaxWithLoss(CrossEntropy, OnLogits):
 
     type = "SoftmaxWithLoss"
 
+    def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
+        """p - onehot(y)."""
+        p: Tensor = saved["p"]
+        return p.scatter(self.geometry, saved["index"], -1.0, reduce="add").mul_(scale)
+
     def surrogate(self, bottoms: list[Tensor], saved: Saved) -> list[Tensor]:
         """-log p_y without the bound, which the gradient does not have either."""
         log_p = torch.log_softmax(bottoms[0], self.geometry)

@@ -61,8 +61,8 @@ class SampleLoss(Loss):
         """The sum of the values of the samples that count, over the normaliser."""
         x = at_least_float32(bottoms[0])
         p = self.probabilities(x)
-        index, valid = self.labels.indices(bottoms[1])
-        p_y, normaliser = p.gather(self.geometry, index), self.labels.normaliser(index, valid)
+        p_y, index, valid = self.labels.gathered(p, bottoms[1])
+        normaliser = self.labels.normaliser(index, valid)
         saved.update(x=x, p=p, p_y=p_y, index=index, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
         return [self.mean(self.value(saved), saved), p][: len(self.param.top)]
 
@@ -73,8 +73,10 @@ class SampleLoss(Loss):
 
     def mean(self, values: Tensor, saved: Saved) -> Tensor:
         """Return the sum of the samples that count, over the normaliser."""
-        total: Tensor = counted(values, saved["valid"]).sum() / saved["normaliser"]
-        return total
+        normaliser: Tensor | float = saved["normaliser"]
+        if saved["valid"] is None and normaliser == values.numel():
+            return values.mean()
+        return counted(values, saved["valid"]).sum() / normaliser
 
     def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
         """Return the gradient of each sample's value by x, times `scale` (a scalar, or a number a sample)."""
