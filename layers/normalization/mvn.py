@@ -1,11 +1,12 @@
 """MVN: each channel, or each image, brought to mean 0 and variance 1."""
 
-import math
-
 import torch
 
 from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 from imae.layers.values import at_least_float32
+
+SMALLEST = 1e-36
+"""What is added to a variance so that nothing is divided by 0."""
 
 
 class MVN(Layer):
@@ -41,13 +42,16 @@ class MVN(Layer):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         x = at_least_float32(bottoms[0].reshape(self.geometry[1]))
-        mean = x.mean(self.over, keepdim=True)
-        y = x - mean
-        if self.normalize:
-            count = math.prod(x.shape[self.over[0] :])
-            std = torch.linalg.vector_norm(y, dim=self.over, keepdim=True) / math.sqrt(count)
-            saved.update(mean=mean, std=std)
-            y.div_(std + self.eps)
+        if not self.normalize:
+            return [x.sub(x.mean(self.over, keepdim=True)).to(bottoms[0].dtype)]
+        y, mean, scale = torch.native_layer_norm(x, x.shape[self.over[0] :], None, None, SMALLEST)
+        std = 1 / scale
+        saved.update(mean=mean, std=std)
+        by_eps = std / (std + self.eps)
+        # Where it is 1 throughout, as for all but flat images, a pass over all numbers is spared.
+        captured = self.context.passes.on_device is not None or x.device.type != "cpu"
+        if captured or not (by_eps == 1).all():
+            y.mul_(by_eps)
         return [y.to(bottoms[0].dtype)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
