@@ -88,12 +88,13 @@ class ArgMax(Layer):
         """The top_k largest values along the axis, and their indices; of equal values the last one comes first."""
         size = x.shape[axis]
         if self.top_k == 1:
-            values, index = x.flip(axis).max(axis, keepdim=True)  # which takes the first one
-            return values, size - 1 - index
+            values, dtype = x.amax(axis, keepdim=True), torch.promote_types(x.dtype, torch.float32)
+            is_largest = torch.eq(x, values, out=torch.empty_like(x, dtype=dtype))
+            place = torch.arange(size, dtype=dtype, device=x.device).view(-1, *[1] * (x.dim() - axis - 1))
+            return values, is_largest.mul_(place).amax(axis, keepdim=True)
         if self.context.passes.on_device is None and x.device.type == "cpu":
             values, index = x.topk(min(self.top_k + 1, size), axis)  # many times as fast as sorting all
-            before, after = (values.narrow(axis, i, values.shape[axis] - 1) for i in (0, 1))
-            if (before != after).all():
+            if (values.diff(dim=axis) < 0).all():
                 return values.narrow(axis, 0, self.top_k), index.narrow(axis, 0, self.top_k)
         values, index = x.flip(axis).sort(dim=axis, descending=True, stable=True)
         return values.narrow(axis, 0, self.top_k), size - 1 - index.narrow(axis, 0, self.top_k)
