@@ -18,7 +18,8 @@ class MemoryData(DataLayer):
     """
 
     type = "MemoryData"
-    _given: tuple[Tensor, Tensor] | None = None
+    _given: list[Tensor] | None = None
+    """Of each top all batches, along a first axis."""
     _since = 0
 
     def setup(self, bottoms: Shapes) -> None:
@@ -49,7 +50,9 @@ class MemoryData(DataLayer):
             raise self.error(f"takes a multiple of its batch_size {size} of rows, not {len(values)}")
         if classes.numel() != len(values) or (classes.dim() and len(classes) != len(values)):
             raise self.error(f"takes a label for each of {len(values)} rows, not labels of {describe(classes.shape)}")
-        self._given = values.to(dtype), classes.to(dtype).reshape(-1)
+        batches = (x.to(dtype).view(-1, size, *x.shape[1:]) for x in (values, classes.reshape(-1)))
+        self._given = list(batches)[: len(self.param.top)]
+        self._count = len(values) // size
         self._since = self.context.passes.number
 
     def forward(self, bottoms: Any, saved: Any) -> list[Tensor]:
@@ -60,8 +63,6 @@ class MemoryData(DataLayer):
         """Return the tops of forward pass `number`; raises DataError before there are arrays."""
         if self._given is None:
             raise DataError(str(self.error("has no data yet: give it by set_input_arrays")))
-        data, labels = self._given
-        passes = (number - self._since) // self.context.passes.stride
-        first = passes * self._shape[0] % len(data)
-        tops = [x[first : first + self._shape[0]] for x in (data, labels)]
-        return [top.to(self.context.device) for top in tops][: len(self.param.top)]
+        index = (number - self._since) // self.context.passes.stride % self._count
+        tops, device = [batches[index] for batches in self._given], self.context.device
+        return tops if device.type == "cpu" else [top.to(device) for top in tops]
