@@ -45,8 +45,9 @@ class Ours:
     """The layer."""
 
     def __init__(self, case: Case, bottoms: Sequence[Tensor]) -> None:
-        self.bottoms = [x if x.is_floating_point() else x.float() for x in bottoms]
+        self.bottoms = list(bottoms)
         self.layer = build(case, [tuple(x.shape) for x in bottoms])
+        self.passes = self.layer.context.passes
         case.prepare(self.layer)
         for blob in self.layer.blobs:  # a statistic is 1
             blob.data.normal_(std=0.1) if blob.lr_mult else blob.data.fill_(1)
@@ -54,10 +55,8 @@ class Ours:
 
     def forward(self) -> list[Tensor]:
         """Return the tops; those of a data layer as they are made, which in a net happens beside other work."""
-        passes = self.layer.context.passes
-        passes.advance()
         if isinstance(self.layer, DataLayer):
-            return self.layer.batch(passes.number)
+            return self.layer.batch(self.passes.number)
         self.saved: Saved = {}
         self.tops = self.layer.forward(self.bottoms, self.saved)
         return self.tops
@@ -123,6 +122,7 @@ class Pair:
 
     def agree(self) -> None:
         """Run both sides, and compare what they give; raises AssertionError where they differ."""
+        self.ours.passes.advance()
         ours, theirs = self.ours.forward(), self.theirs.forward()
         self.differentiates = any(top.requires_grad for top in theirs)
         if not self.case.differs:
@@ -147,6 +147,7 @@ class Pair:
         def timed(work: Callable[..., object], *diffs: list[Tensor]) -> float:
             if diffs and not self.differentiates:
                 return 0.0
+            self.ours.passes.advance()  # which a net does
             start = clock()
             work(*diffs)
             return clock() - start
