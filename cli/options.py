@@ -106,6 +106,9 @@ class Plan(StrEnum):
     plain = "plain"
 
 
+PlanOption = Annotated[Plan, choice("Run chains of layers as one, which is faster, or each by itself, as Caffe does.")]
+
+
 class Phase(StrEnum):
     """A net's phase."""
 
@@ -145,15 +148,8 @@ class NetOptions:
     cpu: Cpu = False
     threads: Threads = None
     precision: PrecisionOption = Precision.fp32
-    plan: Annotated[Plan, choice("Run chains of layers as one, which is faster, or each by itself, as Caffe does.")] = (
-        Plan.fused
-    )
-    level: Annotated[
-        int,
-        typer.Option(
-            min=-LARGEST - 1, max=LARGEST, help="The level, by which include and exclude rules choose layers."
-        ),
-    ] = 0
+    plan: PlanOption = Plan.fused
+    level: Annotated[int, number("The level, by which include and exclude rules choose layers.", -LARGEST - 1)] = 0
     stage: Annotated[str, option("A,B,...", "The stages, by which include and exclude rules choose layers.")] = ""
     allow_python: AllowPython = False
     skip_broken: SkipBroken = False

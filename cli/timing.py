@@ -2,6 +2,7 @@
 
 import time as clock
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,16 +46,14 @@ def time(
         net.copy_weights(weights)
     shapes = {name: net.shapes[net.newest[name]] for name in net.inputs}
     inputs: dict[str, Any] = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
-    on_gpu = device.type == "cuda"
+    wait: Callable[[], None] = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
     def measured(run: Callable[[], Any]) -> float:
         """Milliseconds of `run`."""
-        if on_gpu:
-            torch.cuda.synchronize(device)
+        wait()
         since = clock.perf_counter()
         run()
-        if on_gpu:
-            torch.cuda.synchronize(device)
+        wait()
         return 1000 * (clock.perf_counter() - since)
 
     def forward() -> None:
