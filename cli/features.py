@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from imae.cli.options import Model, NetOptions, argument, option, taking
 from imae.cli.predict import Batch, Channels, ImageNet, Mean, Resize, Scale, Shape, WeightsIfAny, end, predicted
 from imae.cli.progress import Display
-from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.errors import counted
 
 
 @taking(NetOptions, "level", "stage")
@@ -93,19 +94,20 @@ def _of_images(net: ImageNet, given: list[str], model: Path, blob: str, output: 
     predictor = net.start(model, outputs=[blob])
     import numpy as np
 
-    from imae.experiments.feature_files import write_features
+    from imae.experiments.feature_table import ImageFeatures, trace
+    from imae.layers.data.image_sources import find_images
 
-    left_out, names = list[str](), list[str]()
-    rows: list[np.ndarray] = []
-    with contextlib.closing(predicted(predictor, given, left_out)) as found:
-        for file, row in found:
-            values = np.asarray(row[blob], np.float32).ravel()
-            if rows and values.shape != rows[0].shape:
-                numbers = f"{counted(values.size, 'feature')}, {names[0]} {rows[0].size}"
-                raise InputError(f"{file}: has {numbers}; bring images to one size by --resize")
-            names.append(str(file))
-            rows.append(values)
-    if rows:
-        write_features(output, np.stack(rows), names)
-        typer.echo(f"Wrote {output}: {counted(len(rows), 'row')} of {counted(rows[0].size, 'feature')}")
-    end(left_out)
+    files = [file for name in given for file in find_images(name)]
+    sources = [model, net.weights or model.with_suffix(".caffemodel"), Path(f"{model}.data"), Path(net.mean or model)]
+    table = ImageFeatures(output, files, replace(net, threads=None), blob, [trace(path) for path in sources])
+    for number in table.broken:
+        typer.echo(f"imae: warning: {files[number]}: could not be read by an earlier run; passed over", err=True)
+    with contextlib.closing(predicted(predictor, files, table.leave_out, table.rest)) as found:
+        for number, row in found:
+            table.append(number, np.asarray(row[blob], np.float32))
+    table.finish()
+    if table.table:
+        before = f", the first {table.found} by an earlier run" if table.found else ""
+        rows = counted(table.table.rows, "row")
+        typer.echo(f"Wrote {output}: {rows} of {counted(table.features, 'feature')}{before}")
+    end(files, table.broken)

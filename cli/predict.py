@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,31 +68,31 @@ class ImageNet:
 
 
 def predicted(
-    predictor: "Predictor", given: list[str], left_out: list[str]
-) -> Generator[tuple[Path, dict[str, Any]], None, None]:
-    """Yield each image and the outputs for it, with progress; those that cannot be read are named, and `left_out`."""
-    from imae.layers.data.image_sources import find_images
+    predictor: "Predictor", files: Sequence[Path], leave_out: Callable[[int], None], numbers: Sequence[int]
+) -> Generator[tuple[int, dict[str, Any]], None, None]:
+    """Yield the number of each file and the outputs for it, with progress; one that cannot be read is named, and told.
 
-    files = [file for name in given for file in find_images(name)]
-    since, done = time.perf_counter(), 0
+    `numbers` are those of the files that are asked for, the last ones.
+    """
+    since, done, before = time.perf_counter(), 0, len(files) - len(numbers)
     with Display() as display:
 
-        def on_broken(number: int, error: InputError) -> None:
-            left_out.append(str(files[number]))
+        def on_broken(place: int, error: InputError) -> None:
+            leave_out(numbers[place])
             display.show(f"imae: warning: {error}; passed over")
 
-        for image, row in predictor.each(files, on_broken):
-            yield files[image], row
+        for place, row in predictor.each((files[number] for number in numbers), on_broken):
+            yield numbers[place], row
             done += 1
-            display.advance("images", done + len(left_out), len(files))
+            display.advance("images", before + place + 1, len(files))
     seconds = time.perf_counter() - since
     typer.echo(f"{counted(done, 'image')} in {seconds:.1f} s ({done / seconds:.4g} images/s)", err=True)
 
 
-def end(left_out: list[str]) -> None:
-    """Exit with status 1 if images were left out."""
+def end(files: Sequence[Path], left_out: Sequence[int]) -> None:
+    """Exit with status 1 if files were left out."""
     if left_out:
-        raise InputError(f"{counted(len(left_out), 'image')} could not be read, the first {left_out[0]}")
+        raise InputError(f"{counted(len(left_out), 'image')} could not be read, the first {files[min(left_out)]}")
 
 
 @taking(ImageNet)
@@ -118,21 +118,23 @@ def predict(
     if csv and json_:
         raise typer.BadParameter("give --csv or --json, not both")
     predictor = options.start(model, labels=read_labels(labels), outputs=[blob] if blob else [])
+    from imae.layers.data.image_sources import find_images
     from imae.nets.predictor import largest
 
-    name, left_out = predictor.scores(), list[str]()
+    files, left_out = [file for name in images for file in find_images(name)], list[int]()
+    name = predictor.scores()
     header = ["image", "rank", "class", "label", "score"]
     found: list[tuple[str, list[tuple[int, str, float]]]] = []
     try:
         if csv:
             _print_csv(header)
-        with contextlib.closing(predicted(predictor, images, left_out)) as rows:
-            for file, row in rows:
+        with contextlib.closing(predicted(predictor, files, left_out.append, range(len(files)))) as rows:
+            for number, row in rows:
                 classes = [(i, predictor.label(i), score) for i, score in largest(row[name], top)]
                 if csv:
-                    _print_csv(*_cells(str(file), classes))
+                    _print_csv(*_cells(str(files[number]), classes))
                 else:
-                    found.append((str(file), classes))
+                    found.append((str(files[number]), classes))
     finally:  # what is done so far, too
         if json_:
             known = [
@@ -148,7 +150,7 @@ def predict(
             typer.echo(json.dumps(known, indent=1))
         elif found:
             print_table(header, [cells for one in found for cells in _cells(*one)], right=[1, 2, 4])
-    end(left_out)
+    end(files, left_out)
 
 
 def _cells(file: str, classes: list[tuple[int, str, float]]) -> list[list[str]]:

@@ -1,18 +1,15 @@
 """Runs a net over all images of its data layer and keeps one blob of each: the features that retrieval compares."""
 
-import contextlib
 import hashlib
-import io
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from imae.experiments.feature_table import FeatureTable
 from imae.layers.data.data_layer import DataLayer, data_lines
 from imae.layers.layer import Shape, describe
 from imae.nets.net import Net
@@ -71,7 +68,7 @@ def extract_features(
     if shape[:1] != (batch,):
         raise InputError(f'{model}: "{blob}" is {describe(shape)}, expected a row for each of {batch} images')
     features = math.prod(shape[1:])
-    table = _Table(
+    table = FeatureTable(
         output, (total, features) if shape[1:] else (total,), _fingerprint(param, weights, dtype, tf32, total), batch
     )
     report = FeatureReport(total, features, found=table.rows)
@@ -83,52 +80,6 @@ def extract_features(
         on_progress(table.rows, total)
     table.finish()
     return report
-
-
-class _Table:
-    """A .npy file of float32 rows that grows under a name of its own until it is whole.
-
-    The name has a fingerprint of all that the rows depend on, so that nobody goes on from rows of something else.
-    """
-
-    def __init__(self, output: Path, shape: tuple[int, ...], fingerprint: str, batch: int) -> None:
-        """Open the file, with the whole batches that an earlier run left in it."""
-        if output.is_dir():
-            raise InputError(f"{output}: cannot be written: it is a folder")
-        self._output = output
-        self._path = output.with_name(f"{output.name}.{fingerprint}.partial")
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        start, row = len(header.getvalue()), 4 * math.prod(shape[1:])
-        with self._naming_the_output():
-            self._file = self._path.open("a+b")
-        size = self._file.seek(0, os.SEEK_END)
-        self.rows = max(size - start, 0) // row // batch * batch
-        self._file.truncate(start + self.rows * row if size >= start else 0)
-        if size < start:
-            self._file.write(header.getvalue())
-
-    def append(self, rows: np.ndarray) -> None:
-        """Write more rows."""
-        with self._naming_the_output():
-            self._file.write(np.ascontiguousarray(rows, "<f4").tobytes())
-            self._file.flush()
-        self.rows += len(rows)
-
-    def finish(self) -> None:
-        """Give the file the name of the output."""
-        with self._naming_the_output():
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._path.replace(self._output)
-
-    @contextlib.contextmanager
-    def _naming_the_output(self) -> Iterator[None]:
-        """Name the file that the user asked for, not the one that stands in for it."""
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"{self._output}: cannot be written: {error.strerror or error}") from error
 
 
 def _reading(data: Path | None, param: NetParameter, model: Path) -> NetParameter:

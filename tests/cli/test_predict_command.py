@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imae.experiments.feature_table import ImageFeatures
 from imae.nets.net import Net
 from imae.nets.onnx_export import export_onnx
 from imae.prototxt_like.binary import write_caffemodel
@@ -118,6 +121,78 @@ def test_features_of_images_by_either_model_in_each_format(imae: Imae, net: Path
     columns = parquet.read_table("c.parquet").to_pydict()
     assert columns["images"] == table["images"].tolist()
     np.testing.assert_array_equal(columns["features"], table["features"])
+
+
+def test_features_of_images_go_on_where_they_were_cut_off(
+    imae: Imae, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "a.npz"
+    Path("im/bad.png").write_bytes(b"junk")
+    command = (
+        "features",
+        "im",
+        "b c.jpg",
+        "gone.png",
+        "--blob",
+        "pool",
+        "--model",
+        "net.prototxt",
+        "--batch",
+        "1",
+        "-o",
+    )
+    whole = imae(*command, f"whole_{name}")
+    assert whole.err.splitlines()[-1] == "imae: error: 2 images could not be read, the first im/bad.png"
+    append, rows = ImageFeatures.append, 0
+
+    def cut_off(self: ImageFeatures, number: int, row: np.ndarray) -> None:
+        nonlocal rows
+        rows += 1
+        if rows == 2:
+            raise KeyboardInterrupt
+        append(self, number, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFeatures, "append", cut_off)
+        assert imae(*command, name).status != 0
+    assert not Path(name).exists()
+    resumed = imae(*command, name)
+    assert resumed.out == f"Wrote {name}: 3 rows of 3 features, the first 1 by an earlier run\n"
+    assert resumed.err.count("im/bad.png: ") == 1 and resumed.err.splitlines()[-1] == whole.err.splitlines()[-1]
+    assert Path(name).read_bytes() == Path(f"whole_{name}").read_bytes()
+    assert not list(Path().glob("*.partial*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFeatures, "append", cut_off)
+        rows = 0
+        assert imae(*command, name).status != 0
+    Image.new("RGB", (9, 7), (9, 9, 9)).save("im/bad.png")  # mended: begin anew
+    mended = imae(*command, name)
+    assert mended.out == f"Wrote {name}: 4 rows of 3 features\n"
+
+
+@pytest.mark.slow
+def test_features_of_images_outlive_a_kill(net: Path) -> None:
+    for number in range(2000):
+        Image.new("RGB", (64, 64), (number % 256, number // 256, 7)).save(f"im/{number:04}.bmp")
+    Path("im/0003.bmp").write_bytes(b"junk")
+    command = [sys.executable, "-m", "imae", "features", "im", "--model", "net.prototxt", "--blob", "pool"]
+    command += ["--batch", "1"]
+    subprocess.run([*command, "-o", "whole.npy"], capture_output=True)
+    kills = 0
+    for least in (100, 900):  # rows, in bytes
+        process = subprocess.Popen([*command, "-o", "a.npy"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            size = sum(path.stat().st_size for path in Path().glob("a.npy.*.partial"))
+            if size > 128 + 12 * least:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+    assert kills == 2 and not Path("a.npy").exists()
+    last = subprocess.run([*command, "-o", "a.npy"], capture_output=True, text=True)
+    assert last.returncode == 1 and "1 image could not be read, the first im/0003.bmp" in last.stderr
+    assert "by an earlier run" in last.stdout
+    assert Path("a.npy").read_bytes() == Path("whole.npy").read_bytes()
+    assert np.load("a.npy").shape == (2001, 3)
 
 
 def test_features_of_the_nets_data_in_each_format(imae: Imae, digits: Path) -> None:
