@@ -6,7 +6,7 @@ from torch import Tensor
 from imae.layers.activation.relu import ReLU
 from imae.layers.activation.scale import Scale
 from imae.layers.layer import Diffs, Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.normalization.batch_norm import BatchNorm
+from imae.layers.normalization.batch_norm import BatchNorm, with_channels
 from imae.layers.utility.eltwise import Eltwise
 from imae.layers.vision.convolution import Convolution
 
@@ -73,7 +73,7 @@ class Normalise(FusedLayer):
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = max(0, gamma (x - mean) / sqrt(var + eps) + beta)."""
-        x = _with_channels(bottoms[0])
+        x = with_channels(bottoms[0])
         mean, var = (torch.zeros_like(blob.data) for blob in self.norm.blobs[:2])
         y, batch_mean, inverse_std = aten.native_batch_norm(x, *self._affine(), mean, var, True, 1.0, self.norm.eps)
         self.norm.move_on(mean if self.bias is None else mean.add_(self.bias.data), var, x.numel() // x.shape[1])
@@ -82,13 +82,13 @@ class Normalise(FusedLayer):
 
     def recompute(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y, by the mean and 1 / sqrt(var + eps) that were saved."""
-        x, var = _with_channels(bottoms[0]), saved["inverse_std"] ** -2
+        x, var = with_channels(bottoms[0]), saved["inverse_std"] ** -2
         y = aten.native_batch_norm(x, *self._affine(), saved["mean"], var, False, 0.0, 0.0)[0]
         return [self._rectified(y).view_as(bottoms[0])]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """As BatchNorm, Scale and ReLU, one after the other."""
-        x = _with_channels(bottoms[0])
+        x = with_channels(bottoms[0])
         dy = top_diffs[0].view_as(x)
         if self.relu:
             dy = aten.threshold_backward(dy, tops[0].view_as(x), 0)
@@ -168,8 +168,3 @@ class SumReLU(FusedLayer):
         """dx_i = coeff_i dy where y > 0."""
         dy = aten.threshold_backward(top_diffs[0], tops[0], 0)
         return self.eltwise.backward(bottoms, tops, [dy], saved, needs)
-
-
-def _with_channels(x: Tensor) -> Tensor:
-    """x with an axis of channels, which a vector has not."""
-    return x if x.dim() > 1 else x[:, None]

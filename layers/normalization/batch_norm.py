@@ -49,10 +49,10 @@ class BatchNorm(Layer):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = (x - mean) / sqrt(var + eps); in the TRAIN phase the sums move on."""
         x = bottoms[0]
-        folded = x if x.dim() > 1 else x[:, None]
+        folded = with_channels(x)
         if self.use_global:
             mean, var = self.statistics()
-            saved["inverse_std"] = self._spread((var + self.eps).rsqrt(), x)
+            saved["inverse_std"] = (var + self.eps).rsqrt().to(x.dtype).view(-1, *[1] * (x.dim() - 2))
             return [aten.native_batch_norm(folded, None, None, mean, var, False, 0.0, self.eps)[0].view_as(x)]
         batch_mean, batch_var = (torch.zeros_like(blob.data) for blob in self.blobs[:2])
         y, mean, inverse_std = aten.native_batch_norm(folded, None, None, batch_mean, batch_var, True, 1.0, self.eps)
@@ -68,18 +68,9 @@ class BatchNorm(Layer):
         dy = top_diffs[0]
         if self.use_global:
             return [dy * saved["inverse_std"]]
-        x = bottoms[0] if bottoms[0].dim() > 1 else bottoms[0][:, None]
+        x, mean, inverse_std = with_channels(bottoms[0]), saved["mean"], saved["inverse_std"]
         dx, _, _ = aten.native_batch_norm_backward(
-            dy.view_as(x),
-            x,
-            None,
-            None,
-            None,
-            saved["mean"],
-            saved["inverse_std"],
-            True,
-            self.eps,
-            [True, False, False],
+            dy.view_as(x), x, None, None, None, mean, inverse_std, True, self.eps, [True, False, False]
         )
         return [dx.view_as(dy)]
 
@@ -104,7 +95,7 @@ class BatchNorm(Layer):
         """
         if not self.use_global:
             axes = [axis for axis in range(len(self.geometry)) if axis != 1]
-            centred = graph.add("Sub", [*bottoms, graph.reduce("ReduceMean", *bottoms, axes, keepdims=True)])
+            centred = graph.add("Sub", [*bottoms, graph.reduce("ReduceMean", bottoms[0], axes, keepdims=True)])
             square = graph.reduce("ReduceMean", graph.add("Mul", [centred, centred]), axes, keepdims=True)
             shifted = graph.add("Add", [square, graph.constant(f"{self.name}_eps", self.eps)])
             graph.node("Div", [centred, graph.add("Sqrt", [shifted])], tops)
@@ -118,7 +109,7 @@ class BatchNorm(Layer):
         constants = [graph.constant(f"{self.name}_{name}", value) for name, value in values.items()]
         graph.node("BatchNormalization", [*bottoms, *constants], tops, epsilon=self.eps)
 
-    @staticmethod
-    def _spread(statistic: Tensor, x: Tensor) -> Tensor:
-        """A per-channel value in the shape that broadcasts against `x`."""
-        return statistic.to(x.dtype).view(-1, *[1] * (x.dim() - 2))
+
+def with_channels(x: Tensor) -> Tensor:
+    """Return x with an axis of channels, which a vector has not."""
+    return x if x.dim() > 1 else x[:, None]
