@@ -17,6 +17,8 @@ from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import LayerParameter, NetParameter
 from imae.prototxt_like.text import did_you_mean, read_net
 
+ShapesOf = Callable[[LayerParameter], Shapes]  # of the tops of a data layer
+
 
 def deploy(
     net: Net | NetParameter | str | Path,
@@ -40,12 +42,10 @@ def deploy(
     Raises InputError for a net of the TRAIN phase, if the data cannot be read, for an unknown output, or for a `shape`
     where no Input, or more than one, could have it.
     """
-    if isinstance(net, Net):
-        param, shapes_of = _of_net(net, shape)
-    else:
-        param, shapes_of = _of_prototxt(net, shape, folder, shapes or {}, skip_broken)
+    shapes = shapes or {}
+    param, of_data = _of_net(net) if isinstance(net, Net) else _of_prototxt(net, folder, shapes, skip_broken)
     fed = [top for layer in param.layer if issubclass(_kind(layer), DataLayer | Input) for top in layer.top]
-    _check_names(param.name, shapes or {}, fed)
+    _check_names(param.name, shapes, fed)
     layers = _predicting(param.layer)
     wanted = set(outputs) or _outputs(layers, param.layer)
     produced = {top for layer in layers for top in layer.top}
@@ -56,10 +56,10 @@ def deploy(
     if not wanted:
         raise InputError(f'net "{param.name}": its TEST phase predicts nothing')
     deployed = NetParameter(name=param.name)
-    deployed.layer.extend(_needed(layers, wanted, shapes_of))
+    deployed.layer.extend(_needed(layers, wanted, lambda layer: _given(layer, shape) or of_data(layer)))
     if shape:
         _reshape(deployed, {layer.name for layer in layers if issubclass(_kind(layer), Input)}, shape)
-    _give_shapes(deployed, shapes or {})
+    _give_shapes(deployed, shapes)
     return deployed
 
 
@@ -106,19 +106,15 @@ def data_layer(net: Net | NetParameter | str | Path, top: str, folder: Path | No
     return next((create_layer(layer, context) for layer in given), None)
 
 
-def _of_net(net: Net, shape: Sequence[int]) -> tuple[NetParameter, Callable[[LayerParameter], Shapes]]:
+def _of_net(net: Net) -> tuple[NetParameter, ShapesOf]:
     if net.context.phase != TEST:
         raise InputError(f'net "{net.name}": is of the TRAIN phase, expected the TEST phase')
-    return net.param, lambda layer: _given(layer, shape) or [net.shapes[net.newest[top]] for top in layer.top]
+    return net.param, lambda layer: [net.shapes[net.newest[top]] for top in layer.top]
 
 
 def _of_prototxt(
-    source: NetParameter | str | Path,
-    shape: Sequence[int],
-    folder: Path | None,
-    shapes: Mapping[str, Sequence[int]],
-    skip_broken: bool,
-) -> tuple[NetParameter, Callable[[LayerParameter], Shapes]]:
+    source: NetParameter | str | Path, folder: Path | None, shapes: Mapping[str, Sequence[int]], skip_broken: bool
+) -> tuple[NetParameter, ShapesOf]:
     param, context = _read(source, folder)
     context.skip_broken = skip_broken
 
@@ -126,7 +122,9 @@ def _of_prototxt(
         if layer.top[0] in shapes:
             return [tuple(shapes.get(top, (1,))) for top in layer.top]
         try:
-            return _given(layer, shape) or _shapes(create_layer(layer, context))
+            data = create_layer(layer, context)
+            data.setup([])
+            return data.reshape([]) or []
         except InputError as error:
             raise InputError(f"{error}; with the images' shape given, no data is needed") from None
 
@@ -141,12 +139,6 @@ def _read(source: NetParameter | str | Path, folder: Path | None) -> tuple[NetPa
     param.CopyFrom(source if isinstance(source, NetParameter) else read_net(source))
     param.state.phase = TEST
     return filter_layers(param), Context(phase=TEST, folders=(Path(), folder) if folder else (Path(),))
-
-
-def _shapes(data: Layer) -> Shapes:
-    """The shapes of a data layer's tops."""
-    data.setup([])
-    return data.reshape([]) or []
 
 
 def _given(layer: LayerParameter, shape: Sequence[int]) -> Shapes:
@@ -210,9 +202,7 @@ def _outputs(layers: Sequence[LayerParameter], original: Sequence[LayerParameter
     return unread - ({bottom for layer in measures for bottom in layer.bottom[1:]} - predictions)
 
 
-def _needed(
-    layers: Sequence[LayerParameter], wanted: set[str], shapes_of: Callable[[LayerParameter], Shapes]
-) -> list[LayerParameter]:
+def _needed(layers: Sequence[LayerParameter], wanted: set[str], shapes_of: ShapesOf) -> list[LayerParameter]:
     """The layers that the `wanted` blobs need, in order, with Input layers for the data layers among them."""
     needed, kept = set(wanted), []
     for layer in reversed(layers):
