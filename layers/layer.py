@@ -184,15 +184,12 @@ class Layer:
 
     def check_counts(self) -> None:
         """Raise InputError unless the prototxt gives as many bottoms and tops as it takes, and others where needed."""
-        for what, (least, most), count in (
-            ("bottom", self.bottoms, len(self.param.bottom)),
-            ("top", self.tops, len(self.param.top)),
-        ):
+        for what in ("bottom", "top"):
+            (least, most), count = getattr(self, f"{what}s"), len(getattr(self.param, what))
             if count < least or (most is not None and count > most):
                 expected = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
-                raise self.error(
-                    f"takes {expected} {what} {'blob' if expected == '1' else 'blobs'}, the prototxt gives {count}"
-                )
+                blobs = "blob" if expected == "1" else "blobs"
+                raise self.error(f"takes {expected} {what} {blobs}, the prototxt gives {count}")
         for name in self.param.top:
             if name in self.param.bottom and not self.in_place:
                 raise self.error(f'does not work in place: "{name}" is a bottom and a top of it')
