@@ -138,20 +138,15 @@ class Pooling(Layer):
             graph.node("Where", [graph.add("Equal", [means[1], zero]), zero, weighted], tops)
         elif self.method == "AVE":
             self._average(graph, bottoms[0], tops[0])
-        elif self.everywhere and not self._has_index(graph, tops):
-            graph.node("GlobalMaxPool", bottoms, tops[:1])
-        elif self._has_index(graph, tops):
+        elif len(tops) == 2 and tops[1] not in graph.unread:
             place = graph.name(f"{tops[1]}/place")
             graph.node("MaxPool", bottoms, [tops[0], place], **self._windows(graph, bottoms[0]))
             pixels = graph.reduce("ReduceProd", graph.sizes(bottoms[0], 2, 4), [0], keepdims=False)
             graph.cast(graph.add("Mod", [place, pixels]), "FLOAT", tops[1])
+        elif self.everywhere:
+            graph.node("GlobalMaxPool", bottoms, tops[:1])
         else:
             graph.node("MaxPool", bottoms, tops[:1], **self._windows(graph, bottoms[0]))
-
-    @staticmethod
-    def _has_index(graph: OnnxGraph, tops: list[str]) -> bool:
-        """Whether there is a second top, and somebody reads it."""
-        return len(tops) == 2 and tops[1] not in graph.unread
 
     def _windows(self, graph: OnnxGraph, x: str) -> dict[str, Any]:
         """The attributes of ONNX's pooling, which rounds down: with the padding on the far side that gives as many
