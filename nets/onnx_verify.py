@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,8 +27,8 @@ TOLERANCE = 1e-4
 """How much of an output's standard deviation an exported model may differ by."""
 ROUNDING = 8
 """By how many times what rounding to float32 after each layer changes, where that is more."""
-_PIXELS = {"zero": (0, 1), "large": (255, 256)}
-"""The pixels of these kinds of images, from and below; others have all that there are."""
+_PIXELS = {"zero": 0, "large": 255}
+"""The pixels of these kinds of images."""
 Progress = Callable[[int, int], None]
 _OWN = "its own data as"
 KINDS = ("random", "zero", "large")
@@ -108,7 +109,7 @@ def verify(
             spread[name] = max(spread[name], standard_deviation(value))
             difference = relative_difference(actual[name], value, spread[name])
             if difference > tolerance:
-                if difference > ROUNDING * _rounding(report, case, name, spread[name]):
+                if difference > ROUNDING * _rounding(report, case, name, value, spread[name]):
                     raise InputError(_complaint(report, case, name, difference, tolerance))
                 verification.undecided = list(dict.fromkeys([*verification.undecided, case.kind]))
             elif difference >= verification.difference:
@@ -204,15 +205,16 @@ def _drawn(report: OnnxReport, case: _Case, own: Mapping[str, Tensor], scaled: M
         elif net.holds_indices(net.input_values[name]):
             case.fed[name] = torch.randint(0, _values(net, name), shape, generator=generator).float()
         elif images is None and name in scaled and len(shape) == 4:
-            low, high = _PIXELS.get(kind, (0, 256))
-            case.fed[name] = scaled[name].seen(torch.randint(low, high, shape, generator=generator).float())
+            case.fed[name] = scaled[name].seen(draw_pixels(shape, generator, kind))
         elif images is None:
             scale = {"zero": 0, "large": _LARGE}.get(kind, 1)
             case.fed[name] = torch.randn(shape, generator=generator) * scale
         if taken is None and images is not None:
-            low, high = _PIXELS.get(kind, (0, 256))
-            taken = torch.randint(low, high, images.of_any(shape), dtype=torch.uint8, generator=generator)
-            taken = taken if images.raw else taken.float()
+            batch, *size = images.of_any(shape)
+            if images.raw:
+                size = [size[-1], *size[:-1]]
+            taken = draw_pixels((batch, *size), generator, kind)
+            taken = taken.permute(0, 2, 3, 1).to(torch.uint8).contiguous() if images.raw else taken
             case.fed[name] = images.seen(taken)
         case.given[name] = (case.fed[name] if taken is None else taken).numpy()
     for before, layer in report.states.values():
@@ -222,6 +224,17 @@ def _drawn(report: OnnxReport, case: _Case, own: Mapping[str, Tensor], scaled: M
         case.given[before] = states[-1].numpy()
     case.given = {name: x if x.dtype == np.uint8 else x.astype(np.float32) for name, x in case.given.items()}
     return case
+
+
+def draw_pixels(shape: Shape, generator: torch.Generator, kind: str = "random") -> Tensor:
+    """Return pixels 0 to 255 of images, B x C x H x W: of one level, or random with contrasts of all sizes alike, as
+    photographs have them, so that averages of images differ, too.
+    """
+    if kind in _PIXELS:
+        return torch.full(shape, float(_PIXELS[kind]))
+    octaves = [torch.randn(*shape[:2], 2**k, 2**k, generator=generator) for k in range(max(shape[2:]).bit_length())]
+    mixed = torch.stack([F.interpolate(octave, shape[2:], mode="bilinear") for octave in octaves]).mean(0)
+    return (128 + 128 * mixed).round().clamp(0, 255)
 
 
 def _values(net: Net, name: str) -> int:
@@ -249,50 +262,58 @@ def _by_the_net(report: OnnxReport, net: Net, case: _Case) -> dict[str, NDArray[
 
 
 def standard_deviation(value: NDArray[Any]) -> float:
-    """Return that of what is finite."""
+    """Return that of what is finite; of one number alone, how large it is."""
     finite = value[np.isfinite(value)]
+    if value.size == 1:
+        return float(np.abs(finite).sum())
     return float(finite.std(dtype=np.float64)) if finite.size else 0.0
 
 
 def relative_difference(actual: NDArray[Any], expected: NDArray[Any], spread: float) -> float:
-    """Return the largest absolute difference over `spread`, or the largest number where all are one; NaNs agree."""
+    """Return the largest absolute difference over `spread`, or the largest number where all are one.
+
+    NaNs agree, and numbers so small that processors may take them for 0.
+    """
     if actual.shape != expected.shape:
         return float("inf")
     with np.errstate(invalid="ignore"):
         apart = np.abs(actual.astype(np.float64) - expected)
-    apart = np.where((actual == expected) | (np.isnan(actual) & np.isnan(expected)), 0, apart)
+    alike = (actual == expected) | (np.isnan(actual) & np.isnan(expected)) | (apart < np.finfo(np.float32).tiny)
+    apart = np.where(alike, 0, apart)
     largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
     if not largest:
         return 0.0
     return largest / (spread or float(np.abs(expected).max()) or 1.0)
 
 
-def _rounding(report: OnnxReport, case: _Case, output: str, spread: float) -> float:
-    """How far rounding to float32 after each layer moves an output, relative to its standard deviation.
+def _rounding(report: OnnxReport, case: _Case, output: str, value: NDArray[Any], spread: float) -> float:
+    """How far rounding to float32 before and after each layer moves an output, relative to its standard deviation.
 
-    It is much where a layer makes large what is next to nothing, such as MVN the noise of an image of one color. The
-    passes are in float64, one of them with relative noise of a float32's half unit in the last place.
+    It is much where a layer makes large what is next to nothing, such as MVN the noise of an image of one color, or
+    where numbers overflow. The passes are in float64, one of them with relative noise of a float32's half unit in the
+    last place; the net's own `value` is another.
     """
-    exact = in_float64(report.net)
-    wide = {name: value.double() for name, value in case.fed.items()}
-    case = _Case(case.kind, case.shapes, wide, {}, case.states)
-    precise = _by_the_net(report, exact, case)[output]
-    generator = torch.Generator().manual_seed(0)
+    exact, generator = in_float64(report.net), torch.Generator().manual_seed(0)
+    wide = {name: fed.double() for name, fed in case.fed.items()}
+    precise = _by_the_net(report, exact, _Case(case.kind, case.shapes, wide, {}, case.states))[output]
+    for name, index in exact.input_values.items():
+        if not exact.holds_indices(index):
+            wide[name] = _with_noise(wide[name], generator)
     for step in exact.steps:
-        if not any(map(exact.holds_indices, step.tops)) and step.bottoms:
+        if not any(map(exact.holds_indices, step.tops)):
             step.layer.forward = _noisy(step.layer.forward, generator)  # type: ignore[method-assign]
-    return relative_difference(_by_the_net(report, exact, case)[output], precise, spread)
+    noisy = _by_the_net(report, exact, _Case(case.kind, case.shapes, wide, {}, case.states))[output]
+    return max(relative_difference(rounded, precise, spread) for rounded in (value, noisy))
+
+
+def _with_noise(value: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.rand(value.shape, generator=generator, dtype=value.dtype).to(value.device)
+    return value * (1 + 2**-24 * (2 * noise - 1))
 
 
 def _noisy(forward: Callable[[Tensors, Saved], Tensors], generator: torch.Generator) -> Callable[..., Tensors]:
     """The same function, each of whose results is a little off."""
-
-    def with_noise(bottoms: Tensors, saved: Saved) -> Tensors:
-        tops = forward(bottoms, saved)
-        noise = (torch.rand(top.shape, generator=generator, dtype=top.dtype) * 2 - 1 for top in tops)
-        return [top * (1 + 2**-24 * of.to(top.device)) for top, of in zip(tops, noise, strict=True)]
-
-    return with_noise
+    return lambda bottoms, saved: [_with_noise(top, generator) for top in forward(bottoms, saved)]
 
 
 def in_float64(net: Net) -> Net:

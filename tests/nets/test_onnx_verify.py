@@ -7,13 +7,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
 from onnx import numpy_helper
 
 from imae.nets.digits_net import digits_net
 from imae.nets.net import Net
 from imae.nets.onnx_export import OnnxReport, export_onnx
 from imae.nets.onnx_preprocess import ImageOptions
-from imae.nets.onnx_verify import verify
+from imae.nets.onnx_verify import draw_pixels, verify
 from imae.prototxt_like.binary import array_to_blob
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.text import parse_net
@@ -243,3 +244,33 @@ def test_where_rounding_alone_decides_a_difference_is_no_error_but_said(tmp_path
     onnx.save(model, report.path)
     with pytest.raises(InputError, match=r'"m" differs .* on random input'):
         verify(report, net)
+
+
+ROUNDED = [
+    ("dim: 3 dim: 4", 'type: "BatchNorm" batch_norm_param { use_global_stats: false }', ImageOptions(resize=(9, 9))),
+    ("dim: 3 dim: 4", 'type: "MVN"', ImageOptions(resize=(9, 9))),
+    ("", 'type: "Swish"', None),
+    ("", 'type: "Sigmoid"', None),
+]
+
+
+@pytest.mark.parametrize(("size", "layer", "preprocess"), ROUNDED)
+def test_what_rounding_leaves_of_flat_images_and_of_tiny_numbers_is_no_error(
+    size: str, layer: str, preprocess: ImageOptions | None, tmp_path: Path
+) -> None:
+    """ONNX Runtime resizes a white image to 255.00002, and takes the sigmoid of -100 for 0, or for that of -18."""
+    text = f'name: "n" input: "data" input_shape {{ dim: 1 {size and size + " dim: 4"} }} '
+    net = Net(parse_net(text + f'layer {{ name: "l" {layer} bottom: "data" top: "y" }}'), backward=False)
+    report = export_onnx(net, None, tmp_path / "net.onnx", preprocess=preprocess or False)
+    found = verify(report, net)
+    assert found.difference < 1e-4
+    assert set(found.undecided) <= {"zero", "large"}
+
+
+def test_random_pixels_have_contrasts_of_all_sizes() -> None:
+    """So that a net's averages differ from image to image, and from channel to channel."""
+    pixels = draw_pixels((3, 3, 224, 100), torch.Generator().manual_seed(0))
+    assert (pixels == pixels.round()).all() and 0 <= pixels.min() < 20 and 235 < pixels.max() <= 255
+    assert pixels.mean((2, 3)).std() > 10
+    assert 20 < (pixels - F.avg_pool2d(pixels, 9, 1, 4)).std() < 60
+    assert draw_pixels((1, 1, 1, 2), torch.Generator(), "large").tolist() == [[[[255, 255]]]]
