@@ -1,11 +1,13 @@
 """Prediction on the CPU: ONNX Runtime on the files that `imae export` writes, imae.Predictor on them, and imae's net.
 
     python -m benchmarks.inference [--nets resnet20 resnet50] [--batch 1 32 256] [--rounds 30] [--deep-rounds 3]
+                                   [--sides ours predictor folded unfolded]
 
 All run in this process with as many threads as PyTorch takes, in turns; ONNX Runtime with its other settings as they
 come: on the file with BatchNorm and Scale folded into the convolutions, and on the one without. Predictor takes uint8
-images, which it prepares in the model. ResNet-50 takes `--deep-rounds`, as 256 of its images take a CPU long; `--batch`
-leaves them out. `difference` is the largest between the probabilities. The floor counts one pass of ours, as
+images, which it prepares in the model. ResNet-50 takes `--deep-rounds`, as 256 of its images take a CPU long, and each
+side 3 GB; `--batch` leaves them out, `--sides` takes some. `difference` is the largest between the probabilities of 32
+images at most. The floor counts one pass of ours, as
 `benchmarks.floor`.
 """
 
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import floor, imae_resnet
-from benchmarks.measuring import Benchmark, Row, Side, median_ratio, positive, take_turns
+from benchmarks.measuring import WARM_UP, Benchmark, Row, Side, Turns, median_ratio, positive, take_turns
 from imae.layers.normalization.batch_norm import BatchNorm
 from imae.nets.deploy import deploy
 from imae.nets.memory import keep_freed_memory
@@ -31,6 +33,9 @@ from imae.nets.zoo import build
 from imae.prototxt_like.schema import TEST
 
 DEEP = "resnet50"
+FEW = 32
+"""Images whose probabilities are compared, and up to which a deep net's side is warmed up."""
+SIDES = ("ours", "predictor", "folded", "unfolded")
 
 
 def ours(net: Net, images: torch.Tensor) -> Callable[[], dict[str, torch.Tensor]]:
@@ -65,27 +70,33 @@ def net_of(name: str, batch: int) -> Net:
     return net
 
 
-def compare(name: str, batch: int, sessions: dict[str, Any], rounds: int) -> tuple[Row, list[str]]:
+def compare(name: str, batch: int, sessions: dict[str, Any], options: argparse.Namespace) -> tuple[Row, list[str]]:
     """Return the row of a batch size, and the rates behind its floor."""
     net = net_of(name, batch)
     net.share_weights(sessions["net"])
     images = torch.randn(net.shape("data"))
-    (probabilities,) = net.forward(data=images).values()
-    feed = {"data": images.numpy()}
-    found = [torch.from_numpy(sessions[form].run(None, feed)[0]) for form in ("folded", "unfolded")]
+    few = images[:FEW]
+    (probabilities,) = net.forward(data=few).values()
+    found = [
+        torch.from_numpy(sessions[form].run(None, {"data": few.numpy()})[0])
+        for form in ("folded", "unfolded")
+        if form in options.sides
+    ]
+    net.reshape(data=images.shape)
     size = floor.largest_value(net)
-    sides = {"ours": Side(ours, (net, images)), "predictor": Side(predicting, (sessions["predictor"], images))}
-    sides |= {form: Side(theirs, (sessions[form], images)) for form in ("folded", "unfolded")}
-    warm_up = {"warm_up": 1} if name == DEEP else {}
-    turns = take_turns(sides | floor.yardsticks(size), rounds, label=f"{name}, batch {batch}", **warm_up)
+    sides = {"ours": Side(ours, (net, images)), "predictor": Side(predicting, (sessions.get("predictor"), images))}
+    sides |= {form: Side(theirs, (sessions.get(form), images)) for form in ("folded", "unfolded")}
+    sides = {side: how for side, how in sides.items() if side in options.sides}
+    rounds, warm_up = (options.deep_rounds, int(batch <= FEW)) if name == DEEP else (options.rounds, WARM_UP)
+    turns = take_turns(sides | floor.yardsticks(size), rounds, label=f"{name}, batch {batch}", warm_up=warm_up)
     rates = floor.rates(turns, size)
     row: Row = {
         "net": name,
         "batch": batch,
         "floor_ms": 1e3 * sum(work.seconds for work in floor.count(net, rates, backward=False).values()),
         **{f"{side}_ms": turns[side].ms for side in sides},
-        "ratio": median_ratio(turns["ours"], turns["folded"]),
-        "difference": max(float((probabilities - one).abs().max()) for one in found),
+        "ratio": median_ratio(turns.get("ours", Turns()), turns.get("folded", Turns())),
+        "difference": max((float((probabilities - one).abs().max()) for one in found), default=None),
     }
     return row, [f"{name}, batch {batch}: {floor.describe_rates(rates)}"]
 
@@ -96,6 +107,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, nargs="+", default=[1, 32, 256])
     parser.add_argument("--rounds", type=positive, default=30)
     parser.add_argument("--deep-rounds", type=positive, default=3)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
 
 
 def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
@@ -107,13 +119,14 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
         with tempfile.TemporaryDirectory() as folder:
             net, path = net_of(name, 1), Path(folder) / "net.onnx"
             sessions: dict[str, Any] = {"net": net}
-            for form in ("unfolded", "folded"):
+            for form in {"unfolded", "folded"} & {*options.sides}:
                 export_onnx(net, None, path, fold_channels=form == "folded")
                 sessions[form] = start_session(path, threads=threads)
-            export_onnx(net, None, path, preprocess=True)
-            sessions["predictor"] = Predictor(path, batch=max(options.batch), cpu=True, threads=threads)
+            if "predictor" in options.sides:
+                export_onnx(net, None, path, preprocess=True)
+                sessions["predictor"] = Predictor(path, batch=max(options.batch), cpu=True, threads=threads)
         for batch in options.batch:
-            row, said = compare(name, batch, sessions, options.deep_rounds if name == DEEP else options.rounds)
+            row, said = compare(name, batch, sessions, options)
             rows.append(row)
             notes += said
     return rows, notes
