@@ -15,7 +15,7 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
-OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait; set, they stay
+OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait; what is set stays
 SPINS = "50000"  # GNU OpenMP's count of spins before a thread sleeps; its own is 300,000
 SLICE = 100_000  # nanoseconds: with short slices a thread's share of a core is the same, but its turn comes sooner
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the system call's number in Linux's unistd.h
