@@ -10,6 +10,8 @@ from imae.audit.result import Result
 from imae.prototxt_like.files import write_atomically
 
 KEEP, DROP, RELABEL = "keep", "drop", "relabel"
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that a spreadsheet may take for a formula; the last are the same signs, as wide as Chinese ones."""
 CLEANED = ("index", "name", "label", "given", "action", "reason")
 
 
@@ -76,9 +78,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def harmless(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: with a quote before =, +, -, @, a tab or a line's end."""
+    """Return a cell that no spreadsheet takes for a formula: with a quote before `FORMULA`."""
     number = text.lstrip("+-").replace(".", "", 1).isdecimal()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not number else text
+    return f"'{text}" if text.startswith(FORMULA) and not number else text
 
 
 def one_line(text: str) -> str:

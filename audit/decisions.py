@@ -39,7 +39,7 @@ class Decisions:
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
                 self._take(json.loads(line))
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(f"{self._path}: line {number}: is no decision: {error!r}") from error
         return whole
 

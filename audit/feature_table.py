@@ -1,6 +1,5 @@
 """The features of images by a backbone, kept on disk as they are made, so that nothing is made twice."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 from imae.audit.backbones import Backbone
 from imae.audit.image_arrays import ImageArrays
 from imae.audit.samples import Samples
-from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes, write_atomically
+from imae.prototxt_like.number_file import map_numbers
 
 BATCH = 64
 KEPT_EVERY = 8
@@ -31,12 +32,21 @@ class FeatureTable:
         names = hashlib.blake2b("\n".join(samples.names).encode(errors="surrogateescape"), digest_size=8).hexdigest()
         self._fingerprint = f"{backbone.fingerprint} {names} {seed}"
         self._path, self._note = folder / "features.npy", folder / "features.json"
-        self.done, self.unreadable = 0, dict[int, str]()
-        with contextlib.suppress(OSError, ValueError, KeyError):  # there is none, or it is damaged: begin anew
-            note = json.loads(self._note.read_text())
-            if note["fingerprint"] == self._fingerprint and len(np.load(self._path, mmap_mode="r")) == len(samples):
-                self.unreadable = {int(index): str(why) for index, why in note["unreadable"].items()}
-                self.done = int(note["done"])
+        self.done, self.unreadable = self._kept()
+
+    def _kept(self) -> tuple[int, dict[int, str]]:
+        """How many are done and which are unreadable, by the note; none where there is no sound one of this audit."""
+        try:
+            note = json.loads(read_bytes(self._note))
+            same = note["fingerprint"] == self._fingerprint
+            done, shape = int(note["done"]), map_numbers(self._path).shape
+            unreadable = {int(index): str(why) for index, why in note["unreadable"].items()}
+        except (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            return 0, {}
+        same = (
+            note["fingerprint"] == self._fingerprint and len(shape) == 2 and shape[0] == len(self._samples) >= done >= 0
+        )
+        return (done, unreadable) if same else (0, {})
 
     def fill(self, images: ImageArrays, on_progress: Callable[[int, int], None]) -> None:
         """Compute the rows that are missing; interrupted, those that are done stay."""
@@ -47,9 +57,7 @@ class FeatureTable:
                 pixels, failed = images.read(chosen.tolist(), self._backbone.size)
                 features = self._backbone(pixels)
                 if table is None:
-                    shape = (len(self._samples), features.shape[1])
-                    mode = "r+" if self.done else "w+"
-                    table = np.lib.format.open_memmap(self._path, mode=mode, dtype=np.float32, shape=shape)
+                    table = self._open(features.shape[1])
                 table[chosen] = features
                 self.unreadable |= {int(chosen[i]): why for i, why in failed.items()}
                 self.done = start + len(chosen)
@@ -59,6 +67,13 @@ class FeatureTable:
         finally:
             if table is not None:
                 self._keep(table)
+
+    def _open(self, width: int) -> NDArray[np.float32]:
+        shape, mode = (len(self._samples), width), "r+" if self.done else "w+"
+        table = np.lib.format.open_memmap(self._path, mode=mode, dtype=np.float32, shape=shape)
+        if table.shape != shape or table.dtype != np.float32:
+            raise InputError(f"{self._path}: has {table.dtype} of shape {table.shape}, expected {shape}: remove it")
+        return table
 
     def found(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return which samples have features, in order, and these (a map of the file)."""

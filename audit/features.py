@@ -109,6 +109,8 @@ def check_labels(labels: NDArray[Any], samples: int) -> tuple[NDArray[np.int64],
         raise InputError(f"label {int(np.isfinite(labels).argmin()) + 1} is missing or not finite")
     if labels.dtype.kind == "O" and (missing := [i for i, label in enumerate(labels) if _is_missing(label)]):
         raise InputError(f"label {missing[0] + 1} is missing")
+    if not samples:
+        raise InputError("no samples, expected some of at least two classes")
     names, classes = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
     if len(names) < 2:
         raise InputError(f"all {counted(samples, 'label')} are {names.tolist()[0]!r}: expected at least two classes")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imae.audit.cleaned import FORMULA
 from imae.audit.result import Result, read_result
 from imae.audit.samples import Samples
 from imae.audit.thumbnails import Thumbnails
@@ -303,7 +304,7 @@ def _read(path: Path) -> list[list[str]]:
     """The rows of a CSV of ours, without the quotes that keep cells from being formulas."""
     text = read_bytes(path).decode(errors="surrogateescape")
     rows = csv.reader(io.StringIO(text, newline=""))
-    return [[cell[1:] if cell[:1] == "'" and cell[1:2] in "=+-@\t\r\n" else cell for cell in row] for row in rows]
+    return [[cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell for cell in row] for row in rows]
 
 
 def _next(result: Result, command: str) -> list[Part]:

@@ -1,8 +1,6 @@
 """What an audit left in its folder, read again; `result_folder.py` says what is there."""
 
-import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,12 @@ from numpy.typing import NDArray
 
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
+from imae.prototxt_like.number_file import read_arrays
 
 SUMMARY = "summary.json"
 SCORES = ("label", "score", "p_wrong", "suggested", "p_suggested", "is_issue", "logits")
 """`label` and `suggested` are classes (int64), `is_issue` is bool, `logits` N x C, the others float64."""
+KINDS = {"label": "i", "suggested": "i", "is_issue": "b"}
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,23 @@ def read_result(folder: Path) -> tuple[Result, dict[str, Any]]:
     try:
         summary = json.loads(read_bytes(folder / SUMMARY))
         root, source = summary["root"], str(summary["source"])
-        with np.load(io.BytesIO(read_bytes(folder / "scores.npz")), allow_pickle=False) as file:
-            scores = {name: file[name] for name in SCORES}
-            classes = [str(name) for name in file["classes"]]
+        classes = [str(name) for name in summary["classes"]]
         names = read_bytes(folder / "names.txt").decode(errors="surrogateescape").split("\n")[:-1]
-        count = len(names)
-        if not count or any(len(array) != count for array in scores.values()):
-            raise ValueError(f"{count} names, scores of {sorted({len(array) for array in scores.values()})} samples")
-        for name in ("label", "suggested"):
-            if not (scores[name].min() >= 0 and scores[name].max() < len(classes)):
+        shapes = ((len(names),), (len(names), len(classes)))
+
+        def check(shape: tuple[int, ...]) -> None:
+            if shape not in shapes or not names:
+                raise ValueError(f"{len(names)} names of {len(classes)} classes, scores of shape {shape}")
+
+        scores = read_arrays(folder / "scores.npz", SCORES, check, "biuf")
+        for name, array in scores.items():
+            if array.ndim != 1 + (name == "logits") or array.dtype.kind != KINDS.get(name, "f"):
+                raise ValueError(f"{name} are {array.dtype} of shape {array.shape}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{name} are not all finite")
+            if array.dtype.kind == "i" and not (array.min() >= 0 and array.max() < len(classes)):
                 raise ValueError(f"{name} names classes beyond the {len(classes)} there are")
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{folder}: does not hold the files of one audit: {error!r}") from error
-    return Result(folder, names, classes, scores, source, None if root is None else Path(root)), summary
+        return Result(folder, names, classes, scores, source, None if root is None else Path(root)), summary
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = error if isinstance(error, InputError) else repr(error)
+        raise InputError(f"{folder}: does not hold the files of one audit: {what}") from error

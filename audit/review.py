@@ -56,8 +56,9 @@ class Review:
         self.decisions = Decisions(self.result)
         self.thumbnails = Thumbnails(self.result)
         try:
-            self._thresholds = Thresholds(**summary["thresholds"])
-        except (KeyError, TypeError) as error:
+            above = summary["thresholds"]
+            self._thresholds = Thresholds(**{name: p if p is None else float(p) for name, p in above.items()})
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{folder / SUMMARY}: has no thresholds: {error!r}") from error
         self._places = {index: place for place, index in enumerate(self.queue)}
         self._lock = threading.Lock()
@@ -251,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self._json({"position": self.server.review.undo()})
                 case _:
                     self._refuse(404)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._refuse(400)
         except InputError as error:  # a full disk
             self._send(500, "text/plain; charset=utf-8", str(error).encode(errors="replace"))

@@ -254,6 +254,8 @@ class _Text(_Table):
             self.columns = next(csv.reader([header.decode("utf-8-sig")], delimiter=delimiter), [])
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path}: line 1: {error}") from error
+        if any("\n" in name or "\r" in name for name in self.columns):
+            raise InputError(f"{path}: line 1: a column's name goes on in the next line, expected one line of names")
         _check_columns(path, self.columns)
         self._lines: list[int] = []
 

@@ -15,6 +15,8 @@ from imae.prototxt_like.errors import InputError
 
 _PNG_UP_TO = 64
 """Pixels of the longer side: in JPEGs as small as that one sees the blocks."""
+GONE = -1
+"""In place of the number of an image that is not there."""
 
 
 class Thumbnails:
@@ -28,7 +30,7 @@ class Thumbnails:
         if samples is None and result.root is None and result.source.startswith(("digits", "cifar10:")):
             found = read_samples(result.source)
             numbers = {name: i for i, name in enumerate(found.names)}
-            self._images, self._rows = found.images, [numbers[name] for name in self._names]
+            self._images, self._rows = found.images, [numbers.get(name, GONE) for name in self._names]
 
     def __bool__(self) -> bool:
         return self._root is not None or self._images is not None
@@ -51,6 +53,8 @@ class Thumbnails:
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         if self._images is not None:
+            if self._rows[index] == GONE:
+                raise InputError(f"{self._names[index]}: is no longer there")
             image: NDArray[np.uint8] = self._images[self._rows[index]]
             return image
         assert self._root is not None

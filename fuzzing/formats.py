@@ -19,6 +19,15 @@ import torch
 from PIL import Image
 
 from fuzzing.mutations import Mutate, damage_bytes, damage_message, damage_words, inside_deflated, inside_zip, within
+from imae.audit.backbones import Backbone
+from imae.audit.cleaned import Thresholds
+from imae.audit.feature_table import FeatureTable
+from imae.audit.image_arrays import ImageArrays
+from imae.audit.label_issues import LabelIssues, Picked
+from imae.audit.noise_model import Interval
+from imae.audit.result_folder import write_result
+from imae.audit.review import Review
+from imae.audit.samples import Samples, read_samples
 from imae.experiments.mars_info import write_miniature
 from imae.layers.data import cifar10_data
 from imae.layers.data.hdf5_file import Hdf5File
@@ -141,6 +150,7 @@ def all_formats(folder: Path) -> dict[str, Format]:
         ),
         "MARS names": Format([b"0001C1T0001F001.jpg\n0002C2T0001F001.jpg\n"], [damage_words, damage_bytes], read_names),
         "metrics": Format([_METRICS], [damage_words, damage_bytes], read_metrics),
+        **_audit(folder),
         "CIFAR-10 binary": Format([bytes(range(10)) + bytes(3063)], [damage_bytes], _read_cifar10, "test_batch.bin"),
         "CIFAR-10 python": Format(
             [pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]})],
@@ -289,6 +299,78 @@ def _images() -> list[bytes]:
         for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
     ]
     return [*images, _written(lambda file: Image.fromarray(pixels[:, :, 0]).save(file, "PNG"))]
+
+
+def _audit(folder: Path) -> dict[str, Format]:
+    """What an audit leaves, each file damaged beside the others as they are, and tables to be audited."""
+    whole = folder / "audit"
+    whole.mkdir()
+    label, p = np.arange(_LABELS) % 3, np.linspace(1, 0, _LABELS)
+    transition = Interval(*(np.eye(3),) * 3)
+    picked = Picked("IMAE", 8.0, 0.01, 100, 0, 1, 0.8, 0.7, [])
+    logits = np.ones((_LABELS, 3), np.float32)
+    names = [f"{i}.png" for i in range(_LABELS)]
+    samples = Samples("photos", label, ["cat", "dog", "pig"], names, root=folder)
+    found = LabelIssues(
+        label=label,
+        classes=samples.classes,
+        score=p,
+        p_wrong=p,
+        suggested=(label + 1) % 3,
+        p_suggested=p,
+        is_issue=p > 0.5,
+        noise_rate=Interval(*(np.array(0.5),) * 3),
+        transition=transition,
+        picked=picked,
+        logits=logits,
+    )
+    write_result(whole, samples, found, Thresholds())
+    decided = [{"name": f"{i}.png", "index": i, "action": action} for i, action in enumerate(("keep", "drop"))]
+    lines = [*decided, {"name": "3.png", "index": 3, "action": "relabel", "label": "pig"}, {"undo": True}]
+    (whole / "decisions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    backbone = Backbone((8, 8), lambda images: np.ones((len(images), 2), np.float32), "x")
+    FeatureTable(whole, samples, backbone).fill(ImageArrays(samples), lambda done, total: None)
+    files = {path.name: path.read_bytes() for path in whole.iterdir()}
+
+    def beside(path: Path) -> Path:
+        for name, content in files.items():
+            if not (path.parent / name).exists():
+                (path.parent / name).write_bytes(content)
+        return path.parent
+
+    def review(path: Path) -> object:
+        found = Review(beside(path))
+        return found.page(), [found.item(place) for place in range(len(found.queue))], found.counts()
+
+    def resume(path: Path) -> object:
+        table = FeatureTable(beside(path), samples, backbone)
+        table.fill(ImageArrays(samples), lambda done, total: None)
+        return table.found()
+
+    ways: dict[str, list[Mutate]] = {
+        "summary.json": [damage_words, damage_bytes],
+        "scores.npz": [inside_zip(), damage_bytes],
+        "names.txt": [damage_words, damage_bytes],
+        "decisions.jsonl": [damage_words, damage_bytes],
+        "features.json": [damage_words, damage_bytes],
+        "features.npy": [damage_words, damage_bytes],
+    }
+    tables = {
+        "numbers": (b"label,a,b\n" + b"0,1.5,2\n1,-3,4e5\n" * 12, {}),
+        "paths": (b'path,label\na.png,cat\n"b, c.png",dog\n', {"image": "path"}),
+    }
+    return {
+        f"audit {name}": Format([files[name]], ways[name], resume if "features" in name else review, name)
+        for name in ways
+    } | {
+        f"audit CSV of {name}": Format(
+            [content],
+            [damage_words, damage_bytes],
+            lambda path, options=options: read_samples(str(path), label="label", **options),  # type: ignore[misc]
+            "table.csv",
+        )
+        for name, (content, options) in tables.items()
+    }
 
 
 def _written(write: Callable[[io.BytesIO], object]) -> bytes:

@@ -6,7 +6,7 @@ import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -81,23 +81,28 @@ def has_key(name: str | Path) -> bool:
         return isinstance(found, dict) and key[1:] in found
 
 
-def read_arrays(path: FilePath) -> dict[str, Numbers]:
-    """Return all arrays of an .npz by their names; raises InputError, naming the file, as `read_numbers` does."""
-    with open_regular(path) as file, _naming(str(path)), zipfile.ZipFile(file) as archive:
-        arrays = {}
-        for name in archive.namelist():
-            with archive.open(name) as member:
-                array: Numbers = _from_npy(member, check_count, objects=False)
-            if array.dtype.kind not in "iuf":
-                raise InputError(f"{path}:{name}: holds {array.dtype} values, expected numbers")
-            arrays[name.removesuffix(".npy")] = array
-        return arrays
-
-
 def check_count(shape: tuple[int, ...]) -> None:
     """Raise ValueError for a shape of more numbers than a blob has."""
     if math.prod(shape) > LARGEST_INT32:
         raise ValueError(f"an array of shape {shape}, of more numbers than a blob has")
+
+
+def read_arrays(
+    path: FilePath, names: Collection[str] | None = None, check_shape: CheckShape = check_count, kinds: str = "iuf"
+) -> dict[str, Numbers]:
+    """Return all arrays of an .npz by their names, or those that are wanted; `kinds` are those of their NumPy types.
+
+    Raises InputError, naming the file, as `read_numbers` does, and if one of `names` is missing.
+    """
+    with open_regular(path) as file, _naming(str(path)), zipfile.ZipFile(file) as archive:
+        arrays = {}
+        for name in archive.namelist() if names is None else [f"{name}.npy" for name in names]:
+            with archive.open(name) as member:
+                array: Numbers = _from_npy(member, check_shape, objects=False)
+            if array.dtype.kind not in kinds:
+                raise InputError(f"{path}:{name}: holds {array.dtype} values, expected numbers")
+            arrays[name.removesuffix(".npy")] = array
+        return arrays
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, _ = audited(tmp_path)
     damaged, _ = audited(tmp_path / "damaged", images=False)
     summary = json.loads((damaged / SUMMARY).read_text())
-    (damaged / SUMMARY).write_text(json.dumps({name: summary[name] for name in ("root", "source")}))
+    (damaged / SUMMARY).write_text(json.dumps({name: summary[name] for name in ("root", "source", "classes")}))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for arguments, message in (
             ([tmp_path / "none"], "none: has no audit, summary.json is missing"),

@@ -88,6 +88,8 @@ def test_a_table_of_paths_is_read_below_its_root_alone(tmp_path: Path) -> None:
         ("a,l\n1,y\n2,y\n", "all 2 labels are 'y': expected at least two classes"),
         ("l\nx\ny\n", "has no column beside the labels"),
         ("", 'has no column "l"'),
+        ("a,l\n", "no samples, expected some of at least two classes"),
+        ('"a\nb",l\n1,x\n2,y\n', "line 1: a column's name goes on in the next line"),
         ("a,l\n" + "x" * 200_000 + ",y\n", 'line 2: column "a": \'xxx'),
         ('a,l\n"' + "x" * 200_000 + '",y\n', "field larger than field limit"),
     ],
@@ -142,7 +144,15 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "written"),
-    [("=1+1", "'=1+1"), ("@x", "'@x"), ("+cmd|x", "'+cmd|x"), ("\t=1", "'\t=1"), ("-2.5", "-2.5"), ("cat", "cat")],
+    [
+        ("=1+1", "'=1+1"),
+        ("@x", "'@x"),
+        ("+cmd|x", "'+cmd|x"),
+        ("\t=1", "'\t=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("-2.5", "-2.5"),
+        ("cat", "cat"),
+    ],
 )
 def test_no_cell_is_a_formula(text: str, written: str) -> None:
     assert harmless(text) == written
