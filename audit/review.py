@@ -245,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
             match words:
                 case ["decide"]:
                     place, action, label = asked["position"], asked["action"], asked.get("label", -1)
-                    if not (isinstance(place, int) and isinstance(label, int)):
+                    if not (type(place) is type(label) is int):
                         raise TypeError
                     self._json({"position": self.server.review.decide(place, action, label)})
                 case ["undo"]:
@@ -275,6 +275,10 @@ class _Handler(BaseHTTPRequestHandler):
         number = words[1]
         good = number.isascii() and number.isdecimal() and len(number) < 10
         return int(number) if good and int(number) < len(self.server.review.queue) else None
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is no request of ours, a method or a line, without the page that says so."""
+        self._refuse(code)
 
     def _refuse(self, status: int) -> None:
         self._send(status, "text/plain; charset=utf-8", b"")

@@ -103,7 +103,8 @@ def _of(source: str, features: NDArray[Any], labels: Sequence[Any] | NDArray[Any
 def _labels(source: str, labels: Sequence[Any] | NDArray[Any], count: int) -> tuple[NDArray[np.int64], list[str]]:
     array = np.asarray(labels)
     if array.dtype.kind in "US" and all(text.strip().lstrip("-").isdecimal() for text in array.tolist()):
-        array = array.astype(np.int64)  # so that class 10 comes after class 9
+        with contextlib.suppress(ValueError, OverflowError):  # "--1", or more digits than an integer has: a name
+            array = array.astype(np.int64)  # so that class 10 comes after class 9
     elif array.dtype.kind == "U" and (array == "").any():
         raise InputError(f"{source}: row {int((array == '').argmax()) + 1} has no label")
     try:

@@ -95,6 +95,11 @@ def test_nobody_else_gets_an_answer(server: Server) -> None:
         {"Sec_Fetch_Site": "cross-site"},
     ):
         assert ask(f"{address}item/0", **headers) == ask(f"{address}decide", decision, **headers) == (403, b"")
+    for method in ("HEAD", "PUT", "OPTIONS", "ODD"):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+        connection.request(method, f"/{server.token}/item/0")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (501, b"")
     assert ask(f"{address}decide", decision, Content_Type="text/plain")[0] == 415
     assert ask(f"{address}decide", b"x" * 5000)[0] == 413
     wrong: list[object] = [
@@ -105,7 +110,8 @@ def test_nobody_else_gets_an_answer(server: Server) -> None:
         {"position": 99, "action": "keep"},
         {"position": 0, "action": "x"},
     ]
-    for body in (*wrong, {"position": "0", "action": "keep"}, {"position": 0, "action": "relabel", "label": 3}):
+    wrong += [{"position": place, "action": "keep"} for place in ("0", True, 0.0)]
+    for body in (*wrong, {"position": 0, "action": "relabel", "label": 3}):
         assert ask(f"{address}decide", body)[0] == 400
     assert not server.review.decisions.by_index
     assert ask(f"{address}decide", decision, Origin=root)[0] == 200 and len(server.review.decisions.by_index) == 1

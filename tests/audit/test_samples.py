@@ -59,6 +59,8 @@ def test_tables_of_numbers(form: str, tmp_path: Path) -> None:
     assert samples.features is not None
     np.testing.assert_allclose(samples.features, [(a, b) for a, _, b in rows])
     assert samples.classes == [str(number) for number in range(10, 21)]  # by value, not as texts
+    names = read_samples(str(table(tmp_path / "odd.csv", f"a,l\n1,--1\n2,{10**30}\n")), label="l").classes
+    assert names == ["--1", str(10**30)]
     assert 'has no column "knd", it has a, kind, b; did you mean "kind"?' in refusal(path, label="knd")
     assert "--label says which column" in refusal(path)
 
