@@ -4,20 +4,21 @@
 
 The net is the Caffe ResNet-20 of ../shared/data/resnet20, exported with its images' preparation in the model.
 `accuracy` is that on the uint8 test images of CIFAR-10, which ROOT/cifar-10-batches-py holds; without, it is left out,
-and int8 is quantized as activations come instead of by 512 training images. Times are of one thread.
+and int8 is quantized as activations come instead of by 512 training images. Times are of one thread,
+the forms in turns.
 """
 
 import argparse
 import pickle
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measuring import ROOT, Benchmark, Row, positive
+from benchmarks.measuring import ROOT, Benchmark, Row, Side, positive, take_turns
 from imae.nets.onnx_export import export_onnx
 from imae.nets.onnx_precision import Feeds, convert
 from imae.nets.onnx_preprocess import ImageOptions
@@ -53,15 +54,10 @@ def accuracy(session: Any, root: Path) -> float:
     return 100 * float((np.concatenate(list(parts)) == labels).mean())
 
 
-def milliseconds(session: Any, batch: int, rounds: int) -> float:
-    """Return the median time of a pass."""
+def asking(session: Any, batch: int) -> Callable[[], object]:
+    """Return a pass of as many images."""
     images = np.random.default_rng(0).integers(0, 256, (batch, 32, 32, 3), np.uint8)
-    times = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        session.run(None, {"Data1": images})
-        times.append(1e3 * (time.perf_counter() - begin))
-    return float(np.median(times))
+    return lambda: session.run(None, {"Data1": images})
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,22 +76,20 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
     if (options.data / "cifar-10-batches-py").is_dir():
         images, _ = read_batch(options.data, "data_batch_1")
         calibration = [{"Data1": images[i : i + 64]} for i in range(0, CALIBRATION, 64)]
-    rows: list[Row] = []
+    rows: dict[str, Row] = {}
+    sessions = {}
     with tempfile.TemporaryDirectory() as folder:
         for form in FORMS if calibration else (form for form in FORMS if "calibrated" not in form):
             path = Path(folder) / "net.onnx"
             write(form, path, calibration)
-            session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-            rows.append(
-                {
-                    "form": form,
-                    "bytes": path.stat().st_size,
-                    "accuracy": f"{accuracy(session, options.data):.2f}" if calibration else None,
-                    "ms_1": milliseconds(session, 1, options.rounds),
-                    "ms_32": milliseconds(session, 32, options.rounds),
-                }
-            )
-    return rows, []
+            sessions[form] = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+            found = f"{accuracy(sessions[form], options.data):.2f}" if calibration else None
+            rows[form] = {"form": form, "bytes": path.stat().st_size, "accuracy": found}
+    for batch in (1, 32):
+        sides = {form: Side(asking, (session, batch)) for form, session in sessions.items()}
+        for form, turns in take_turns(sides, options.rounds, label=f"batch {batch}").items():
+            rows[form][f"ms_{batch}"] = turns.ms
+    return list(rows.values()), []
 
 
 BENCHMARK = Benchmark(

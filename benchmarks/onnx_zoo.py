@@ -48,6 +48,7 @@ def net_of(name: str) -> tuple[NetParameter, Net]:
         trained = read_net(EXAMPLES[name])
         param = deploy(trained, shape=SHAPES[EXAMPLES[name].parent.name])
     net = Net(param, backward=False)
+    net.keep_blobs = False
     for step in net.steps:
         if step.layer.type in ("BatchNorm", "Convolution", "ConvolutionDepthwise", "InnerProduct"):
             step.layer.forward = settling(step.layer, step.layer.forward)  # type: ignore[method-assign]
