@@ -48,7 +48,8 @@ def logits_gradient(loss: str, parameter: Tensor | float, logits: Tensor, index:
 
     It is multiplied by `counts`, which is broadcast (... x 1), as `parameter` is.
     """
-    p = torch.softmax(logits, -1)
+    p = (logits - logits.amax(-1, keepdim=True)).exp_()  # torch.softmax takes four times as long of ten classes
+    p /= p.sum(-1, keepdim=True)
     p_y = p.gather(-1, index)
     p.scatter_(-1, index, 0.0)
     d = p.sum(-1, keepdim=True)

@@ -36,9 +36,6 @@ GAP = 0.02
 FOLDS = 5
 """Where it is not."""
 
-DOUBT = 0.8
-"""The power that a probability of being wrong is raised to."""
-
 Numbers = NDArray[np.float64]
 Report = Callable[[str, int, int], None]
 
@@ -182,21 +179,15 @@ def judge(
     *,
     seed: int = 0,
 ) -> LabelIssues:
-    """Return what the logits (N x C) of a net say about the labels (N) by the noise model.
-
-    Two models are fitted: one that trusts the logits' order, by which probabilities are told, and one that also mixes
-    the logits, which sorts better. Where a label is in doubt, people err more often than the first model expects, which
-    takes errors for independent of the sample: `DOUBT` is for that.
-    """
-    plain = fit_noise_model(logits, target, seed=seed)
-    own = plain.posterior(logits, target).gather(1, target[:, None])[:, 0].double().numpy()
-    mixed = fit_noise_model(logits, target, mixed=True, start=plain, seed=seed).posterior(logits, target).double()
-    others = mixed.scatter(1, target[:, None], 0.0)
+    """Return what the logits (N x C) of a net say about the labels (N) by the noise model."""
+    model = fit_noise_model(logits, target, mixed=True, seed=seed)
+    true = model.posterior(logits, target).double()
+    others = true.scatter(1, target[:, None], 0.0)
     wrong = others.sum(1).clamp_min(1e-12)
-    score = (wrong.log() - (mixed.sum(1) - wrong).clamp_min(1e-12).log()).numpy()
-    p_wrong = _isotonic(score, (1 - own) ** DOUBT)
+    score = (wrong.log() - (true.sum(1) - wrong).clamp_min(1e-12).log()).numpy()
+    p_wrong = 1 / (1 + np.exp(-score))
     most, suggested = others.max(1)
-    rate, transition = bootstrap(plain, logits, target, float(p_wrong.mean()), seed=seed)
+    rate, transition = bootstrap(model, logits, target, float(p_wrong.mean()), seed=seed)
     found = LabelIssues(
         label=target.numpy(),
         classes=classes,
@@ -327,14 +318,6 @@ def _score(
     if not torch.isfinite(sums).all():
         raise InputError(f"the training with {setting} diverged; give another parameter or loss")
     return joined(whole), sums
-
-
-def _isotonic(score: Numbers, probability: Numbers) -> Numbers:
-    """The probabilities made to rise with the score: the closest that do."""
-    from sklearn.isotonic import IsotonicRegression
-
-    rising: Numbers = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(score, probability)
-    return rising
 
 
 def _best_f1(score: Numbers, p_wrong: Numbers) -> NDArray[np.bool_]:

@@ -1,17 +1,24 @@
 """From a head's logits to the probability that a label is wrong, with no label known to be right.
 
-Each label is taken for a draw from the row of a transition matrix T that belongs to the sample's true class t:
+Each label is taken for a draw that depends on the sample's true class t, and on what the sample looks like:
 
-    P(label = y | x) = sum over t of p(t | x) T[t, y],    p(. | x) = softmax(a z(x) + ...)
+    P(label = y | x) = sum over t of p(t | x) T_x[t, y],    p(. | x) = softmax(z(x) M + b),
+    T_x[t, y] = T[t, y] p(y | x)^g / (sum over c of T[t, c] p(c | x)^g)
 
-T and what sharpens or softens the logits z are those under which the labels are most probable. By Bayes' rule the label
-is wrong with the probability 1 - p(y | x) T[y, y] / P(y | x).
+With g = 0 samples are mislabelled by the transition matrix T, whatever they look like; people rather err where a sample
+looks like another class, g about 0.1. T, g, and M and b, which mend the logits z, are those under which the labels are
+most probable. By Bayes' rule the true class is t with the probability p(t | x) T_x[t, y] / P(y | x).
+
+To name the true classes in another order changes none of the labels' probabilities: T is taken to be as near to the
+identity as where the search begins, each sample of the class with the largest logit. Where half of a class's labels or
+more are one other class, nothing in the labels tells which of the two is wrong.
 
 Of more than `MANY` classes, whose C x C entries few labels say anything about, T has one number alone: a label is wrong
 with probability e whatever the class, and every other class is as likely, T[t, y] = e / (C - 1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +28,20 @@ from torch import Tensor
 
 SAMPLES = 10_000
 """So many samples, drawn at random, T is found by."""
-ITERATIONS = 30
+ITERATIONS = 150
 """Of L-BFGS, at most."""
 AT_DIAGONAL = 1.0
 """Labels that the diagonal of T has in advance, for each class; half of it is spread over the row."""
 SCALE_PRIOR = (0.5, 20.0)
 """The logits' scale is expected within so large a factor (its logarithm's deviation), as if by so many samples."""
+LIKENESS = 0.08
+"""g is drawn towards this, by (g - 0.08)^2 / 2 a sample: enough where labels say little of it."""
 RIDGE = (3.0, 300.0)
 """How strongly the logits are held to be mixed by nothing but a scale: at least, and times the square of the noise."""
 MANY = 200
 """Classes up to which T has an entry for each two of them, and the logits are mixed."""
 ENTRIES = 2**23
-"""Logits at most that it is found by."""
+"""Logits at most that it is found by, and that are worked on at a time."""
 BOOTSTRAPS = 50
 _TINY = 1e-30
 
@@ -44,54 +53,75 @@ class NoiseModel:
     transition: Tensor
     """T: C x C, row: true class, column: label."""
     mix: Tensor
-    """C x C, or one scale: the logits are multiplied by it."""
+    """M: C x C, or one scale."""
     bias: Tensor
-    """C, added to them."""
+    """b: C."""
+    likeness: float = 0.0
+    """g."""
 
     def truth(self, logits: Tensor) -> Tensor:
-        """Return p(t | x): N x C."""
-        return torch.softmax((logits @ self.mix if self.mix.dim() else logits * self.mix) + self.bias, 1)
+        """Return log p(t | x) of logits (N x C): C x N, as a softmax over the first axis is 20 times as fast."""
+        z = logits @ self.mix if self.mix.dim() else logits * self.mix
+        return torch.log_softmax((z + self.bias).t().contiguous(), 0)
 
     def posterior(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the probability of each true class, given sample and label: N x C."""
-        return posterior(self.truth(logits), self.transition, labels)[0]
+        rows = max(1, ENTRIES // logits.shape[1])
+        parts = zip(torch.split(logits, rows), torch.split(labels, rows), strict=True)
+        return torch.cat([posterior(self.truth(z), self.transition, self.likeness, y)[0].t() for z, y in parts])
 
     def log_likelihood(self, logits: Tensor, labels: Tensor) -> float:
         """Return the mean log-probability of the labels."""
-        return float(posterior(self.truth(logits), self.transition, labels)[1].log().mean())
+        return float(posterior(self.truth(logits), self.transition, self.likeness, labels)[1].mean())
 
 
-def posterior(truth: Tensor, transition: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the probability of each true class given the label (N x C), and that of the label (N)."""
-    joint = truth * transition.t()[labels]
-    total = joint.sum(1).clamp_min(_TINY)
-    return joint / total[:, None], total
+def posterior(
+    truth: Tensor, transition: Tensor, likeness: float, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the probability of each true class given the label (C x N), and the logarithm of that of the label (N).
+
+    truth: log p(t | x), C x N. Then p(y | x)^g (C x N), and what each row of T_x is divided by (C x N, or 1).
+    """
+    alike = (likeness * truth).exp()
+    rows = transition @ alike if likeness else torch.ones(())
+    joint = truth.exp() / rows * transition[:, labels]
+    total = joint.sum(0).clamp_min(_TINY)
+    return joint / total, total.log() + likeness * truth.gather(0, labels[None])[0], alike, rows
 
 
 def counted_transition(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Return how often (fractions, C x C) samples of each predicted class have each label; no entry is 0."""
     table = torch.zeros(classes, classes).index_put_((predicted, labels), torch.ones(len(labels)), accumulate=True)
     table += 0.01 * len(labels) / classes**2 + AT_DIAGONAL * torch.eye(classes)
-    return table / table.sum(1, keepdim=True)
+    return _share(table)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Add in one order, so that the same is found with any number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def fit_noise_model(
     logits: Tensor,
     labels: Tensor,
     *,
     mixed: bool = False,
-    start: NoiseModel | None = None,
     seed: int = 0,
     iterations: int = ITERATIONS,
 ) -> NoiseModel:
-    """Find the transition matrix and the scale of the logits by maximum likelihood; `mixed`: and their mix and bias.
+    """Find T and the scale of the logits by maximum likelihood; `mixed`: M and b as well, and g, else 0.
 
-    logits: N x C, best of heads that were not trained on the same samples; labels: N. The search begins at `start`, or
-    where each sample is of the class with the largest logit. Of more than `MANY` classes nothing is mixed.
+    logits: N x C, best of heads that were not trained on the same samples; labels: N. Of more than `MANY` classes
+    nothing is mixed.
     """
     classes = logits.shape[1]
-    if start and classes > MANY:
-        return start
     if len(labels) > (most := min(SAMPLES, ENTRIES // classes)):
         chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:most]
         logits, labels = logits[chosen], labels[chosen]
@@ -99,44 +129,47 @@ def fit_noise_model(
         return _fit_uniform_noise(logits, labels, iterations)
     eye = torch.eye(classes)
     spread = float(logits.std()) or 1.0
-    z = logits / spread
-    first = start.transition if start else counted_transition(logits.argmax(1), labels, classes)
-    scale = spread if start is None else float(start.mix.diagonal().mean()) * spread
-    shapes = [(1,), (classes, classes), *([(classes, classes), (classes,)] if mixed else [])]
-    sizes = [int(np.prod(shape)) for shape in shapes]
-
+    z = (logits / spread).t().contiguous()
+    given = torch.nn.functional.one_hot(labels, classes).float()
+    first = counted_transition(logits.argmax(1), labels, classes)
     ridge = max(RIDGE[0], RIDGE[1] * (1 - float(first.diagonal().mean())) ** 2)
+    shapes = [(1,), (classes, classes), *([(classes, classes), (classes,), (1,)] if mixed else [])]
+    sizes = [int(np.prod(shape)) for shape in shapes]
 
     def parts(vector: NDArray[np.float64]) -> list[Tensor]:
         pieces = torch.split(torch.from_numpy(vector).float(), sizes)
         found = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-        return found if mixed else [*found, torch.zeros(classes, classes), torch.zeros(classes)]
+        return found if mixed else [*found, torch.zeros(classes, classes), torch.zeros(classes), torch.zeros(1)]
 
     def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        log_scale, rows, change, bias = parts(vector)
-        mix = log_scale.exp() * (eye + change)
-        truth, transition = torch.softmax(z @ mix + bias, 1), torch.softmax(rows, 1)
-        responsible, probable = posterior(truth, transition, labels)
+        log_scale, rows, change, bias, likeness = parts(vector)
+        mix, g = log_scale.exp() * (eye + change), float(likeness)
+        truth, transition = torch.log_softmax(mix.t() @ z + bias[:, None], 0), torch.softmax(rows, 1)
+        responsible, probable, alike, sums = posterior(truth, transition, g, labels)
+        by_row = responsible / sums
+        expected = alike * (transition.t() @ by_row)  # the label, by what the true class was found to be
         # The derivative by the logits: what each true class is found to be, less what it was expected to be.
-        surprise = responsible - truth
-        by_mix = z.t() @ surprise
-        counts = torch.zeros(classes, classes).index_add_(0, labels, responsible).t()
+        surprise = responsible - truth.exp() + g * (given.t() - expected)
+        by_mix = z @ surprise.t()
+        by_rows = responsible @ given - transition * (by_row @ alike.t())
         prior = AT_DIAGONAL * (eye + 0.5 / classes)
-        by_rows = counts + prior - (counts + prior).sum(1, keepdim=True) * transition
+        by_rows += prior - prior.sum(1, keepdim=True) * transition
         off = float(log_scale) - np.log(spread)
         width, weight = SCALE_PRIOR
-        value = (
-            probable.log().sum() + (prior * transition.clamp_min(_TINY).log()).sum() - weight * (off / width) ** 2 / 2
-        )
+        value = probable.sum() + (prior * transition.clamp_min(_TINY).log()).sum() - weight * (off / width) ** 2 / 2
         gradients = [(by_mix * mix).sum().view(1) - weight * off / width**2, by_rows.flatten()]
         if mixed:
-            value = value - ridge / 2 * ((change**2).sum() + (bias**2).sum())
-            gradients += [(by_mix * log_scale.exp() - ridge * change).flatten(), surprise.sum(0) - ridge * bias]
-        return -float(value) / len(z), (-torch.cat(gradients) / len(z)).double().numpy()
+            value = value - ridge / 2 * ((change**2).sum() + (bias**2).sum()) - len(labels) * (g - LIKENESS) ** 2 / 2
+            by_g = ((given.t() - expected) * truth).sum() - len(labels) * (g - LIKENESS)
+            gradients += [(by_mix * log_scale.exp() - ridge * change).flatten(), surprise.sum(1) - ridge * bias]
+            gradients += [by_g.view(1)]
+        return -float(value) / len(labels), (-torch.cat(gradients) / len(labels)).double().numpy()
 
-    begin = np.concatenate([[np.log(scale)], first.clamp_min(_TINY).log().flatten().numpy(), np.zeros(sum(sizes[2:]))])
-    log_scale, rows, change, bias = parts(_minimum(objective, begin, iterations))
-    return NoiseModel(torch.softmax(rows, 1), log_scale.exp() * (eye + change) / spread, bias)
+    begin = np.concatenate([[np.log(spread)], first.clamp_min(_TINY).log().flatten().numpy(), np.zeros(sum(sizes[2:]))])
+    bounds = [(None, None)] * (len(begin) - 1) + [(0.0, None) if mixed else (None, None)]
+    log_scale, rows, change, bias, likeness = parts(_minimum(objective, begin, iterations, bounds))
+    mix = log_scale.exp() * (eye + change) / spread
+    return NoiseModel(torch.softmax(rows, 1), mix, bias, float(likeness))
 
 
 def _fit_uniform_noise(logits: Tensor, labels: Tensor, iterations: int) -> NoiseModel:
@@ -177,11 +210,12 @@ def _minimum(
     objective: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]],
     begin: NDArray[np.float64],
     iterations: int,
+    bounds: Sequence[tuple[float | None, float | None]] | None = None,
 ) -> NDArray[np.float64]:
     from scipy.optimize import minimize
 
     found: NDArray[np.float64] = minimize(
-        objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": iterations}
+        objective, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}
     ).x
     return found
 
@@ -198,7 +232,7 @@ class Interval:
 def bootstrap(
     model: NoiseModel, logits: Tensor, labels: Tensor, rate: float, *, seed: int = 0
 ) -> tuple[Interval, Interval]:
-    """Return the noise `rate` and the transition matrix (C x C) with their intervals.
+    """Return the noise `rate` and how often samples of each true class have each label (C x C), with their intervals.
 
     In each draw T is found again, by expectation maximisation from the one that was found, with p(t | x) as it is: the
     intervals tell how much hangs on the sample at hand, not whether the model holds.
@@ -206,24 +240,31 @@ def bootstrap(
     draws = np.random.Generator(np.random.PCG64(seed))
     total, classes = len(labels), logits.shape[1]
     kept = torch.from_numpy(draws.permutation(total)[:SAMPLES])
-    truth, given = model.truth(logits[kept]), labels[kept]
-    prior = AT_DIAGONAL * (torch.eye(classes) + 0.5 / classes)
-    rates, matrices = [], []
-    for _ in range(BOOTSTRAPS if classes <= MANY else 0):
-        weight = torch.from_numpy(np.bincount(draws.integers(0, len(kept), len(kept)), minlength=len(kept))).float()
-        transition = model.transition
-        for _ in range(2):
-            responsible, _probable = posterior(truth, transition, given)
-            responsible *= weight[:, None]
-            counts = torch.zeros(classes, classes).index_add_(0, given, responsible).t() + prior
-            transition = counts / counts.sum(1, keepdim=True)
-        rates.append(1 - float(responsible.gather(1, given[:, None]).sum()) / len(kept))
-        matrices.append(transition.numpy())
+    rates, matrices, value = [], [], model.transition
+    if classes <= MANY:
+        truth, labels = model.truth(logits[kept]), labels[kept]
+        prior = AT_DIAGONAL * (torch.eye(classes) + 0.5 / classes)
+        given = torch.nn.functional.one_hot(labels, classes).float()
+        value = _share(posterior(truth, model.transition, model.likeness, labels)[0] @ given + prior)
+        for _ in range(BOOTSTRAPS):
+            weight = torch.from_numpy(np.bincount(draws.integers(0, len(kept), len(kept)), minlength=len(kept))).float()
+            transition = model.transition
+            for _ in range(2):
+                responsible, _probable, alike, rows = posterior(truth, transition, model.likeness, labels)
+                responsible *= weight
+                counts = responsible @ given + prior
+                transition = _share(counts / ((responsible / rows) @ alike.t() + prior.sum(1, keepdim=True)))
+            rates.append(1 - float(responsible.gather(0, labels[None]).sum()) / len(kept))
+            matrices.append(_share(counts).numpy())
     shrink = (len(kept) / total) ** 0.5
     return (
         _interval(np.array(rate), np.array(rates), shrink),
-        _interval(model.transition.double().numpy(), np.array(matrices), shrink),
+        _interval(value.double().numpy(), np.array(matrices), shrink),
     )
+
+
+def _share(counts: Tensor) -> Tensor:
+    return counts / counts.sum(1, keepdim=True)
 
 
 def _interval(value: NDArray[np.float64], draws: NDArray[np.float64], shrink: float) -> Interval:

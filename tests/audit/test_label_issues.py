@@ -98,8 +98,38 @@ def test_the_noise_model_finds_the_transition_matrix_that_labels_were_drawn_by()
     assert float(model.mix[0, 0]) == pytest.approx(3, rel=0.2)
     p_wrong = 1 - model.posterior(z, y).gather(1, y[:, None])[:, 0].numpy()
     assert p_wrong.mean() == pytest.approx((labels != true).mean(), abs=0.02)
-    mixed = fit_noise_model(z, y, mixed=True, start=model)
+    mixed = fit_noise_model(z, y, mixed=True)
     assert mixed.log_likelihood(z, y) > model.log_likelihood(z, y) - 1e-4
+    assert mixed.likeness < 0.05
+
+
+def with_threads(threads: int, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return fit_noise_model(z.repeat(2, 1), y.repeat(2), mixed=True).mix
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_noise_model_finds_that_labels_are_wrong_where_samples_look_like_another_class() -> None:
+    draws = np.random.default_rng(0)
+    logits = 6 * draws.normal(size=(6000, 3))
+    truth = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    true = (truth.cumsum(1) < draws.random((6000, 1))).sum(1)
+    rows = np.array([[0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.2, 0.2, 0.6]])[true] * truth**0.2
+    chances = rows / rows.sum(1, keepdims=True)
+    labels = (chances.cumsum(1) < draws.random((6000, 1))).sum(1).clip(0, 2)
+    z, y = torch.from_numpy(logits).float(), torch.from_numpy(labels)
+    rates = {}
+    for mixed in (False, True):
+        model = fit_noise_model(z, y, mixed=mixed)
+        rates[mixed] = 1 - float(model.posterior(z, y).gather(1, y[:, None]).mean())
+    wrong = (labels != true).mean()
+    assert rates[True] == pytest.approx(wrong, abs=0.02)
+    assert rates[False] < wrong - 0.05
+    assert torch.equal(with_threads(2, z, y), with_threads(1, z, y))
+    assert model.likeness > 0.1
 
 
 def test_of_many_classes_the_noise_model_has_one_probability_of_a_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
