@@ -62,7 +62,7 @@ def ours(folder: Path, batch: int, batches: int, own: dict[str, Any]) -> Callabl
             next_batch(layer)
         # What is read ahead is this turn's work, as it was the last one's before, and does not disturb other sides'.
         wait(layer._ahead.values())
-        wait(image for images in layer._reading.values() for image in images)
+        wait(image for *_, images in layer._reading.values() for image in images)
 
     return epoch
 

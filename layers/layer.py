@@ -56,7 +56,7 @@ class Context:
 
     def find(self, name: str) -> Path:
         """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""
-        return next((folder / name for folder in self.folders if (folder / name).exists()), Path(name))
+        return next((path for folder in self.folders if (path := folder / name).exists()), Path(name))
 
 
 class Layer:

@@ -26,12 +26,17 @@ def random_bits(seed: int, stream: int | str, counter: Tensor) -> Tensor:
     return bits.bitwise_xor_(_shift_right(bits, 31))
 
 
+def random_32_bits(seed: int, stream: int | str, counter: Tensor) -> Tensor:
+    """Return for each element of `counter` 32 random bits, as int64."""
+    return _shift_right(random_bits(seed, stream, counter), 32)
+
+
 def random_below(n: int | Tensor, seed: int, stream: int | str, counter: Tensor) -> Tensor:
     """Return for each element of `counter` a random integer of 0 .. n - 1, as int64; n (or each n) is 1 .. 2^31.
 
     Each value has probability 1/n to within 2^-32.
     """
-    return _shift_right(random_bits(seed, stream, counter), 32).mul_(n).bitwise_right_shift_(32)
+    return random_32_bits(seed, stream, counter).mul_(n).bitwise_right_shift_(32)
 
 
 def random_uniform(seed: int, stream: int | str, counter: Tensor) -> Tensor:

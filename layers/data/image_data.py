@@ -1,7 +1,8 @@
 """ImageData: image files that a list names, with their labels."""
 
 import math
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,15 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imae.layers.data.data_layer import DataLayer, readers
-from imae.layers.data.image_decode import MOST_PIXELS
+from imae.layers.data.image_decode import MOST_PIXELS, Window
 from imae.layers.data.image_list import read_image, read_image_list
 from imae.layers.data.label_noise import corrupt_by, describe_noise, noise_wanted
 from imae.layers.data.order import in_epochs
-from imae.layers.data.transform import Transform
+from imae.layers.data.transform import Place, Transform
 from imae.layers.layer import Shapes
 from imae.prototxt_like.errors import InputError
 
-Images = list[Future[NDArray[np.uint8]]]
+Reading = tuple[Tensor, Tensor | None, list[Future[Any]]]
+"""Which images are read, the batch that they are written to if its shape is known, and each image's work."""
 _ADVICE = "images of different sizes need new_height and new_width, crop_size or a batch_size of 1"
 
 
@@ -48,20 +50,22 @@ class ImageData(DataLayer):
         self._size = size if any(size) else None
         self._transform = Transform(self, random_crop=self.training, mirror=self.param.transform_param.mirror)
         self._readers = readers(f"read {self.name}")
-        self._reading: dict[tuple[int, int], Images] = {}
+        self._reading: dict[tuple[int, int], Reading] = {}
         with self.naming():
             self._list = read_image_list(self.context.find(self._own.source))
             intact = self._list.labels
             noisy = noise_wanted(self._own)
             labels = corrupt_by(self._own, intact, self.num_classes, self.context.find) if noisy else intact
-            self._images = np.arange(len(intact))
-            if self._own.skip_broken or self.context.skip_broken:
-                self._images = self.sound(self._readers, len(intact), self._read, self._list.where)
+        self._images = np.arange(len(intact))
+        if self._own.skip_broken or self.context.skip_broken:
+            self._images = self.sound(self._readers, len(intact), self._read, self._list.where)
+        with self.naming():
             if noisy:
                 self.label_noise = describe_noise(self._own, labels[self._images], intact[self._images])
             self._labels, self.intact = (torch.from_numpy(x[self._images]) for x in (labels, intact))
-            first = int(self._order(torch.zeros(1, dtype=torch.int64))[0])
-            image = self._read(first)
+        first = int(self._order(torch.zeros(1, dtype=torch.int64))[0])
+        image = self._read(first)
+        self._first_size = image.shape[1:]
         self._first_shape = self._transform.shape(image.shape, f"line {self._line(first)}", self._list.path)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
@@ -78,21 +82,28 @@ class ImageData(DataLayer):
         return int(self._list.labels.max()) + 1
 
     def batch(self, number: int) -> list[Tensor]:
-        """Return the tops of forward pass `number`; the images of the next are read while these are transformed."""
+        """Return the tops of forward pass `number`, and have the images of the next read meanwhile."""
         seed, following = self.context.passes.seed, number + self.context.passes.stride
         reading = self._reading.pop((seed, number), None) or self._begin(number)
         self._reading = {(seed, following): self._begin(following)}
-        with self.naming():
-            images = [image.result() for image in reading]
+        order, data, work = reading
+        wait(work)  # for all at once, as each wake-up of this thread holds the readers up
+        images = [image.result() for image in work]
+        if data is None:
+            lines = [f"{self._line(index)}" for index in order.tolist()]
+            position = self._position(number)
+            data = self._transform.together(images, position, "line", lines, self._list.path, _ADVICE)
+        return [data.to(self.context.dtype), self._labels[order].to(self.context.device)][: len(self.param.top)]
+
+    def _begin(self, number: int) -> Reading:
+        """Have the images of forward pass `number` read, and on a CPU, if their shape is known, transformed, too."""
         position = self._position(number)
         order = self._order(position)
-        lines = [str(self._line(index)) for index in order.tolist()]
-        data = self._transform.together(images, position, "line", lines, self._list.path, _ADVICE)
-        return [data, self._labels[order].to(self.context.device)][: len(self.param.top)]
-
-    def _begin(self, number: int) -> Images:
-        """Have the images of forward pass `number` read."""
-        return [self._readers.submit(self._read, index) for index in self._order(self._position(number)).tolist()]
+        if self.context.device.type != "cpu" or not (self._transform.crop or self._size):
+            return order, None, [self._readers.submit(self._read, index) for index in order.tolist()]
+        data = self._transform.empty(self._batch_size, self._first_shape)
+        work = zip(order.tolist(), self._transform.places(position), data.numpy(), strict=True)
+        return order, data, [self._readers.submit(self._write, *image) for image in work]
 
     def _position(self, number: int) -> Tensor:
         return torch.arange(number * self._batch_size, (number + 1) * self._batch_size)
@@ -102,14 +113,21 @@ class ImageData(DataLayer):
         skipped, stream = self.skipped(self._own.rand_skip), f"{self.name} shuffle" if self._own.shuffle else None
         return in_epochs(position + skipped, self.num_images, self.context.passes.seed, stream)
 
-    def _read(self, index: int) -> NDArray[np.uint8]:
-        """Return an image as its file has it, resized: C x H x W."""
+    def _write(self, index: int, place: Place, out: NDArray[Any]) -> None:
+        """Write an image, transformed, to `out`: C x H x W."""
+        window = self._read(index, place.window)
+        if place.size != self._first_size:
+            self._transform.shape((len(window), *place.size), f"line {self._line(index)}", self._list.path)
+        self._transform.write(window, place, out)
+
+    def _read(self, index: int, window: Window | None = None) -> NDArray[np.uint8]:
+        """Return an image as its file has it, resized, or a window of it: C x H x W."""
         number = int(self._images[index])
         path = self.context.find(self._own.root_folder + self._list.names[number])
         try:
-            return read_image(path, self._own.is_color, self._size)
+            return read_image(path, self._own.is_color, self._size, window)
         except InputError as error:
-            raise InputError(f"{self._list.where(number)}: {error}") from None
+            raise self.error(f"{self._list.where(number)}: {error}") from None
 
     def _line(self, index: int) -> int:
         return self._list.lines[int(self._images[index])]

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from imae.prototxt_like.errors import InputError
 MOST_PIXELS = 2**26  # 8,192 x 8,192 take 200 MB decoded, several times that meanwhile; a tiny file can claim more
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of images that are refused here anyway
 warnings.filterwarnings("ignore", "Corrupt EXIF data")
+Window = Callable[[int, int], tuple[slice, slice]]
+"""Returns the rows and columns that are wanted of an image of this height and width."""
 _ORIENTATION = 0x0112  # the EXIF tag
 _DEEP = ("I;16", "I;16L", "I;16B", "I")  # Pillow's modes of gray images with 16 bits; some versions open them as "I"
 
@@ -27,15 +30,31 @@ def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
     return np.ascontiguousarray(decode_view(data, color))
 
 
-def decode_view(data: bytes | Image.Image, color: bool | None = None) -> NDArray[np.uint8]:
-    """Return the same, also of an opened image, as a view of what was decoded: neither contiguous nor writable."""
+def decode_view(
+    data: bytes | Image.Image, color: bool | None = None, window: Window | None = None
+) -> NDArray[np.uint8]:
+    """Return the same, also of an opened image, as a view of what was decoded: neither contiguous nor writable.
+
+    Of the image as it would be returned, only the `window`, if one is given: all is decoded, but no more is copied.
+    """
     try:
         image = data if isinstance(data, Image.Image) else Image.open(io.BytesIO(data))
         if image.width * image.height > MOST_PIXELS:
             raise InputError(f"an image of {image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
+        if color is False:
+            image.draft("L", None)  # of a JPEG the luminance as it is stored
+        image.load()
+        orientation = 1 if color is None else _orientation(image)
+        if window and orientation == 1:
+            image, window = _cut(image, *window(image.height, image.width)), None
+            if image.mode == "RGB" and color:
+                planes = b"".join(image.tobytes("raw", band) for band in "BGR")
+                return np.frombuffer(planes, np.uint8).reshape(3, image.height, image.width)
         pixels = _pixels(image, color)
-        if color is not None and (orientation := _orientation(image)) > 1:
+        if orientation > 1:
             pixels = _turned(pixels, orientation)
+        if window:
+            pixels = pixels[window(*pixels.shape[:2])]
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -51,6 +70,13 @@ def decode_view(data: bytes | Image.Image, color: bool | None = None) -> NDArray
     return backward.transpose(2, 0, 1)
 
 
+def _cut(image: Image.Image, rows: slice, columns: slice) -> Image.Image:
+    """Return a part of a decoded image."""
+    part = image.crop((columns.start, rows.start, columns.stop, rows.stop))
+    part.format = image.format  # by which some modes are read
+    return part
+
+
 def _pixels(image: Image.Image, color: bool | None) -> NDArray[np.uint8]:
     """Return H x W x (red, green, blue, and alpha if it is wanted), or H x W of a gray image."""
     if image.mode in _DEEP and color is not None and (image.mode != "I" or image.format in ("PNG", "PPM")):
@@ -62,8 +88,6 @@ def _pixels(image: Image.Image, color: bool | None) -> NDArray[np.uint8]:
         alpha = image.has_transparency_data or image.mode in ("LA", "PA", "RGBA")
         mode = "L" if image.mode in ("1", "L") else "RGBA" if alpha else "RGB"
         return np.asarray(image if image.mode == mode else image.convert(mode))
-    if not color:
-        image.draft("L", None)  # of a JPEG the luminance as it is stored
     if image.mode == "RGBA" and image.format == "TIFF":  # libtiff, OpenCV's reader, multiplies by alpha
         image = Image.fromarray(np.asarray(image.convert("RGBa"))[:, :, :3])
     if image.mode == "CMYK" and image.format == "JPEG":

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from imae.layers.data.image_decode import decode_view
+from imae.layers.data.image_decode import Window, decode_view
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
@@ -64,17 +64,22 @@ def label_of(text: str, where: str) -> int:
     return value
 
 
-def read_image(path: Path, color: bool, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_image(
+    path: Path, color: bool, size: tuple[int, int] | None = None, window: Window | None = None
+) -> NDArray[np.uint8]:
     """Read an image file as C x H x W: blue, green, red, or gray alone without `color`; of `size` (H, W) if given.
 
-    Raises InputError, naming the file.
+    Of what that gives, only the `window` if there is one. Raises InputError, naming the file.
     """
     data = read_bytes(path)
     try:
-        image = decode_view(data, color)
+        image = decode_view(data, color, window if size is None else None)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return image if size is None else resize(image, size)
+    if size is None:
+        return image
+    image = resize(image, size)
+    return image[:, *window(*size)] if window else image
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """What a data layer does to its images on their way into a batch: mean, scale, padding, crop and mirror."""
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,35 @@ from torch import Tensor
 from torch.nn.functional import pad as zero_pad
 
 from imae.layers.layer import Layer, Shape, describe
-from imae.layers.random_streams import random_below
+from imae.layers.random_streams import random_32_bits, random_below
 from imae.prototxt_like.mean_file import read_mean
+
+
+class Place:
+    """Where the window of one image is, which is drawn before the image's size is known.
+
+    From 32 random bits each: along y and x, None for the centre, and whether it is mirrored, None for no.
+    """
+
+    def __init__(self, crop: int, y: int | None, x: int | None, mirror: int | None) -> None:
+        self._crop, self._bits = crop, (y, x)
+        self.flipped = mirror is not None and _below(2, mirror) == 1
+
+    def window(self, height: int, width: int) -> tuple[slice, slice]:
+        """Return, and keep, the rows and columns in an image of this size; all where the window is larger."""
+        self.size = height, width
+        self.rows, self.columns = (self._along(size, bits) for size, bits in zip(self.size, self._bits, strict=True))
+        return self.rows, self.columns
+
+    def _along(self, size: int, bits: int | None) -> slice:
+        slack = max(0, size - self._crop) if self._crop else 0
+        first = slack // 2 if bits is None else _below(slack + 1, bits)
+        return slice(first, first + size - slack)
+
+
+def _below(n: int, bits: int) -> int:
+    """As `random_below`."""
+    return n * bits >> 32
 
 
 class Transform:
@@ -128,19 +155,36 @@ class Transform:
 
     def _one_by_one(self, images: Sequence[NDArray[Any]], position: Tensor, shape: Shape) -> Tensor:
         """Return the same batch, of images of `shape`: on a CPU faster, as each pixel of a window is touched once."""
-        batch = torch.empty((len(images), *shape), dtype=self._dtype)
-        sizes = torch.tensor([image.shape[1:] for image in images])
-        windows = self._windows((sizes[:, 0] - shape[1], sizes[:, 1] - shape[2]), position)
-        mean = None if self.mean is None else self.mean.numpy()
-        for image, values, (top, left, flip) in zip(images, batch.numpy(), windows, strict=True):
-            window = (slice(None), slice(top, top + shape[1]), slice(left, left + shape[2]))
-            out = values[:, :, ::-1] if flip else values
-            out[...] = image[window]
-            if mean is not None:
-                out -= mean if mean.shape[1:] == (1, 1) else mean[window]
-            if self.scale != 1:
-                out *= self.scale
+        batch = self.empty(len(images), shape)
+        for image, out, place in zip(images, batch.numpy(), self.places(position), strict=True):
+            self.write(image[:, *place.window(*image.shape[1:])], place, out)
         return batch.to(self._layer.context.dtype)
+
+    def empty(self, count: int, shape: Shape) -> Tensor:
+        """Return a batch of `count` images of `shape` to be written, in the precision that they are computed in."""
+        return torch.empty((count, *shape), dtype=self._dtype)
+
+    def write(self, window: NDArray[Any], place: Place, out: NDArray[Any]) -> None:
+        """Write to `out` (C x H' x W') the transformed `window` of an image, which `place` gave."""
+        out = out[:, :, ::-1] if place.flipped else out
+        out[...] = window
+        if self.mean is not None:
+            mean = self.mean.numpy()
+            out -= mean if mean.shape[1:] == (1, 1) else mean[:, place.rows, place.columns]
+        if self.scale != 1:
+            out *= self.scale
+
+    def places(self, position: Tensor) -> list[Place]:
+        """Return the place of the window of each image at `position` (B)."""
+        seed, name = self._layer.context.passes.seed, self._layer.name
+
+        def bits(what: str, wanted: bool) -> list[int | None]:
+            if not wanted:
+                return [None] * len(position)
+            return random_32_bits(seed, f"{name} {what}", position).tolist()
+
+        draws = [bits("crop y", self._random_crop), bits("crop x", self._random_crop), bits("mirror", self._mirror)]
+        return [Place(self.crop, y, x, flip) for y, x, flip in zip(*draws, strict=True)]
 
     def _cut(self, x: Tensor, position: Tensor) -> Tensor:
         """Return a window of each image, at random or in the centre, mirrored or not."""
@@ -167,25 +211,18 @@ class Transform:
     def _slices(self, x: Tensor, size: tuple[int, int], position: Tensor) -> Tensor:
         """Cut image by image, which on a CPU is several times as fast."""
         cut = x.new_empty((*x.shape[:2], *size))
-        windows = self._windows((x.shape[2] - size[0], x.shape[3] - size[1]), position)
-        for image, out, (top, left, flip) in zip(x, cut, windows, strict=True):
-            part = image[:, top : top + size[0], left : left + size[1]]
-            out.copy_(part.flip(2) if flip else part)
+        for image, out, place in zip(x, cut, self.places(position), strict=True):
+            part = image[:, *place.window(*x.shape[2:])]
+            out.copy_(part.flip(2) if place.flipped else part)
         return cut
 
-    def _windows(self, slack: tuple[int | Tensor, int | Tensor], position: Tensor) -> Iterator[tuple[int, ...]]:
-        """Return for each position the window's first row and column, and whether it is mirrored."""
-        columns = [self._offset(n, axis, position) for axis, n in zip("yx", slack, strict=True)]
-        columns.append(self._draw(2, "mirror", position) if self._mirror else torch.zeros_like(columns[0]))
-        return zip(*(column.flatten().tolist() for column in columns), strict=True)
-
-    def _offset(self, slack: int | Tensor, axis: str, position: Tensor) -> Tensor:
-        """Return where the window begins along an axis that is `slack` (or each slack) longer, B x 1."""
+    def _offset(self, slack: int, axis: str, position: Tensor) -> Tensor:
+        """Return where the window begins along an axis that is `slack` longer, B x 1."""
         if self._random_crop:
             return self._draw(slack + 1, f"crop {axis}", position)
         return torch.zeros_like(position).add_(slack // 2)[:, None]
 
-    def _draw(self, n: int | Tensor, what: str, position: Tensor) -> Tensor:
+    def _draw(self, n: int, what: str, position: Tensor) -> Tensor:
         return random_below(n, self._layer.context.passes.seed, f"{self._layer.name} {what}", position)[:, None]
 
     def mean_of(self, window: Shape) -> Tensor | None:

@@ -150,6 +150,11 @@ def test_images_of_different_sizes_in_one_batch_are_cropped_alike_or_named(make:
     list_ = write(tmp_path, [np.full((4 + i, 5, 3), i, np.uint8) for i in range(3)])
     layer, _ = make(layer_text("batch_size: 3", "crop_size: 4"))
     assert layer.batch(0)[0][:, 0, 0, 0].tolist() == [0, 1, 2]
+    write(tmp_path, [np.full((5 - i, 5, 3), i, np.uint8) for i in range(3)])
+    layer, _ = make(layer_text("batch_size: 3", "crop_size: 4"))
+    with pytest.raises(InputError, match=r'^layer "data" [^"]*list.txt: crop_size 4 exceeds line 3, 3x5$'):
+        layer.batch(0)
+    write(tmp_path, [np.full((4 + i, 5, 3), i, np.uint8) for i in range(3)])
     layer, _ = make(layer_text("batch_size: 3"))
     with pytest.raises(
         InputError, match="line 2 is an image of 3x5x5, the first of its batch, 1, one of 3x4x5"

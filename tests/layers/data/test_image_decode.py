@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from imae.layers.data.image_decode import decode_image
+from imae.layers.data.image_decode import decode_image, decode_view
 from imae.prototxt_like.errors import InputError
 
 DRAW = np.random.default_rng(0)
@@ -100,3 +100,16 @@ def test_files_are_decoded_as_by_opencv_to_within_one_level(kind: str, color: bo
     expected = np.atleast_3d(cv2.imdecode(np.frombuffer(STORED[kind], np.uint8), flags)).transpose(2, 0, 1)
     decoded = decode_image(STORED[kind], color)
     assert decoded.shape == expected.shape and np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("color", [True, False])
+@pytest.mark.parametrize("kind", STORED)
+def test_a_window_is_that_of_the_whole_image(kind: str, color: bool) -> None:
+    whole = decode_image(STORED[kind], color)
+    rows, columns = slice(1, whole.shape[1] - 1), slice(2, whole.shape[2])
+
+    def window(*size: int) -> tuple[slice, slice]:
+        assert size == whole.shape[1:]
+        return rows, columns
+
+    assert np.array_equal(decode_view(STORED[kind], color, window), whole[:, rows, columns])
