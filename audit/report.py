@@ -7,7 +7,7 @@ import io
 import json
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -157,18 +157,41 @@ _FILTER = """<form id="filter" role="search" aria-label="Suspects">
 
 
 def _confusions(result: Result, summary: dict[str, Any]) -> list[Part]:
-    """The matrix, and the pairs of classes with the most suspects."""
-    matrix = summary["transition"]
-    value = np.array(matrix["value"])
-    wrong = value - np.diag(np.diag(value))
-    kept = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:MOST_CLASSES])
-    suspects = result.suspects
+    """The matrix, where there is one, and the pairs of classes with the most suspects."""
+    suspects, matrix = result.suspects, summary["transition"]
     label, suggested = (result.scores[name][suspects] for name in ("label", "suggested"))
     pairs = Counter(zip(label.tolist(), suggested.tolist(), strict=True))
     expected: dict[tuple[int, int], float] = dict.fromkeys(pairs, 0.0)
     for y, t, p in zip(label.tolist(), suggested.tolist(), result.scores["p_wrong"][suspects].tolist(), strict=True):
         expected[y, t] += p
-    names = [html.escape(name) for name in result.classes]
+    counts = np.array(summary["samples_per_class"])
+    rows = [
+        [
+            f"{result.classes[y]} → {result.classes[t]}",
+            f"{count:,}",
+            f"{expected[y, t]:,.0f}",
+            f"{counts[y]:,}",
+            *([_percent(matrix, t, y)] if matrix else []),
+        ]
+        for (y, t), count in pairs.most_common(MOST_LISTED)
+    ]
+    header = ["label → suggestion", "suspects", "expected wrong", "samples with the label"]
+    caption = "The pairs of classes with the most suspects."
+    if not matrix:
+        return [Heading("Which classes are taken for which"), Table(header, rows, caption)]
+    caption += " The last column: which part of the suggested class has that label, with its interval by resampling."
+    return [
+        Heading("Which classes are taken for which"),
+        *_matrix([html.escape(name) for name in result.classes], matrix, pairs),
+        Table([*header, "of the true class, in %"], rows, caption),
+    ]
+
+
+def _matrix(names: Sequence[str], matrix: dict[str, Any], pairs: Mapping[tuple[int, int], int]) -> list[Part]:
+    """The matrix of the classes that are most often taken for others."""
+    value = np.array(matrix["value"])
+    wrong = value - np.diag(np.diag(value))
+    kept = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:MOST_CLASSES])
     head = "".join(f'<th scope="col" title="{names[j]}"><span>{names[j]}</span></th>' for j in kept)
     rows = []
     for i in kept:
@@ -176,19 +199,7 @@ def _confusions(result: Result, summary: dict[str, Any]) -> list[Part]:
         rows.append(f'<tr><th scope="row" title="{names[i]}">{names[i]}</th>{cells}</tr>')
     left_out = len(names) - len(kept)
     only = f" The {len(kept)} classes of {len(names)} that most often are, or stand for, another." if left_out else ""
-    counts = np.array(summary["samples_per_class"])
-    table = [
-        [
-            f"{result.classes[y]} → {result.classes[t]}",
-            f"{count:,}",
-            f"{expected[y, t]:,.0f}",
-            f"{counts[y]:,}",
-            _percent(matrix, t, y),
-        ]
-        for (y, t), count in pairs.most_common(MOST_LISTED)
-    ]
     return [
-        Heading("Which classes are taken for which"),
         Html(
             '<div class="wide matrix" tabindex="0" role="region" aria-label="Which classes are taken for which">'
             f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -196,12 +207,6 @@ def _confusions(result: Result, summary: dict[str, Any]) -> list[Part]:
         Html(
             '<p class="caption">Row: true class; column: label. Of 100 samples of the row\'s class, how many have the '
             f"column's label. A button shows these suspects.{only}</p>"
-        ),
-        Table(
-            ["label → suggestion", "suspects", "expected wrong", "samples with the label", "of the true class, in %"],
-            table,
-            "The pairs of classes with the most suspects. The last column: which part of the suggested class has that "
-            "label, with its interval by resampling.",
         ),
     ]
 

@@ -35,7 +35,7 @@ from imae.audit.features import Features
 from imae.audit.heads import Heads
 from imae.audit.label_issues import LabelIssues
 from imae.audit.near_duplicates import Duplicates, conflicting_duplicates, merged_classes
-from imae.audit.noise_model import Interval
+from imae.audit.noise_model import MANY, Interval
 from imae.audit.result import SCORES, SUMMARY, Result
 from imae.audit.samples import Samples
 from imae.nets.net import Net
@@ -59,7 +59,7 @@ def write_result(
     )
     file = io.BytesIO()
     scores = {name: getattr(found, name) for name in SCORES}
-    np.savez_compressed(file, **scores, classes=np.array(found.classes))
+    np.savez(file, **scores, classes=np.array(found.classes))
     write_atomically(folder / "scores.npz", file.getvalue())
     write_csv(folder / "suspects.csv", SUSPECTS, _suspects(samples, found))
     result = Result(folder, samples.names, found.classes, scores, samples.source, samples.root)
@@ -145,7 +145,7 @@ def _summary(samples: Samples, found: LabelIssues, duplicates: Duplicates) -> di
         "issues": int(found.is_issue.sum()),
         "noise_rate": _interval(found.noise_rate),
         "expected_wrong": {str(n): found.expected_wrong(n) for n in tops},
-        "transition": _interval(found.transition),
+        "transition": _interval(found.transition) if len(found.classes) <= MANY else None,
         "picked": asdict(found.picked),
         "duplicates": len(duplicates.pairs),
         "duplicates_among": duplicates.compared,

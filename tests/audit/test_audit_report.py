@@ -74,6 +74,14 @@ def test_rows_without_pictures_and_a_bounded_size(tmp_path: Path, monkeypatch: p
     assert report._pictured([{"label": i // 8, "suggested": 2} for i in range(16)])[:2] == [0, 8], "each pair has one"
 
 
+def test_of_many_classes_there_is_no_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imae.audit.result_folder.MANY", 2)
+    folder, _ = audited(tmp_path, images=False)
+    assert json.loads((folder / SUMMARY).read_text())["transition"] is None
+    page = write_report(folder, "imae audit x").read_text()
+    assert "wide matrix" not in page and "of the true class" not in page and "samples with the label" in page
+
+
 def test_the_command_that_goes_on() -> None:
     options = AuditOptions("my photos", Path("out"), label="class", allow_outside=True, parameter=8.0, seed=0)
     assert _command(options) == (
