@@ -83,6 +83,7 @@ ELSEWHERE = {
     "ImageData": "benchmarks.image_data has it",
     "Input": "does nothing",
     "MarsData": "reads files",
+    "MultiBoxLoss": "PyTorch has none; box by box it would take many times as long",
     "PriorBox": "depends on shapes alone",
     "Proposal": "torchvision's kernel is all of its work",
     "Python": "runs its user's code",

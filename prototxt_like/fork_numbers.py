@@ -27,6 +27,7 @@ _FORKS = {
     "LSTM": ("recurrent_param", (146, 151)),  # Caffe; NVIDIA's
     "RNN": ("recurrent_param", (146, 151)),
     "ShuffleChannel": ("shuffle_channel_param", (164,)),
+    "MultiBoxLoss": ("multibox_loss_param", (201,)),
     "Permute": ("permute_param", (202,)),
     "PriorBox": ("prior_box_param", (203,)),
     "DetectionOutput": ("detection_output_param", (204,)),

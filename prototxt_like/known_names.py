@@ -38,7 +38,7 @@ FORK_LAYERS = {layer: fork for fork, layers in _LAYERS_BY_FORK.items() for layer
 """Layer types that well-known forks of Caffe added, and which, the best known first."""
 
 _SETTINGS_BY_FORK = {
-    "SSD": "annotated_data multibox_loss",
+    "SSD": "annotated_data",
     "R-FCN": "box_annotator_ohem psroi_pooling",
     "SegNet": "bn",
     "face recognition": "center_loss",

@@ -5,6 +5,8 @@ import importlib
 import torch
 from torch import Tensor
 
+_LOW, _HIGH = slice(0, 2), slice(2, 4)
+
 
 def decode(code: str, offsets: Tensor, priors: Tensor, variances: Tensor | None) -> Tensor:
     """Return the boxes (... x P x 4) that `offsets` from `priors` (P x 4) stand for, by SSD's code of that name.
@@ -21,6 +23,27 @@ def decode(code: str, offsets: Tensor, priors: Tensor, variances: Tensor | None)
     centre = offsets[..., :2] * size + (priors[:, :2] + priors[:, 2:]) / 2
     half = offsets[..., 2:].exp() * size / 2
     return torch.cat([centre - half, centre + half], -1)
+
+
+def encode(code: str, boxes: Tensor, priors: Tensor, variances: Tensor | None) -> Tensor:
+    """Return the offsets (K x 4) from `priors` that stand for `boxes`: the inverse of `decode`."""
+    size = priors[:, 2:] - priors[:, :2]
+    if code == "CORNER":
+        offsets = boxes - priors
+    elif code == "CORNER_SIZE":
+        offsets = (boxes - priors) / torch.cat([size, size], 1)
+    else:
+        centre = ((boxes[:, :2] + boxes[:, 2:]) - (priors[:, :2] + priors[:, 2:])) / 2
+        offsets = torch.cat([centre / size, ((boxes[:, 2:] - boxes[:, :2]) / size).log()], 1)
+    return offsets if variances is None else offsets / variances
+
+
+def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the intersection over union of each of `boxes` (K x 4) and each of `others` (L x 4), K x L."""
+    low, high = (f(boxes[:, None, a], others[None, :, a]) for f, a in ((torch.maximum, _LOW), (torch.minimum, _HIGH)))
+    both = (high - low).clamp_min(0).prod(2)
+    areas = [(x[:, 2:] - x[:, :2]).clamp_min(0).prod(1) for x in (boxes, others)]
+    return torch.where(both > 0, both / (areas[0][:, None] + areas[1] - both), 0)
 
 
 def suppress(boxes: Tensor, threshold: float, *, pixel: float = 0.0, eta: float = 1.0) -> Tensor:
