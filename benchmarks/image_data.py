@@ -3,7 +3,8 @@
     python -m benchmarks.image_data [--images 256] [--batch 64] [--size 500 375] [--rounds 15]
 
 The layer resizes to 256 x 256, crops 227 x 227 at random, mirrors, and gives float32 planes less a mean. Beside it a
-pool of as many threads has Pillow decode the same files and resize them, and nothing else; the floor is decoding alone.
+pool of as many threads has Pillow decode the same files and resize them, and nothing else: it makes no floats, which
+for a window of 227 x 227 are 0.6 MB an image. The floor is decoding alone.
 All files are in the system's cache. A turn is one epoch of the files, and the sides take turns.
 """
 

@@ -5,9 +5,12 @@
 `benchmarks/layer_cases.py` has the counterparts, each beside its layer and its shapes. Before they are timed, values
 and gradients of both are compared. They take turns call by call, in one process: ours, PyTorch, PyTorch, ours, so that
 neither profits from what the other has left in the caches. A gradient by a parameter is added to what is there on both
-sides. Reported are medians, and medians of the ratios of a turn of forward and backward together: of seconds on all
-threads, and on one thread of the processor's time, which other work disturbs less. A row that is slower than 1.1 is
-measured up to three times as long, and if that is as it has to be, it says why.
+sides. Labels and other indices are int64 for both, as this project's data layers give them and PyTorch's users have
+them; a layer checks each of them, an expression where PyTorch does, as in F.cross_entropy.
+
+Reported are medians, and medians of the ratios of a turn of forward and backward together: of seconds on all threads,
+and on one thread of the processor's time, which other work disturbs less. A row that is slower than 1.1 is measured up
+to three times as long, and if that is as it has to be, it says why.
 """
 
 import argparse

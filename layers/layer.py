@@ -56,7 +56,10 @@ class Context:
 
     def find(self, name: str) -> Path:
         """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""
-        return next((path for folder in self.folders if (path := folder / name).exists()), Path(name))
+        path = Path(name)
+        if path.is_absolute():
+            return path
+        return next((found for folder in self.folders if (found := folder / path).exists()), path)
 
 
 class Layer:
