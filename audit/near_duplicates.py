@@ -16,6 +16,8 @@ NEAR = 0.05
 _ROWS = 1024
 MERGED = 0.5
 """Two classes look merged where each is taken for the other so often."""
+UNDECIDED = 0.7
+"""Nobody can tell which of two labels of a class is wrong where the other is at least so many times as frequent."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,11 @@ def merged_classes(transition: NDArray[np.float64]) -> list[tuple[int, int, floa
     rows, columns = np.nonzero(np.triu(both, 1) >= MERGED)
     found = [(int(a), int(b), float(both[a, b])) for a, b in zip(rows, columns, strict=True)]
     return sorted(found, key=lambda pair: -pair[2])
+
+
+def undecided_classes(transition: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Return the classes whose samples have another label, the second, about as often as their own, or more often."""
+    others = transition.copy()
+    np.fill_diagonal(others, 0.0)
+    rows = np.nonzero(others.max(1) >= UNDECIDED * transition.diagonal())[0]
+    return [(int(row), int(others[row].argmax())) for row in rows]

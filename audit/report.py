@@ -292,6 +292,12 @@ def _findings(result: Result, summary: dict[str, Any]) -> list[Part]:
                 ]
             ),
         ]
+    if summary["undecided_classes"]:
+        told = [
+            f"{pair['class']}: {pair['label']} is about as usual a label of it, and nothing tells which is wrong"
+            for pair in summary["undecided_classes"]
+        ]
+        parts += [Heading("Classes of which the audit can say nothing"), Items(told)]
     for file, title in (
         ("duplicates.csv", "Near duplicates with different labels"),
         ("unreadable.csv", "Images that cannot be read"),

@@ -34,7 +34,7 @@ from imae.audit.decisions import Decisions
 from imae.audit.features import Features
 from imae.audit.heads import Heads
 from imae.audit.label_issues import LabelIssues
-from imae.audit.near_duplicates import Duplicates, conflicting_duplicates, merged_classes
+from imae.audit.near_duplicates import Duplicates, conflicting_duplicates, merged_classes, undecided_classes
 from imae.audit.noise_model import MANY, Interval
 from imae.audit.result import SCORES, SUMMARY, Result
 from imae.audit.samples import Samples
@@ -152,6 +152,9 @@ def _summary(samples: Samples, found: LabelIssues, duplicates: Duplicates) -> di
         "merged_classes": [
             {"classes": [found.classes[a], found.classes[b]], "taken_for_each_other": share}
             for a, b, share in merged_classes(found.transition.value)
+        ],
+        "undecided_classes": [
+            {"class": found.classes[a], "label": found.classes[b]} for a, b in undecided_classes(found.transition.value)
         ],
         "unreadable": len(samples.unreadable),
     }

@@ -166,6 +166,9 @@ def audit(
             typer.echo(f"{summary[key]} x {noun}: {folder / key}.csv")
     for pair in summary["merged_classes"]:
         typer.echo(f"The classes {' and '.join(map(_printable, pair['classes']))} look like one")
+    for pair in summary["undecided_classes"]:
+        name, label = map(_printable, pair.values())
+        typer.echo(f"Of {name}, {label} is about as usual a label as {name}: nothing tells which is wrong")
     actions = ", ".join(f"{name} {count}" for name, count in summary["actions"].items())
     typer.echo(f"Wrote {folder}: suspects.csv, cleaned.csv ({actions}), {', '.join(sorted(_others(folder)))}")
     typer.echo(

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 import imae
 from imae.audit import find_label_issues, label_issues, noise_model
 from imae.audit.label_issues import LabelIssues
+from imae.audit.near_duplicates import undecided_classes
 from imae.audit.noise_model import fit_noise_model
 from imae.layers.data.label_noise import corrupt
 from imae.prototxt_like.errors import InputError
@@ -48,6 +49,16 @@ def test_how_many_are_wrong_is_known_without_one_right_label(digits: SimpleNames
     assert rate.value == pytest.approx(digits.wrong.mean(), abs=0.05)
     assert found.transition.value.diagonal().mean() == pytest.approx(0.55, abs=0.08)
     assert (found.transition.low <= found.transition.high).all()
+
+
+def test_where_half_the_labels_are_one_other_class_the_audit_says_that_nothing_tells(
+    digits: SimpleNamespace, found: LabelIssues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert undecided_classes(found.transition.value) == []
+    monkeypatch.setattr(label_issues, "SEARCH", 200)
+    monkeypatch.setattr(label_issues, "FINAL", 400)
+    half = find_label_issues(digits.images, corrupt(digits.labels, 10, "PAIR_FLIP", 0.5, seed=4), parameter=8.0)
+    assert len(undecided_classes(half.transition.value)) >= 5
 
 
 def test_probabilities_rise_with_the_score_and_are_some(found: LabelIssues) -> None:
@@ -107,7 +118,7 @@ def with_threads(threads: int, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return fit_noise_model(z.repeat(2, 1), y.repeat(2), mixed=True).mix
+        return fit_noise_model(z.repeat(2, 1), y.repeat(2), mixed=True, iterations=20).mix
     finally:
         torch.set_num_threads(before)
 
