@@ -198,8 +198,8 @@ def _outputs(layers: Sequence[LayerParameter], original: Sequence[LayerParameter
         if not issubclass(_kind(layer), DataLayer | Input):
             unread.update(layer.top)
     measures = [layer for layer in original if _is_measure(layer)]
-    predictions = {layer.bottom[0] for layer in measures}
-    return unread - ({bottom for layer in measures for bottom in layer.bottom[1:]} - predictions)
+    predictions = {bottom for layer in measures for bottom in layer.bottom[: getattr(_kind(layer), "predictions", 1)]}
+    return unread - ({bottom for layer in measures for bottom in layer.bottom} - predictions)
 
 
 def _needed(layers: Sequence[LayerParameter], wanted: set[str], shapes_of: ShapesOf) -> list[LayerParameter]:

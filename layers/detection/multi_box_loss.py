@@ -56,6 +56,7 @@ class MultiBoxLoss(Loss):
 
     type = "MultiBoxLoss"
     bottoms = (4, 4)
+    predictions = 3
     no_gradient_to = held_fixed = frozenset({2, 3})
     capturable = False
 

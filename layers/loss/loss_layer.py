@@ -1,5 +1,7 @@
 """What all losses are."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ class Loss(Layer):
     is_loss = True
     capturable = True
     kept = Kept()
+    predictions: ClassVar[int] = 1
+    """How many of its bottoms, the first ones, predict."""
 
     def check_batch(self, bottoms: Shapes) -> int:
         """Return the size of the batch; raises InputError unless the first two bottoms have one, and the same."""

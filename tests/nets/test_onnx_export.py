@@ -258,6 +258,43 @@ def digits() -> Net:
     return with_random_blobs(Net(digits_net("imae", noise_rate=0.5), backward=False))
 
 
+def test_an_ssd_learns_and_leaves_its_loss_outside(tmp_path: Path) -> None:
+    def head(name: str, outputs: int) -> str:
+        return f"""
+    layer {{ name: "{name}" type: "Convolution" bottom: "map" top: "{name}"
+      convolution_param {{ num_output: {outputs} kernel_size: 3 pad: 1 weight_filler {{ type: "xavier" }} }} }}
+    layer {{ name: "{name}_perm" type: "Permute" bottom: "{name}" top: "{name}_perm"
+      permute_param {{ order: [0, 2, 3, 1] }} }}
+    layer {{ name: "{name}_flat" type: "Flatten" bottom: "{name}_perm" top: "{name}_flat" }}"""
+
+    net = Net(
+        parse_net(f"""
+    layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: [2, 3, 16, 16] }} }} }}
+    layer {{ name: "label" type: "Input" top: "label" input_param {{ shape {{ dim: [1, 1, 3, 8] }} }} }}
+    layer {{ name: "map" type: "Convolution" bottom: "data" top: "map"
+      convolution_param {{ num_output: 8 kernel_size: 4 stride: 4 weight_filler {{ type: "xavier" }} }} }}
+    {head("loc", 4)} {head("conf", 3)}
+    layer {{ name: "prior" type: "PriorBox" bottom: "map" bottom: "data" top: "prior"
+      prior_box_param {{ min_size: 7 }} }}
+    layer {{ name: "loss" type: "MultiBoxLoss" top: "loss"
+      bottom: "loc_flat" bottom: "conf_flat" bottom: "prior" bottom: "label"
+      multibox_loss_param {{ num_classes: 3 code_type: CENTER_SIZE overlap_threshold: 0.4 }} }}""")
+    )
+    boxes = [[0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0], [0, 2, 0, 0.5, 0.4, 0.9, 0.9, 0], [1, 1, 0, 0.3, 0.3, 0.8, 0.7, 0]]
+    fed = {"data": torch.rand(2, 3, 16, 16), "label": torch.tensor(boxes).view(1, 1, 3, 8)}
+    losses = []
+    for _ in range(30):
+        losses.append(float(net.forward(**fed)["loss"]))
+        net.backward()
+        for blob in (blob for blobs in net.params.values() for blob in blobs):
+            blob.data -= 0.02 * blob.diff
+            blob.diff.zero_()
+    assert losses[-1] < losses[0] / 2
+    report = export_onnx(net, None, tmp_path / "net.onnx")
+    assert list(report.inputs) == ["data"]
+    assert set(report.outputs) == {"loc_flat", "conf_flat", "prior"}
+
+
 def test_the_batch_size_stays_open_and_losses_labels_and_data_stay_outside(digits: Net, tmp_path: Path) -> None:
     report = export_onnx(digits, None, tmp_path / "net.onnx")
     assert report.inputs == {"data": ("N", 1, 8, 8)}
