@@ -1,7 +1,7 @@
 """Data sets of PyTorch and Hugging Face as samples to be audited."""
 
-import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def is_data_set(values: Any) -> bool:
     return bool(pictures) or isinstance(values, Dataset) or _has_columns(values)
 
 
-def read_data_set(data: Any, labels: Any = None) -> Samples:
+def read_data_set(data: Any, labels: Any = None, folder: Path | None = None) -> Samples:
     """Return the samples of a data set: features, or images that are read when they are needed.
 
     - Of PyTorch, or anything with a length and numbered items, (X, label): X is an image as `looks_like_image` has it,
@@ -34,9 +34,9 @@ def read_data_set(data: Any, labels: Any = None) -> Samples:
     - Of Hugging Face: a column of images, else all other columns as numbers; the labels are the column of type
       ClassLabel, with its names, else that called "label", or the one that `labels` names.
 
-    `labels` (N) go before its own. Raises InputError for anything else.
+    `labels` (N) go before its own. Many features are kept in `folder`. Raises InputError for anything else.
     """
-    return _of_columns(data, labels) if _has_columns(data) else _of_items(data, labels)
+    return (_of_columns if _has_columns(data) else _of_items)(data, labels, folder)
 
 
 def _has_columns(values: Any) -> bool:
@@ -54,7 +54,7 @@ def _samples(labels: Any, names: Sequence[str] | None, count: int, **content: An
     return Samples("data set", given, classes, [f"item {i}" for i in range(count)], **content)
 
 
-def _of_items(data: Any, labels: Any) -> Samples:
+def _of_items(data: Any, labels: Any, folder: Path | None) -> Samples:
     """The samples of a data set of pairs, or with `labels`, of anything."""
 
     def pair(index: int) -> tuple[Any, Any]:
@@ -78,7 +78,7 @@ def _of_items(data: Any, labels: Any) -> Samples:
             value, label = pair(i)
             row = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value).ravel()
             if i == 0:
-                table = _table((count, row.size), row.dtype)
+                table = _table((count, row.size), row.dtype, folder)
             if row.size != table.shape[1]:
                 raise InputError(f"item {i}: has {counted(row.size, 'value')}, expected {table.shape[1]}")
             table[i] = row
@@ -100,7 +100,7 @@ def _kept_labels(data: Any) -> tuple[Any, Sequence[str] | None]:
     return labels, names if isinstance(names, list | tuple) else None
 
 
-def _of_columns(data: Any, labels: Any) -> Samples:
+def _of_columns(data: Any, labels: Any, folder: Path | None) -> Samples:
     """The samples of a data set of Hugging Face's."""
     if isinstance(data.column_names, dict):
         raise InputError(f"expected one data set, of {', '.join(data.column_names)}")
@@ -127,7 +127,7 @@ def _of_columns(data: Any, labels: Any) -> Samples:
                 raise InputError(f'column "{name}" holds no images and no numbers, or lists of several lengths')
         rows = np.concatenate([np.asarray(part[name]).reshape(len(part[name]), -1) for name in others], 1)
         if start == 0:
-            table = _table((count, rows.shape[1]), rows.dtype)
+            table = _table((count, rows.shape[1]), rows.dtype, folder)
         if rows.shape[1] != table.shape[1]:
             raise InputError(f"item {start}: has {counted(rows.shape[1], 'value')}, expected {table.shape[1]}")
         table[start : start + len(rows)] = rows
@@ -145,9 +145,8 @@ def _label_column(kinds: dict[str, str], wanted: str | None) -> str:
     return found[0]
 
 
-def _table(shape: tuple[int, int], kind: np.dtype[Any]) -> NDArray[Any]:
-    """An array to be filled; a large one in a file without a name, of which memory holds what is being used."""
-    if shape[0] * shape[1] * kind.itemsize <= IN_MEMORY:
+def _table(shape: tuple[int, int], kind: np.dtype[Any], folder: Path | None) -> NDArray[Any]:
+    """An array to be filled; a large one in a file, of which memory holds what is being used."""
+    if folder is None or shape[0] * shape[1] * kind.itemsize <= IN_MEMORY:
         return np.empty(shape, kind)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, kind, "w+", shape=shape)
+    return np.lib.format.open_memmap(folder / "items.npy", "w+", kind, shape)

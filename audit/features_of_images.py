@@ -1,6 +1,5 @@
 """From samples that are images to features: by a backbone, or by a net that is trained on the pixels."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,18 +63,17 @@ def features_of_images(
     return _chosen(samples, kept, features, net.unreadable), not ended
 
 
-def features_of_data_set(data: Any, labels: Any, **options: Any) -> Samples:
-    """Return all samples of a data set, with features; `options` are as above.
+def features_of_data_set(data: Any, labels: Any, folder: Path, **options: Any) -> Samples:
+    """Return all samples of a data set, with features, kept in `folder` where they are many; `options` are as above.
 
     Raises InputError as that does, and if an item cannot be read.
     """
-    samples = read_data_set(data, labels)
+    samples = read_data_set(data, labels, folder)
     if samples.features is not None:
         if options.get("backbone"):
             raise InputError("backbone is for images; the data set has numbers")
         return samples
-    with tempfile.TemporaryDirectory() as folder:  # what is mapped of a file there stays until it is let go
-        found, stopped = features_of_images(samples, Path(folder), **options)
+    found, stopped = features_of_images(samples, folder, **options)
     if stopped:
         raise KeyboardInterrupt
     if found.unreadable:

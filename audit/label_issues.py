@@ -1,7 +1,9 @@
 """Which labels are wrong: heads trained on the labels at hand, and what they make of each label."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,19 +134,21 @@ def find_label_issues(
     Raises InputError for features and labels that do not fit, or settings out of range.
     """
     _check(loss, parameter, hidden, seeds)
-    names = None
     if labels is None or isinstance(labels, str) or is_data_set(features):
         from imae.audit.features_of_images import features_of_data_set
 
-        options = {"backbone": backbone, "budget": budget, "loss": loss, "parameter": parameter, "seed": seed}
-        samples = features_of_data_set(features, labels, **options, on_progress=on_progress)
-        features, labels, names = samples.features, samples.label, samples.classes
-    elif backbone:
+        options: dict[str, Any] = {"loss": loss, "parameter": parameter, "seed": seed, "on_progress": on_progress}
+        with tempfile.TemporaryDirectory() as folder:  # for features that are more than memory holds
+            images = {"backbone": backbone, "budget": budget, **options}
+            samples = features_of_data_set(features, labels, Path(folder), **images)
+            own = {"hidden": hidden, "folds": folds, "seeds": seeds, "jobs": jobs, **options}
+            found = replace(find_label_issues(samples.features, samples.label, **own), classes=samples.classes)
+        return replace(found, frame=_frame(found))
+    if backbone:
         raise InputError("backbone is for data sets of images; these are features")
     if not isinstance(features, Features):
         features = Features(_array("features", features))
     given, classes = check_labels(_array("labels", labels), len(features))
-    classes = names or classes
     _check_folds(folds, len(given))
     target = torch.from_numpy(given)
     setting, stop, tried, gap = _pick(features, target, len(classes), loss, parameter, hidden, seed, on_progress)

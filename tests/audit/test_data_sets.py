@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 import imae
-from imae.audit import find_label_issues, label_issues, pixel_net
+from imae.audit import data_sets, features, find_label_issues, label_issues, pixel_net
 from imae.audit.data_set_images import as_image
 from imae.audit.data_sets import read_data_set
 from imae.nets.net import Net
@@ -155,6 +155,18 @@ def test_the_transformer_stands_in_a_pipeline_and_in_a_pickle(
     np.testing.assert_array_equal(fitted[0].transform(list(pixels)), (pixels - means).reshape(60, -1))
     with pytest.raises(InputError, match=r"^item 0: an array of the shape \(8,\) is no image"):
         fitted.predict(np.zeros((3, 8)))
+
+
+@pytest.mark.slow
+def test_many_features_are_kept_in_a_file_that_processes_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = load_digits(return_X_y=True)
+    pairs, options = Pairs(images, labels), {"parameter": 8.0, "folds": 2, "seeds": 2}
+    expected = find_label_issues(pairs, **options)  # type: ignore[arg-type]
+    for module in (data_sets, features):
+        monkeypatch.setattr(module, "IN_MEMORY", 1000)
+    found = find_label_issues(pairs, jobs=2, **options)  # type: ignore[arg-type]
+    assert isinstance(found.features._table.base, np.memmap)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(found.logits, expected.logits)
 
 
 @pytest.mark.slow
