@@ -83,24 +83,24 @@ def audit(
         raise InputError(f"{options.output}: cannot be made: {error.strerror or error}") from error
     show(f"{options.data}: {counted(len(samples), 'sample')} of {counted(len(samples.classes), 'class')}")
     stopped = False
-    if samples.features is None:
-        samples, stopped = features_of_images(
-            samples,
-            options.output,
-            backbone=options.backbone,
-            budget=options.budget,
-            loss=options.loss,
-            parameter=options.parameter,
-            seed=options.seed,
-            resume=options.resume,
-            jobs=options.jobs or 2,
-            on_progress=on_progress,
-            show=show,
-        )
-    elif options.backbone:
-        raise InputError(f"--backbone is for images; {options.data} has features")
-    assert samples.features is not None
     with engine(options.engine, options.jobs):
+        if samples.features is None:
+            samples, stopped = features_of_images(
+                samples,
+                options.output,
+                backbone=options.backbone,
+                budget=options.budget,
+                loss=options.loss,
+                parameter=options.parameter,
+                seed=options.seed,
+                resume=options.resume,
+                jobs=options.jobs or 2,
+                on_progress=on_progress,
+                show=show,
+            )
+        elif options.backbone:
+            raise InputError(f"--backbone is for images; {options.data} has features")
+        assert samples.features is not None
         found = find_label_issues(
             Features(samples.features, source=options.data),
             samples.label,
