@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from imae.audit.data_set_images import DataSetImages
-from imae.audit.samples import Samples
+from imae.audit.samples import Samples, image_below
 from imae.layers.data.image_list import read_image
 from imae.prototxt_like.errors import InputError
 
@@ -57,7 +57,7 @@ class ImageArrays:
                     image = image.repeat(3, 0)
             else:
                 assert samples.root is not None
-                image = read_image(samples.root / samples.names[index], self._color)
+                image = read_image(image_below(samples.root, samples.names[index], samples.outside), self._color)
         except InputError as error:
             return str(error)
         return image if size is None else shrunk(image, size)

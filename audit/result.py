@@ -32,6 +32,8 @@ class Result:
     """What was audited."""
     root: Path | None
     """The folder that the names of image files are below."""
+    outside: bool = False
+    """Whether files outside of it are read."""
 
     @property
     def suspects(self) -> NDArray[np.int64]:
@@ -64,7 +66,8 @@ def read_result(folder: Path) -> tuple[Result, dict[str, Any]]:
                 raise ValueError(f"{name} are not all finite")
             if array.dtype.kind == "i" and not (array.min() >= 0 and array.max() < len(classes)):
                 raise ValueError(f"{name} names classes beyond the {len(classes)} there are")
-        return Result(folder, names, classes, scores, source, None if root is None else Path(root)), summary
+        folder_of_images, outside = None if root is None else Path(root), summary.get("outside") is True
+        return Result(folder, names, classes, scores, source, folder_of_images, outside), summary
     except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = error if isinstance(error, InputError) else repr(error)
         raise InputError(f"{folder}: does not hold the files of one audit: {what}") from error

@@ -139,6 +139,7 @@ def _summary(samples: Samples, found: LabelIssues, duplicates: Duplicates) -> di
         "imae": __version__,
         "source": samples.source,
         "root": None if samples.root is None else str(samples.root.absolute()),
+        "outside": samples.outside,
         "samples": total,
         "classes": found.classes,
         "samples_per_class": np.bincount(found.label, minlength=len(found.classes)).tolist(),

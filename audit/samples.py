@@ -49,6 +49,8 @@ class Samples:
     """N x C x H x W: gray, or blue, green, red; of a data set each of its own size."""
     root: Path | None = None
     """The folder that the names of image files are below."""
+    outside: bool = False
+    """Whether files outside of it are read."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     """Names of images that could not be read, and why."""
 
@@ -186,7 +188,9 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
         )
     given, found_classes = check_labels(np.array(labels), len(labels))
     order = np.argsort(np.array(names), kind="stable")
-    return Samples(str(folder), given[order], found_classes, [names[i] for i in order], root=folder)
+    return Samples(
+        str(folder), given[order], found_classes, [names[i] for i in order], root=folder, outside=allow_outside
+    )
 
 
 def _listed(path: Path, table: "_Table", image: str, label: str, root: Path, allow_outside: bool) -> Samples:
@@ -201,7 +205,14 @@ def _listed(path: Path, table: "_Table", image: str, label: str, root: Path, all
             raise InputError(f'{where}: no path in column "{image}"')
         _within(root / name, base, allow_outside, f"{where}: {name!r}")
     given, classes = _labels(str(path), labels, len(names))
-    return Samples(str(path), given, classes, names, root=root)
+    return Samples(str(path), given, classes, names, root=root, outside=allow_outside)
+
+
+def image_below(root: Path, name: str, outside: bool) -> Path:
+    """Return the path of an image; raises InputError where it has come to lead out of `root` since it was listed."""
+    path = root / name
+    _within(path, root.resolve(), outside, str(path))
+    return path
 
 
 def _within(path: Path, base: Path, allowed: bool, where: str) -> None:

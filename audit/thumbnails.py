@@ -9,7 +9,7 @@ from PIL import Image
 
 from imae.audit.image_arrays import shrunk
 from imae.audit.result import Result
-from imae.audit.samples import Samples, read_samples
+from imae.audit.samples import Samples, image_below, read_samples
 from imae.layers.data.image_list import read_image
 from imae.prototxt_like.errors import InputError
 
@@ -24,7 +24,7 @@ class Thumbnails:
 
     def __init__(self, result: Result, samples: Samples | None = None) -> None:
         """`samples` are those of the result, where they are at hand; else arrays of images are read again."""
-        self._names, self._root = result.names, result.root
+        self._names, self._root, self._outside = result.names, result.root, result.outside
         self._images = samples.images if samples else None
         self._rows: Any = range(len(self._names))
         if samples is None and result.root is None and result.source.startswith(("digits", "cifar10:")):
@@ -58,4 +58,4 @@ class Thumbnails:
             image: NDArray[np.uint8] = self._images[self._rows[index]]
             return image
         assert self._root is not None
-        return read_image(self._root / self._names[index], True)
+        return read_image(image_below(self._root, self._names[index], self._outside), True)

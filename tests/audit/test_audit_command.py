@@ -176,11 +176,13 @@ def test_a_backbone_an_interrupt_and_going_on(
 def test_a_folder_that_changes_while_it_is_read(
     imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = next(folder.rglob("*-is-0.png"))
+    gone, swapped, *_ = folder.rglob("*-is-0.png")
 
     def listed(*arguments: object, **options: object) -> Samples:
         samples = read_samples(*arguments, **options)  # type: ignore[arg-type]
         gone.unlink()
+        swapped.rename(tmp_path / "outside.png")
+        swapped.symlink_to(tmp_path / "outside.png")
         return samples
 
     monkeypatch.setattr(run, "read_samples", listed)
@@ -188,8 +190,8 @@ def test_a_folder_that_changes_while_it_is_read(
     brief(monkeypatch)
     monkeypatch.setattr(pixel_net, "EPOCHS", 1)
     assert imae("audit", folder, "-o", tmp_path / "out", "--parameter", 8)[0] == 0
-    (reason,) = [row["why"] for row in rows(tmp_path / "out" / "unreadable.csv") if row["name"].endswith(gone.name)]
-    assert "No such file" in reason
+    reasons = {row["name"].rpartition("/")[2]: row["why"] for row in rows(tmp_path / "out" / "unreadable.csv")}
+    assert "No such file" in reasons[gone.name] and "lies outside" in reasons[swapped.name]
 
 
 @pytest.mark.parametrize(
