@@ -60,7 +60,8 @@ def _convolution(kind: str) -> Callable[..., None]:
         weight, bias = importing.constant(inputs, 1), importing.constant(inputs, 2)
         begin, end = _pads(importing, inputs, outputs, settings)
         if begin != end:
-            raise NoLayer(f"pads {describe(begin)} before and {describe(end)} behind, where {kind} pads both alike")
+            weight = _padded_alike(weight, begin, end, settings.get("dilations", [1] * len(begin)), kind)
+            begin = tuple(map(max, begin, end))
         if any(settings.get("output_padding", ())) or settings.get("output_shape"):
             raise NoLayer("has a padding of its output, which Deconvolution has not")
         group = settings.get("group", 1)
@@ -82,6 +83,15 @@ def _convolution(kind: str) -> Callable[..., None]:
         )
 
     return translate
+
+
+def _padded_alike(weight: Array, begin: Shape, end: Shape, dilations: Sequence[int], kind: str) -> Array:
+    """A convolution's kernel with zeros before it or behind it, for as much padding on either side."""
+    more = [e - b for b, e in zip(begin, end, strict=True)]
+    if kind != "Convolution" or any(size % dilation for size, dilation in zip(more, dilations, strict=True)):
+        raise NoLayer(f"pads {describe(begin)} before and {describe(end)} behind, where {kind} pads both alike")
+    zeros = [size // dilation for size, dilation in zip(more, dilations, strict=True)]
+    return np.pad(weight, [(0, 0), (0, 0), *((max(size, 0), max(-size, 0)) for size in zeros)])
 
 
 def _gemm(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:

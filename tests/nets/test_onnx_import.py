@@ -229,14 +229,24 @@ def test_recurrent_layers_come_back_with_their_hidden_values(kind: str, begins: 
                 torch.testing.assert_close(actual[name], value)
 
 
-PAD = {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]}
+@pytest.mark.parametrize("pads", [[0, 0, 1, 1], [2, 0, 0, 1]])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_convolution_that_pads_more_on_one_side_comes_in(pads: list[int], stride: int, tmp_path: Path) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=pads, strides=[stride, stride])
+    constants = {"w": RANDOM.standard_normal((2, 3, 3, 2)).astype(np.float32)}
+    for size in (6, 7):
+        path = graph([node], (1, 3, size, size), constants, tmp_path / "m.onnx")
+        assert import_onnx(path, tmp_path / "out").difference < 1e-5
+
+
+PAD = {"kernel_shape": [3, 3], "pads": [2, 2, 3, 3], "dilations": [2, 2]}
 
 
 @pytest.mark.parametrize(
     ("nodes", "said"),
     [
         (lambda node: [node("Erf", ["x"], ["y"])], r'node "y" \(Erf\): no layer of Caffe\'s does that'),
-        (lambda node: [node("Conv", ["x", "w"], ["y"], **PAD)], "pads 0x0 before and 1x1 behind"),
+        (lambda node: [node("Conv", ["x", "w"], ["y"], **PAD)], "pads 2x2 before and 3x3 behind"),
         (lambda node: [node("Conv", ["x", "x"], ["y"])], 'its input "x" is computed, expected a constant'),
         (
             lambda node: [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)],
