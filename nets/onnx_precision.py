@@ -64,10 +64,10 @@ def convert(path: Path, precision: str, calibration: Iterable[Feeds] = ()) -> No
         raise InputError(f'the precision must be one of {", ".join(PRECISIONS)}, not "{precision}"')
     if precision == "fp32":
         return
-    before = onnx.load(path)
+    before = onnx.load(path, load_external_data=False)
     try:
         with temporary_folder(path.parent, f"{path.name}.{precision}") as folder, _quiet():
-            after = _half(before) if precision == "fp16" else _quantized(path, folder / "int8.onnx", list(calibration))
+            after = _half(path) if precision == "fp16" else _quantized(path, folder / "int8.onnx", list(calibration))
     except Exception as error:  # of many kinds, by tools that were not made for it
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: ONNX Runtime's tools cannot make it {precision}: {reason}") from error
@@ -76,11 +76,11 @@ def convert(path: Path, precision: str, calibration: Iterable[Feeds] = ()) -> No
     rewrite_model(path, after)
 
 
-def _half(model: onnx.ModelProto) -> onnx.ModelProto:
+def _half(path: Path) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     # The shapes are there; to infer them again would take the model as one message, of 2 GiB at most.
-    half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+    half: onnx.ModelProto = convert_float_to_float16(onnx.load(path), keep_io_types=True, disable_shape_infer=True)
     return half
 
 

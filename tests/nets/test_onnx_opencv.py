@@ -10,7 +10,6 @@ from imae.nets.deploy import deploy
 from imae.nets.net import Net
 from imae.nets.onnx_export import export_onnx
 from imae.nets.resnet_cifar import resnet_cifar
-from imae.nets.zoo import build
 
 cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
@@ -46,9 +45,3 @@ def test_a_small_residual_net(fold: bool, tmp_path: Path) -> None:
     compare(
         with_statistics(Net(deploy(resnet_cifar(20, "cce"), shape=(3, 32, 32)), backward=False)), tmp_path, fold=fold
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["squeezenet", "mobilenet", "googlenet", "resnet50", "alexnet"])
-def test_well_known_nets(name: str, tmp_path: Path) -> None:
-    compare(with_statistics(Net(deploy(build(name, batch=1)), backward=False)), tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -101,21 +102,27 @@ def test_weights_that_one_file_cannot_hold_go_into_another(
 
 
 @pytest.mark.slow
-def test_more_than_2_gib_of_weights_are_exported_and_run(tmp_path: Path) -> None:
-    """560 million numbers, in one inner product."""
-    net = Net(
-        parse_net(
-            'input: "x" input_shape { dim: 1 dim: 35000 } layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" '
-            'inner_product_param { num_output: 16000 bias_term: false weight_filler { type: "constant" value: 0.5 } } }'
-        ),
-        backward=False,
+@pytest.mark.parametrize(("precision", "bits"), [("fp32", 32), ("fp16", 16), ("int8", 8)])
+def test_more_than_2_gib_of_weights_are_exported_converted_and_run(precision: str, bits: int, tmp_path: Path) -> None:
+    """600 million numbers, in six inner products that take an average; in 12 GB of memory."""
+    size, names = 10_000, "abcdefg"
+    settings = f"num_output: {size} bias_term: false weight_filler {{ value: {1 / size} }}"
+    layers = "".join(
+        f'layer {{ name: "{top}" type: "InnerProduct" bottom: "{bottom}" top: "{top}" '
+        f"inner_product_param {{ {settings} }} }}"
+        for bottom, top in pairwise(names)
     )
-    report = export_onnx(net, None, tmp_path / "net.onnx")
-    assert (tmp_path / "net.onnx.data").stat().st_size == 4 * 35000 * 16000 > 2**31
-    session = onnxruntime.InferenceSession(report.path, providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, {"x": np.ones((2, 35000), np.float32)})
-    assert y.shape == (2, 16000)
-    np.testing.assert_allclose(y, 17500)
+    net = Net(parse_net(f'input: "a" input_shape {{ dim: 1 dim: {size} }} {layers}'), backward=False)
+    path = export_onnx(net, None, tmp_path / "net.onnx").path
+    del net
+    assert (tmp_path / "net.onnx.data").stat().st_size == 4 * 6 * size**2 > 2**31
+    convert(path, precision)
+    held = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert held == pytest.approx(6 * size**2 * bits / 8, rel=1e-3)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"a": np.ones((2, size), np.float32)})
+    assert y.shape == (2, size)
+    np.testing.assert_allclose(y, 1, rtol={32: 1e-5, 16: 0.01, 8: 0.02}[bits])
 
 
 @pytest.mark.slow
