@@ -1,13 +1,13 @@
 """Every net of `imae net --list` and of examples/ as ONNX: how far ONNX Runtime and OpenCV's reader are from the net.
 
-    python -m benchmarks.onnx_zoo [--nets NAME ...] [--batch 1 7]
+    python -m benchmarks.onnx_zoo [--nets NAME ...]
 
-Each is exported, and compared as `imae export --verify` does, at these batch sizes, on pixels as its data layer gives
+Each is exported, and compared as `imae export --verify` does, at batch 1 and 7, on pixels as its data layer gives
 them; then OpenCV reads the same file, where it can. Weights are drawn as Mishkin and Matas 2016 do ("All you need is a
 good init"): normal, over the standard deviation of what the layer makes of pixels. A BatchNorm has means of a tenth
 and variances of half to three halves of what it reads, of all channels: with each channel's own, a hundred layers leave
 hardly more of an image than of its rounding. Differences are the largest of any output, over its standard deviation;
-`rounding` is that of the net from itself in float64. Takes 6 GB of memory.
+`rounding` is that of the net from itself in float64.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import ROOT, Benchmark, Row, positive
+from benchmarks.measuring import ROOT, Benchmark, Row
 from imae.cli.progress import Display
 from imae.layers.layer import Layer, Saved, Tensors
 from imae.nets.deploy import deploy
@@ -36,6 +36,7 @@ EXAMPLES = {
 }
 SHAPES = {"cifar10": (3, 32, 32), "digits": (1, 8, 8), "mars": (3, 224, 224)}
 """Of an image, by the folder of examples."""
+BATCHES = (1, 7)
 OPSET = 17
 """One that OpenCV reads."""
 
@@ -93,15 +94,15 @@ def pixels(net: Net, batch: int) -> dict[str, Any]:
     return given
 
 
-def compare(name: str, batches: list[int]) -> Row:
+def compare(name: str) -> Row:
     """Return a net's row."""
     trained, net = net_of(name)
     row: Row = {"net": name, "layers": len(net.steps)}
     with tempfile.TemporaryDirectory() as folder:
         report = export_onnx(net, None, Path(folder) / "net.onnx", opset=OPSET)
-        found = verify(report, trained, kinds=["random"], batches=batches)
+        found = verify(report, trained, kinds=["random"], batches=BATCHES)
         row |= {"nodes": report.nodes, "onnxruntime": found.difference, "undecided": found.undecided}
-        for batch in batches:
+        for batch in BATCHES:
             given = pixels(net, batch)
             net.reshape(**{name: x.shape for name, x in given.items()})
             row[f"opencv_{batch}"] = by_opencv(report.path, given, net.forward(**given))
@@ -139,10 +140,9 @@ def by_opencv(path: Path, given: dict[str, Tensor], expected: dict[str, Tensor])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Which nets, in which batches."""
+    """Which nets."""
     names = [*EXAMPLES, *NETS]
     parser.add_argument("--nets", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--batch", type=positive, nargs=2, default=[1, 7])
 
 
 def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
@@ -151,7 +151,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
     with Display() as display:
         for done, name in enumerate(options.nets):
             display.advance("nets", done, len(options.nets))
-            rows.append(compare(name, options.batch))
+            rows.append(compare(name))
     left = [f"{row['net']}: without an output that is further off, as rounding is." for row in rows if row["undecided"]]
     return rows, left
 
