@@ -138,10 +138,10 @@ def test_a_model_made_by_hand_comes_in(tmp_path: Path) -> None:
     assert report.difference < 1e-4
 
 
-def exported_by_torch(net: torch.nn.Module, path: Path) -> Path:
+def exported_by_torch(net: torch.nn.Module, path: Path, size: int = 64) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(net.eval(), torch.randn(1, 3, 64, 64), path, dynamo=False, opset_version=13)
+        torch.onnx.export(net.eval(), (torch.randn(1, 3, size, size),), path, dynamo=False, opset_version=13)
     return path
 
 
@@ -156,11 +156,15 @@ def test_a_net_of_pytorchs_comes_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "vgg11", "resnet18", "squeezenet1_1", "mobilenet_v2", "densenet121", "googlenet"]
+)
 def test_nets_of_torchvisions_come_in(name: str, tmp_path: Path) -> None:
     import torchvision
 
-    path = exported_by_torch(getattr(torchvision.models, name)(weights=None), tmp_path / "m.onnx")
+    settings = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    net = getattr(torchvision.models, name)(weights=None, **settings)
+    path = exported_by_torch(net, tmp_path / "m.onnx", 224)
     assert import_onnx(path, tmp_path / "out").difference < 1e-4
 
 
