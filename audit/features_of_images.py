@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imae.audit.backbone_features import BackboneFeatures
 from imae.audit.backbones import open_backbone
 from imae.audit.data_sets import read_data_set
-from imae.audit.feature_table import FeatureTable
 from imae.audit.features import check_labels
 from imae.audit.image_arrays import ImageArrays
 from imae.audit.pixel_net import PixelNet
@@ -41,7 +41,7 @@ def features_of_images(
     """
     if backbone:
         images = ImageArrays(samples, threads=jobs)
-        table, stopped = FeatureTable(folder, samples, open_backbone(backbone), seed=seed), False
+        table, stopped = BackboneFeatures(folder, samples, open_backbone(backbone), seed=seed), False
         try:
             table.fill(images, lambda done, total: on_progress("features", done, total))
         except KeyboardInterrupt:

@@ -94,12 +94,12 @@ def _of_images(net: ImageNet, given: list[str], model: Path, blob: str, output: 
     predictor = net.start(model, outputs=[blob])
     import numpy as np
 
-    from imae.experiments.feature_table import ImageFeatures, trace
+    from imae.experiments.feature_table import FeaturesOfFiles, trace
     from imae.layers.data.image_sources import find_images
 
     files = [file for name in given for file in find_images(name)]
     sources = [model, net.weights or model.with_suffix(".caffemodel"), Path(f"{model}.data"), Path(net.mean or model)]
-    table = ImageFeatures(output, files, replace(net, threads=None), blob, [trace(path) for path in sources])
+    table = FeaturesOfFiles(output, files, replace(net, threads=None), blob, [trace(path) for path in sources])
     for number in table.broken:
         typer.echo(f"imae: warning: {files[number]}: could not be read by an earlier run; passed over", err=True)
     with contextlib.closing(predicted(predictor, files, table.leave_out, table.rest)) as found:

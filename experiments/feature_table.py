@@ -67,7 +67,7 @@ class FeatureTable:
             raise InputError(f"{self._output}: cannot be written: {error.strerror or error}") from error
 
 
-class ImageFeatures:
+class FeaturesOfFiles:
     """The features of image files, a row for each that can be read, and which cannot.
 
     `rest` are the numbers of the files that an earlier run did not come to, `broken` those that cannot be read.

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from fuzzing.mutations import Mutate, damage_bytes, damage_message, damage_words, inside_deflated, inside_zip, within
+from imae.audit.backbone_features import BackboneFeatures
 from imae.audit.backbones import Backbone
 from imae.audit.cleaned import Thresholds
-from imae.audit.feature_table import FeatureTable
 from imae.audit.image_arrays import ImageArrays
 from imae.audit.label_issues import LabelIssues, Picked
 from imae.audit.noise_model import Interval
@@ -329,7 +329,7 @@ def _audit(folder: Path) -> dict[str, Format]:
     lines = [*decided, {"name": "3.png", "index": 3, "action": "relabel", "label": "pig"}, {"undo": True}]
     (whole / "decisions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     backbone = Backbone((8, 8), lambda images: np.ones((len(images), 2), np.float32), "x")
-    FeatureTable(whole, samples, backbone).fill(ImageArrays(samples), lambda done, total: None)
+    BackboneFeatures(whole, samples, backbone).fill(ImageArrays(samples), lambda done, total: None)
     files = {path.name: path.read_bytes() for path in whole.iterdir()}
 
     def beside(path: Path) -> Path:
@@ -343,7 +343,7 @@ def _audit(folder: Path) -> dict[str, Format]:
         return found.page(), [found.item(place) for place in range(len(found.queue))], found.counts()
 
     def resume(path: Path) -> object:
-        table = FeatureTable(beside(path), samples, backbone)
+        table = BackboneFeatures(beside(path), samples, backbone)
         table.fill(ImageArrays(samples), lambda done, total: None)
         return table.found()
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imae.experiments.feature_table import ImageFeatures
+from imae.experiments.feature_table import FeaturesOfFiles
 from imae.nets.net import Net
 from imae.nets.onnx_export import export_onnx
 from imae.prototxt_like.binary import write_caffemodel
@@ -143,9 +143,9 @@ def test_features_of_images_go_on_where_they_were_cut_off(
     )
     whole = imae(*command, f"whole_{name}")
     assert whole.err.splitlines()[-1] == "imae: error: 2 images could not be read, the first im/bad.png"
-    append, rows = ImageFeatures.append, 0
+    append, rows = FeaturesOfFiles.append, 0
 
-    def cut_off(self: ImageFeatures, number: int, row: np.ndarray) -> None:
+    def cut_off(self: FeaturesOfFiles, number: int, row: np.ndarray) -> None:
         nonlocal rows
         rows += 1
         if rows == 2:
@@ -153,7 +153,7 @@ def test_features_of_images_go_on_where_they_were_cut_off(
         append(self, number, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageFeatures, "append", cut_off)
+        patch.setattr(FeaturesOfFiles, "append", cut_off)
         assert imae(*command, name).status != 0
     assert not Path(name).exists()
     resumed = imae(*command, name)
@@ -162,7 +162,7 @@ def test_features_of_images_go_on_where_they_were_cut_off(
     assert Path(name).read_bytes() == Path(f"whole_{name}").read_bytes()
     assert not list(Path().glob("*.partial*"))
     with monkeypatch.context() as patch:
-        patch.setattr(ImageFeatures, "append", cut_off)
+        patch.setattr(FeaturesOfFiles, "append", cut_off)
         rows = 0
         assert imae(*command, name).status != 0
     Image.new("RGB", (9, 7), (9, 9, 9)).save("im/bad.png")  # mended: begin anew

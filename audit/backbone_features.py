@@ -20,7 +20,7 @@ KEPT_EVERY = 8
 """Batches after which what was done is noted."""
 
 
-class FeatureTable:
+class BackboneFeatures:
     """A table of N x D float32 in `folder`, filled in a random order, with a note of how far it is.
 
     So what is there of an audit that was interrupted is of a random part of the images.
