@@ -110,7 +110,7 @@ def engine(name: str, jobs: int | None = None) -> Iterator[None]:
         ray.init(address or "local", num_cpus=processors, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:
         raise InputError(f"--engine {name}: cannot be reached: {' '.join(str(error).split())}") from error
-    register_ray()  # type: ignore[no-untyped-call]
+    register_ray()
     try:
         with joblib.parallel_config(backend="ray", n_jobs=jobs or -1):
             yield
