@@ -1,6 +1,8 @@
 """What tests of several packages share."""
 
+import fcntl
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,12 +33,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the real CIFAR-10 in `cifar-10-batches-py/`, unpacked once a session (10 s)."""
+    """The folder with the real CIFAR-10 in `cifar-10-batches-py/`, unpacked once for all processes of a run (10 s)."""
     if not _UNPACK.exists():
         pytest.skip("CIFAR-10 is not at ../shared/data")
-    root = tmp_path_factory.mktemp("cifar10")
-    subprocess.run([sys.executable, _UNPACK, root], check=True, stdout=subprocess.DEVNULL)
-    return root
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with (folder / "cifar10.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.fstat(lock.fileno()).st_size:
+            subprocess.run([sys.executable, _UNPACK, folder / "cifar10"], check=True, stdout=subprocess.DEVNULL)
+            lock.write("unpacked")
+    return folder / "cifar10"
 
 
 @pytest.fixture
