@@ -11,7 +11,7 @@ demo: install
 
 # Two processes of one thread each, which take whole files of tests.
 test: install check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist loadfile $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist worksteal $(PYTEST_FLAGS)
 
 # What takes longer than `make test` may: minutes of real training.
 test-slow: install
