@@ -17,14 +17,15 @@ Of more than `MANY` classes, whose C x C entries few labels say anything about, 
 with probability e whatever the class, and every other class is as likely, T[t, y] = e / (C - 1).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from imae.layers.waiting import one_thread
 
 SAMPLES = 10_000
 """So many samples, drawn at random, T is found by."""
@@ -96,18 +97,7 @@ def counted_transition(predicted: Tensor, labels: Tensor, classes: int) -> Tenso
     return _share(table)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Add in one order, so that the same is found with any number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+@one_thread()
 def fit_noise_model(
     logits: Tensor,
     labels: Tensor,

@@ -1,11 +1,10 @@
 """Retrieval on real images: digits 5 to 9, never trained on, by features that wrong labels of 0 to 4 have taught."""
 
-import contextlib
 import itertools
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -34,6 +33,7 @@ from imae.experiments.sweep_page import chosen
 from imae.experiments.training_accuracy import training_accuracy
 from imae.layers.data.digits_data import load_digits
 from imae.layers.random_streams import permutation
+from imae.layers.waiting import one_thread
 from imae.nets.deploy import deploy
 from imae.nets.digits_net import digits_net
 from imae.nets.memory import keep_freed_memory
@@ -203,7 +203,7 @@ def compare(
         create_folder(folder)
     tracklets = make_tracklets()
     todo = [run for run in runs if run not in results]
-    with _one_thread():
+    with one_thread():
         for number, run in enumerate(todo):
             advance = partial(_advance, progress, number * iterations, len(todo) * iterations)
             result = results[run] = _measure(run, iterations, tracklets, advance)
@@ -302,17 +302,6 @@ def write_report(output: Path, rows: Sequence[Row], *, command: str) -> list[Pat
 
 def _path(output: Path, run: Run) -> Path:
     return output / "runs" / f"{run.name}.json"
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """A net this small only loses time by more threads, and results depend on their number in rounding."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _advance(progress: Callable[[str, int, int], None], before: int, all_: int, what: str, done: int, _: int) -> None:

@@ -12,7 +12,7 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait; what is set stays
@@ -66,3 +66,16 @@ def describe_waiting(environment: MutableMapping[str, str] = os.environ) -> str:
     if given == [f"GOMP_SPINCOUNT={SPINS}"]:
         return "waiting after brief spins"
     return f"waiting as {', '.join(given)} says" if given else "waiting as OpenMP does"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch compute by one thread meanwhile: of sums the last bits depend on the number of threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
