@@ -66,6 +66,7 @@ def build_layer(
     forwards: int = 0,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
+    device: str | torch.device = "cpu",
 ) -> Layer:
     """Return the layer that `param` describes, set up on bottoms of these shapes, as in a net of that `seed`.
 
@@ -82,7 +83,8 @@ def build_layer(
     if not complete.top and registry.get(complete.type, Layer).tops != (0, 0):
         complete.top.append("top")
     generator = torch.Generator().manual_seed(seed)
-    context = Context(phase=phase, dtype=dtype, generator=generator, passes=PassCounter(seed, forwards))
+    passes = PassCounter(seed, forwards, device=torch.device(device))
+    context = Context(phase=phase, device=torch.device(device), dtype=dtype, generator=generator, passes=passes)
     layer = create_layer(complete, context)
     shapes = [tuple(shape) for shape in bottoms]
     layer.setup(shapes)

@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
 
 aten = torch.ops.aten
 
@@ -65,12 +66,23 @@ class Interp(Layer):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy by the transposed weights, 0 where x was cut off."""
-        shape, (rows, columns), size = self.geometry
+        shape, (rows, columns), _ = self.geometry
         dx = top_diffs[0].new_zeros(shape)
         part = dx[:, :, rows, columns]
         if part.numel():
-            part += aten.upsample_bilinear2d_backward(top_diffs[0].contiguous(), size, part.shape, True, None, None)
+            part += self._transposed(top_diffs[0].contiguous(), part.shape)
         return [dx, *[None] * (len(needs) - 1)]
+
+    def _transposed(self, dy: Tensor, shape: Shape) -> Tensor:
+        """dy by the transposed weights; on a GPU by their matrices, as PyTorch's kernel adds in whatever order."""
+        if not dy.is_cuda:
+            return aten.upsample_bilinear2d_backward(dy, dy.shape[2:], shape, True, None, None)
+        kind = {"dtype": torch.promote_types(dy.dtype, torch.float32), "device": dy.device}
+        by_rows, by_columns = (  # each input's weight in each output
+            F.interpolate(torch.eye(n, **kind)[None], size, mode="linear", align_corners=True)
+            for n, size in zip(shape[2:], dy.shape[2:], strict=True)
+        )
+        return (by_rows @ dy.to(kind["dtype"]) @ by_columns.mT).to(dy.dtype)
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Slice, Resize."""

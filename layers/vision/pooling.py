@@ -116,7 +116,8 @@ class Pooling(Layer):
         padded, kernel, stride, pad, ceil_mode = self._padded(x)
         if self.method == "AVE":
             dy, divisor = (dy, None) if padded is x else (dy / self._window_sizes(x.device), 1)
-            dx = aten.avg_pool2d_backward(dy, padded, kernel, stride, pad, ceil_mode, True, divisor)
+            like = padded.contiguous() if padded.is_cuda and any(pad) else padded  # channels_last ignores `pad` there
+            dx = aten.avg_pool2d_backward(dy, like, kernel, stride, pad, ceil_mode, True, divisor)
         else:
             dx = aten.max_pool2d_with_indices_backward(
                 dy, padded, kernel, stride, pad, [1, 1], ceil_mode, saved["index"]

@@ -28,9 +28,11 @@ from imae.layers.registry import registry
 from imae.prototxt_like.schema import TEST, TRAIN, LayerParameter
 from imae.prototxt_like.text import parse_net
 
-__all__ = ["TEST", "TRAIN", "Case", "Draw", "every_case", "labels", "normal", "run", "uniform"]
+__all__ = ["DEVICES", "TEST", "TRAIN", "Case", "Draw", "every_case", "labels", "normal", "run", "uniform"]
 
 HERE = Path(__file__).parent
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+"""Where what Caffe recorded is computed: the CPU, and a GPU where there is one."""
 
 
 class Draw:
@@ -110,9 +112,10 @@ class Case:
     def drawn_blobs(self) -> Tensors | None:
         return self.blobs(Draw(self.seed + 1)) if self.blobs else None
 
-    def build(self, dtype: torch.dtype = torch.float64) -> Layer:
+    def build(self, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Layer:
         """The layer, with its blobs drawn (exact in float32, so that precisions can be compared)."""
-        layer = build_layer(self.param, self.shapes, phase=self.phase, forwards=self.forwards, dtype=dtype)
+        settings = {"phase": self.phase, "forwards": self.forwards, "dtype": dtype, "device": device}
+        layer = build_layer(self.param, self.shapes, **settings)
         draw = Draw(self.seed + 2)
         given = self.drawn_blobs() or [draw.normal(*blob.shape) for blob in layer.blobs]
         for blob, data in zip(layer.blobs, given, strict=True):
@@ -135,7 +138,8 @@ def run(layer: Layer, bottoms: Tensors, top_diffs: Tensors | None = None) -> tup
 
 def weights(tops: Tensors) -> Tensors:
     """Gradients by the tops, from 0.5 to 1.5."""
-    return [torch.linspace(0.5, 1.5, top.numel(), dtype=top.dtype).view(top.shape) for top in tops]
+    settings = [{"dtype": top.dtype, "device": top.device} for top in tops]
+    return [torch.linspace(0.5, 1.5, y.numel(), **given).view(y.shape) for y, given in zip(tops, settings, strict=True)]
 
 
 def first_top(text: str, *bottoms: Tensor, phase: int = TRAIN, forwards: int = 0, seed: int = 0) -> Tensor:

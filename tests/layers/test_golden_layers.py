@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from layer_cases import DEVICES
 
 from imae.layers.registry import registry
 from imae.nets.net import Net
@@ -18,7 +19,9 @@ RECORDS = [record for folder in ("layers", "random") for record in sorted((GOLDE
 def assert_close(actual: torch.Tensor, expected: np.ndarray, what: str) -> None:
     """Agree to rtol 1e-4, with atol 1e-5 of the array's largest magnitude."""
     largest = float(np.abs(expected).max()) if expected.size else 0.0
-    np.testing.assert_allclose(actual.numpy().reshape(expected.shape), expected, 1e-4, 1e-5 * largest, err_msg=what)
+    np.testing.assert_allclose(
+        actual.cpu().numpy().reshape(expected.shape), expected, 1e-4, 1e-5 * largest, err_msg=what
+    )
 
 
 def layer_type(record: Path) -> str:
@@ -37,10 +40,11 @@ def test_there_are_records() -> None:
     assert len(RECORDS) >= 66 + 239
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("record", [case(record) for record in RECORDS])
-def test_layer_gives_what_caffe_gave(record: Path) -> None:
+def test_layer_gives_what_caffe_gave(record: Path, device: str) -> None:
     golden = np.load(record)
-    net = Net(parse_net(str(golden["prototxt"])), TRAIN if golden["phase"] == "TRAIN" else TEST)
+    net = Net(parse_net(str(golden["prototxt"])), TRAIN if golden["phase"] == "TRAIN" else TEST, device=device)
     step = next(step for step in net.steps if step.layer.name == "layer")
     blobs = step.layer.blobs
     for k, blob in enumerate(blobs):

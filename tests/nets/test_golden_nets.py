@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from layer_cases import DEVICES
 
 from imae.nets.net import Net
 from imae.prototxt_like.schema import TRAIN
@@ -17,16 +18,17 @@ def assert_close(actual: torch.Tensor, expected: np.ndarray, what: str, rounding
     """Agree to 2e-3 of the largest magnitude, and to `rounding`."""
     assert actual.numel() == expected.size, what
     largest = float(np.abs(expected).max(initial=0.0))
-    deviation = np.abs(actual.double().numpy().reshape(expected.shape) - expected).max(initial=0.0)
+    deviation = np.abs(actual.double().cpu().numpy().reshape(expected.shape) - expected).max(initial=0.0)
     assert deviation <= 2e-3 * largest + rounding, f"{what}: {deviation:g} of {largest:g}"
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("keep_blobs", [True, False], ids=["all blobs kept", "freed"])
 @pytest.mark.parametrize("plan", ["plain", "fused"])
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
-def test_a_net_gives_what_caffe_gave(record: Path, plan: str, keep_blobs: bool) -> None:
+def test_a_net_gives_what_caffe_gave(record: Path, plan: str, keep_blobs: bool, device: str) -> None:
     golden = np.load(record)
-    net = Net(parse_net(str(golden["prototxt"])), TRAIN, plan=plan)
+    net = Net(parse_net(str(golden["prototxt"])), TRAIN, plan=plan, device=device)
     net.keep_blobs = keep_blobs
     for name, blobs in net.params.items():
         for k, blob in enumerate(blobs):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from caffe_hdf5 import as_hdf5
+from layer_cases import DEVICES
 
 from imae.layers.blob import Blob
 from imae.prototxt_like.binary import open_solverstate
@@ -19,17 +20,17 @@ RECORDS = [record for folder in ("solvers", "solvers_random") for record in sort
 EVERY = pytest.mark.parametrize("record", RECORDS, ids=lambda record: f"{record.parent.name}/{record.stem}")
 
 
-def create_solver(golden: np.lib.npyio.NpzFile) -> Solver:
+def create_solver(golden: np.lib.npyio.NpzFile, device: str = "cpu") -> Solver:
     param = parse_solver(str(golden["solver"]))
     param.ClearField("net")
     param.ClearField("snapshot")
     param.net_param.CopyFrom(parse_net(str(golden["net"])))
-    return Solver(param)
+    return Solver(param, device=device)
 
 
-def begin(golden: np.lib.npyio.NpzFile) -> Solver:
+def begin(golden: np.lib.npyio.NpzFile, device: str = "cpu") -> Solver:
     """The solver with the record's first weights."""
-    solver = create_solver(golden)
+    solver = create_solver(golden, device)
     for layer, blobs in solver.net.params.items():
         for k, blob in enumerate(blobs):
             blob.data.copy_(torch.from_numpy(golden[f"init_{layer}_{k}"].reshape(blob.shape)))
@@ -54,7 +55,9 @@ def train(solver: Solver, golden: np.lib.npyio.NpzFile, steps: range) -> None:
                 if is_noise(solver, blob):
                     blob.data.copy_(torch.from_numpy(expected))
                 largest = float(np.abs(expected).max())
-                np.testing.assert_allclose(blob.data, expected, 1e-3, 1e-5 * largest, err_msg=f"{step} {layer} {k}")
+                np.testing.assert_allclose(
+                    blob.data.cpu(), expected, 1e-3, 1e-5 * largest, err_msg=f"{step} {layer} {k}"
+                )
 
 
 def is_noise(solver: Solver, blob: Blob) -> bool:
@@ -71,10 +74,11 @@ def test_there_are_records_of_every_rule() -> None:
     assert {parse_solver(str(np.load(record)["solver"])).type for record in RECORDS} == set(UPDATES)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @EVERY
-def test_ten_steps(record: Path) -> None:
+def test_ten_steps(record: Path, device: str) -> None:
     golden = np.load(record)
-    train(begin(golden), golden, range(10))
+    train(begin(golden, device), golden, range(10))
 
 
 @pytest.mark.parametrize("form", ["binary", "HDF5"])
