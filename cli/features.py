@@ -22,7 +22,7 @@ def features(
     *,
     model: Model,
     weights: WeightsIfAny = None,
-    blob: Annotated[str, option("BLOB", "The blob: a value of the net, by its name.")],
+    blob: Annotated[str, option("BLOB", "The blob: a value of the net, by its name.", "--blob")],
     output: Annotated[Path, option("FILE", "The file to write: .npy, .npz or .parquet.", "--output", "-o")],
     data: Annotated[Path | None, option("PATH", "The data to read, in place of the prototxt's source.")] = None,
     shape: Shape = "",

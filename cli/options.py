@@ -27,7 +27,10 @@ def argument(metavar: str, help: str, **more: Any) -> Any:
 
 
 def option(metavar: str, help: str, *names: str, panel: str | None = None, **more: Any) -> Any:
-    """Return the option of a value that help calls `metavar`, in a `panel` of the help; else as typer.Option."""
+    """Return the option of a value that help calls `metavar`, in a `panel` of the help; else as typer.Option.
+
+    An option whose own name is `metavar` says it in `names`: typer 0.27 takes one from the other, in capitals.
+    """
     return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
 
 

@@ -104,7 +104,9 @@ def predict(
         Path | None, option("FILE", "The names of the classes, one a line, where the model does not have them.")
     ] = None,
     top: Annotated[int, number("How many classes of each image.", 1)] = 5,
-    blob: Annotated[str, option("BLOB", "The value that has a number for each class; the output, by default.")] = "",
+    blob: Annotated[
+        str, option("BLOB", "The value that has a number for each class; the output, by default.", "--blob")
+    ] = "",
     csv: Annotated[bool, flag("--csv", "Print comma-separated values.")] = False,
     json_: Annotated[bool, flag("--json", "Print JSON.")] = False,
     options: ImageNet,

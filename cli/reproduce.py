@@ -60,7 +60,7 @@ def reproduce(
     what: Annotated[What, argument("WHAT", "As listed above.", parser=_what, autocompletion=lambda: [*What])],
     net: Annotated[list[int] | None, of_cells("DEPTH", "A ResNet: 20, 32, 56.")] = None,
     noise: Annotated[list[int] | None, of_cells("PERCENT", "Replace so many labels at random: 20, 50, 80.")] = None,
-    loss: Annotated[list[str] | None, of_cells("LOSS", "CCE, MAE, GCE, IMAE.")] = None,
+    loss: Annotated[list[str] | None, of_cells("LOSS", "CCE, MAE, GCE, IMAE.", "--loss")] = None,
     T: Annotated[list[float] | None, of_cells("T", "A T of the figure's: 0, 0.5, 1, ...", "--T")] = None,
     labels: Annotated[Path | None, option("FILE.npz", "The labels of CIFAR-10N.")] = None,
     set_: Annotated[list[str] | None, of_cells("NAME", "aggre_label, worse_label, ...", "--set")] = None,
