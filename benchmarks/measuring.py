@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from imae import __version__
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError
@@ -290,8 +291,12 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what computes, and the commit that is checked out, where there is one."""
-    found = {"python": platform.python_version()}
-    for package in ("imae", "torch", "numpy", "protobuf"):
+    found = {"python": platform.python_version(), "imae": __version__}
+    for package in ("torch", "numpy", "protobuf"):
         found[package] = metadata.version(package)
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return found | ({"commit": commit.stdout.strip()} if commit.returncode == 0 else {})
+    try:
+        command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return found
+    return found | {"commit": commit}
