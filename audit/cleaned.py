@@ -1,18 +1,11 @@
 """Which labels are kept, changed and dropped: `cleaned.csv`, and `cleaned.txt` for ImageData."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from imae.audit.result import Result
+from imae.prototxt_like.csv_file import CLEANED, DROP, KEEP, RELABEL, write_csv
 from imae.prototxt_like.files import write_atomically
-
-KEEP, DROP, RELABEL = "keep", "drop", "relabel"
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""How a cell begins that a spreadsheet may take for a formula; the last are the same signs, as wide as Chinese ones."""
-CLEANED = ("index", "name", "label", "given", "action", "reason")
 
 
 @dataclass(frozen=True)
@@ -66,21 +59,6 @@ def _decide(p_wrong: float, p_suggested: float, thresholds: Thresholds) -> tuple
     if thresholds.drop_above is not None and p_wrong > thresholds.drop_above:
         return DROP, f"wrong with probability {p_wrong:.3f} > {thresholds.drop_above:g}"
     return KEEP, ""
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV in which no cell is a formula."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-    write_atomically(path, file.getvalue().encode(errors="surrogateescape"))
-
-
-def harmless(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: with a quote before `FORMULA`."""
-    number = text.lstrip("+-").replace(".", "", 1).isdecimal()
-    return f"'{text}" if text.startswith(FORMULA) and not number else text
 
 
 def one_line(text: str) -> str:

@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from imae.audit.cleaned import DROP, KEEP, RELABEL, Decision, one_line
+from imae.audit.cleaned import Decision, one_line
 from imae.audit.result import Result
+from imae.prototxt_like.csv_file import DROP, KEEP, RELABEL
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imae.audit.cleaned import FORMULA
 from imae.audit.result import Result, read_result
 from imae.audit.samples import Samples
 from imae.audit.thumbnails import Thumbnails
+from imae.prototxt_like.csv_file import original
 from imae.prototxt_like.errors import counted
 from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.reports.pages import Code, Figure, Heading, Html, Items, Part, Table, page_html
@@ -312,10 +312,10 @@ def _findings(result: Result, summary: dict[str, Any]) -> list[Part]:
 
 
 def _read(path: Path) -> list[list[str]]:
-    """The rows of a CSV of ours, without the quotes that keep cells from being formulas."""
+    """The rows of a CSV of ours."""
     text = read_bytes(path).decode(errors="surrogateescape")
     rows = csv.reader(io.StringIO(text, newline=""))
-    return [[cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell for cell in row] for row in rows]
+    return [[original(cell) for cell in row] for row in rows]
 
 
 def _next(result: Result, command: str) -> list[Part]:

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from imae import __version__
-from imae.audit.cleaned import Thresholds, one_line, write_cleaned, write_csv
+from imae.audit.cleaned import Thresholds, one_line, write_cleaned
 from imae.audit.decisions import Decisions
 from imae.audit.features import Features
 from imae.audit.heads import Heads
@@ -40,11 +40,10 @@ from imae.audit.result import SCORES, SUMMARY, Result
 from imae.audit.samples import Samples
 from imae.nets.net import Net
 from imae.nets.onnx_export import export_onnx
+from imae.prototxt_like.csv_file import SUSPECTS, write_csv
 from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.schema import TEST
 from imae.prototxt_like.text import parse_net, write_text
-
-SUSPECTS = ("rank", "index", "name", "label", "p_wrong", "suggested", "p_suggested")
 
 
 def write_result(

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from imae.audit.cleaned import DROP, KEEP, RELABEL, Decision, Thresholds, write_cleaned
+from imae.audit.cleaned import Decision, Thresholds, write_cleaned
 from imae.audit.decisions import GONE, Decisions
 from imae.audit.result import SUMMARY, read_result
 from imae.audit.thumbnails import Thumbnails
+from imae.prototxt_like.csv_file import DROP, KEEP, RELABEL
 from imae.prototxt_like.errors import InputError
 from imae.reports.pages import Html, page_html
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imae.audit.data_set_images import DataSetImages
 from imae.audit.features import check_labels
+from imae.prototxt_like.csv_file import is_ours, original
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import open_regular, read_bytes
 from imae.prototxt_like.number_file import map_numbers, read_numbers, split_key
@@ -278,10 +279,12 @@ class _Text(_Table):
     def texts(self, name: str) -> list[str]:
         """Return a column."""
         place = self.columns.index(self.known(name))
-        found = []
+        found, text = [], original if is_ours(self.columns) else str.strip
         for piece in self._pieces():
-            rows = (row.split(self._delimiter, place + 1) if isinstance(row, str) else row for row in piece)
-            found += [row[place].strip() for row in rows]
+            rows = (
+                row.rstrip("\r\n").split(self._delimiter, place + 1) if isinstance(row, str) else row for row in piece
+            )
+            found += [text(row[place]) for row in rows]
         return found
 
     def numbers(self, names: Sequence[str]) -> NDArray[np.float32]:

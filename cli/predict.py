@@ -160,7 +160,8 @@ def _cells(file: str, classes: list[tuple[int, str, float]]) -> list[list[str]]:
 
 
 def _print_csv(*rows: list[str]) -> None:
-    import csv
     import sys
 
-    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+    from imae.prototxt_like.csv_file import csv_lines
+
+    sys.stdout.write("".join(csv_lines(rows)))

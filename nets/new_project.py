@@ -97,8 +97,6 @@ def write_project(
         settings = dict.fromkeys(settings, parameter)
     if not force and (out / "solver.prototxt").exists():
         raise InputError(f"{out} has a solver.prototxt already, which is overwritten only with --force")
-    if source.name == "cleaned.csv" and source.with_suffix(".txt").exists():
-        raise InputError(f"{source}: has what the audit dropped, too; expected {source.with_suffix('.txt')}")
     found = read_source(source, columns)
     images, classes = found.images, _classes(source, found)
     base, names = _paths(found, root)

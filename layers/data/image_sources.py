@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from imae.layers.data.image_list import ImageList, label_of, read_image_list
+from imae.prototxt_like.csv_file import CLEANED, DROP, is_ours, original
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
@@ -33,7 +35,8 @@ def read_source(source: Path, columns: tuple[str, str] | None = None) -> Labelle
 
     - Of a folder the classes are the subfolders in the order of their names, and of each all image files below it.
     - A table has a column of paths and one of labels, integers or names; names become 0, 1, ... in their order. The
-      `columns` are named by the header, or numbered from 1; without, a header tells, else they are the first two.
+      `columns` are named by the header, or numbered from 1; without, a header tells, else they are the first two. Of an
+      audit's the labels are names, and what was dropped is left out.
 
     Raises InputError, naming file and line, for what is missing or no label, and where there is no image.
     """
@@ -86,15 +89,21 @@ def _read_folder(folder: Path) -> Labelled:
 def _read_table(path: Path, columns: tuple[str, str] | None) -> Labelled:
     text = read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
     rows: list[tuple[int, list[str]]] = []
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=_TABLES[path.suffix.lower()])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_TABLES[path.suffix.lower()])
+    ours = False
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
-                rows.append((reader.line_num, [cell.strip() for cell in row]))
+                ours = ours or (not rows and is_ours(row))
+                rows.append((reader.line_num, [original(cell) if ours else cell.strip() for cell in row]))
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num}: {error}") from None
-    places, headed = _columns(path, rows[0][1] if rows else [], columns)
-    rows = rows[headed:]
+    header = rows[0][1] if rows else []
+    places, headed = _columns(path, header, columns)
+    rows = rows[headed or ours :]
+    if {*CLEANED} <= {*header}:
+        action = header.index("action")
+        rows = [(line, row) for line, row in rows if row[action : action + 1] != [DROP]]
     if not rows:
         raise InputError(f"{path}: names no image")
     for line, row in rows:
@@ -105,10 +114,11 @@ def _read_table(path: Path, columns: tuple[str, str] | None) -> Labelled:
             )
     lines, names, given = zip(*((line, row[places[0]], row[places[1]]) for line, row in rows), strict=True)
     classes: list[str] = []
-    if all(re.fullmatch(r"[+-]?[0-9]+", label) for label in given):
+    whole = all(re.fullmatch(r"[+-]?[0-9]+", label) for label in given)
+    if whole and not ours:
         labels = [label_of(label, f"{path}: line {line}") for line, label in zip(lines, given, strict=True)]
     else:
-        classes = sorted(set(given))
+        classes = sorted(set(given), key=(lambda name: (int(name), name)) if whole else None)
         number = {name: label for label, name in enumerate(classes)}
         labels = [number[label] for label in given]
     return Labelled(ImageList(path, list(names), np.array(labels, np.int64), list(lines)), path.parent, classes)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imae.audit.cleaned import harmless
 from imae.audit.samples import read_samples
+from imae.prototxt_like.csv_file import CLEANED, write_csv
 from imae.prototxt_like.errors import InputError
 
 
@@ -144,17 +144,10 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     assert "no such file or folder" in refusal(tmp_path / "cow")
 
 
-@pytest.mark.parametrize(
-    ("text", "written"),
-    [
-        ("=1+1", "'=1+1"),
-        ("@x", "'@x"),
-        ("+cmd|x", "'+cmd|x"),
-        ("\t=1", "'\t=1"),
-        ("\uff1d1", "'\uff1d1"),
-        ("-2.5", "-2.5"),
-        ("cat", "cat"),
-    ],
-)
-def test_no_cell_is_a_formula(text: str, written: str) -> None:
-    assert harmless(text) == written
+def test_names_of_an_audits_table_are_read_as_they_were(tmp_path: Path) -> None:
+    names = ["=1+1.png", "'=1+1.png", " a\rb\n.png", "\u2028'-2.5"]
+    write_csv(tmp_path / "t.csv", CLEANED, [(i, name, name, name, "keep", "") for i, name in enumerate(names)])
+    samples = read_samples(f"{tmp_path}/t.csv", image="name", label="label")
+    assert samples.names == names and [samples.classes[i] for i in samples.label] == names
+    own = read_samples(str(table(tmp_path / "own.csv", "p,l\n'=a, b \nc,d\n")), image="p", label="l")
+    assert (own.names, own.classes) == (["'=a", "c"], ["b", "d"])
