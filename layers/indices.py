@@ -33,7 +33,7 @@ class IndexCheck:
         self.count = count
         if not index.numel():
             return index
-        if self.layer.context.passes.on_device is not None or index.device.type != "cpu":
+        if self.layer.context.passes.on_device is not None or not index.is_cpu:
             self._lowest.copy_(torch.minimum(self._lowest, index.amin()))
             self._beyond.copy_(torch.maximum(self._beyond, index.amax() - (count - 1)))
             return index.clamp(0, count - 1)
@@ -44,7 +44,7 @@ class IndexCheck:
 
     def gathered(self, values: Tensor, axis: int, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return `values` at `index` along `axis`, and `index`; the same errors, by one pass less on a CPU."""
-        if self.layer.context.passes.on_device is not None or index.device.type != "cpu":
+        if self.layer.context.passes.on_device is not None or not index.is_cpu:
             index = self.checked(index, values.shape[axis])
         try:
             return values.gather(axis, index), index

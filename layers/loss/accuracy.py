@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Kept, Layer, Saved, Shapes, Tensors
-from imae.layers.loss.labels import Labels, counted
+from imae.layers.loss.labels import Labels, counted, mean
 from imae.prototxt_like.schema import LossParameter
 
 
@@ -34,34 +34,35 @@ class Accuracy(Layer):
         self.top_k = param.top_k
         ignored = LossParameter(ignore_label=param.ignore_label) if param.HasField("ignore_label") else LossParameter()
         self.labels = Labels(self, ignored)
-        if len(self.param.top) == 2 and not self.training:
+        self.of_classes = len(self.param.top) == 2
+        if self.of_classes and not self.training:
             classes = bottoms[0][self.axis(param.axis, bottoms[0])]
             self.state = [torch.zeros(2, classes, dtype=torch.float64, device=self.context.device)]
 
     def reshape(self, bottoms: Shapes) -> Shapes:
-        """Top 0 is a scalar, top 1 one number a class; the geometry is the axis of the classes."""
-        self.geometry = axis = self.axis(self.param.accuracy_param.axis, bottoms[0])
+        """Top 0 is a scalar, top 1 one number a class; the geometry is the axis of the classes, and their number."""
+        axis = self.axis(self.param.accuracy_param.axis, bottoms[0])
         self.labels.reshape(bottoms, axis)
         classes = bottoms[0][axis]
+        self.geometry = axis, classes
         if not 1 <= self.top_k <= classes:
             raise self.error(f"top_k must be 1 to the number of classes, {classes}, not {self.top_k}")
         return [(), (classes,)][: len(self.param.top)]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Count the labels whose score has fewer than top_k others at or above it."""
-        scores, axis = bottoms[0], self.geometry
-        classes = scores.shape[axis]
+        scores, (axis, classes) = bottoms[0], self.geometry
         score, label, valid = self.labels.gathered(scores, bottoms[1])
         below = torch.lt(scores, score, out=torch.empty_like(scores))  # as floats, which is vectorised
         below = below.sum(axis, keepdim=True, dtype=torch.float32)
-        correct = counted(below.ge_(classes - self.top_k), valid)
-        accuracy = correct.sum() / self.labels.normaliser(label, valid)
-        if len(self.param.top) == 1:
+        correct = below.ge_(classes - self.top_k)
+        accuracy = mean(correct, valid, self.labels.normaliser(valid))
+        if not self.of_classes:
             return [accuracy]
         hits, counts = totals = torch.stack(
             [
                 torch.zeros(classes, device=scores.device).index_add_(0, label.flatten(), mask.flatten().float())
-                for mask in (correct, torch.ones_like(correct) if valid is None else valid)
+                for mask in (counted(correct, valid), torch.ones_like(correct) if valid is None else valid)
             ]
         )
         if self.state:

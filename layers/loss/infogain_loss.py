@@ -57,7 +57,7 @@ class InfogainLoss(Loss):
         index, valid = self.labels.indices(bottoms[1])
         matrix = (bottoms[2] if len(bottoms) == 3 else self.matrix).to(x.dtype).reshape(x.shape[axis], x.shape[axis])
         gains = counted(matrix[index.squeeze(axis)].movedim(-1, axis), valid)
-        normaliser = self.labels.normaliser(index, valid)
+        normaliser = self.labels.normaliser(valid)
         saved.update(log_p=log_p, gains=gains, normaliser=normaliser, dtype=bottoms[0].dtype)
         loss = -log_p.clamp_min(_LOG_SMALLEST).mul_(gains).sum() / normaliser
         return [loss] if len(self.param.top) == 1 else [loss, log_p.exp()]

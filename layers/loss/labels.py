@@ -29,9 +29,11 @@ class Normaliser:
         """
         if self.mode == "VALID" and self.ignore_label is not None:
             return valid.sum().clamp_min(1)
-        if self.mode == "NONE":
-            return 1.0
-        return float(max(1, batch if self.mode == "BATCH_SIZE" else valid.numel()))
+        return self.of_all(valid.numel(), batch)
+
+    def of_all(self, count: int, batch: int) -> float:
+        """Return the same where all of `count` samples count."""
+        return 1.0 if self.mode == "NONE" else float(max(1, batch if self.mode == "BATCH_SIZE" else count))
 
 
 class Labels:
@@ -49,8 +51,10 @@ class Labels:
         """Check that the labels `bottoms[1]` fit predictions `bottoms[0]` with their classes along `axis`."""
         scores, labels = bottoms[:2]
         self.axis, self.classes = axis, scores[axis]
-        self._shape = (*scores[:axis], 1, *scores[axis + 1 :])
         expected = scores[:axis] + scores[axis + 1 :]
+        self._shape, self._batch = (*scores[:axis], 1, *scores[axis + 1 :]), math.prod(scores[:axis])
+        self._as_expected = labels == expected
+        self._of_all = self._normaliser.of_all(math.prod(labels), self._batch)
         if math.prod(labels) != math.prod(expected):
             raise self.layer.error(
                 f"predictions of {describe(scores)} with classes along axis {axis} need labels of "
@@ -72,17 +76,25 @@ class Labels:
         return *self._check.gathered(values, self.axis, index), valid
 
     def _unchecked(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
-        index = label.long().reshape(self._shape)
+        index = label.long()
+        index = index.unsqueeze(self.axis) if self._as_expected else index.reshape(self._shape)
         if self.ignore_label is None:
             return index, None
         valid = index != self.ignore_label
         return index * valid, valid
 
-    def normaliser(self, index: Tensor, valid: Tensor | None) -> Tensor | float:
-        """Return what the sum over samples is divided by, at least 1, for what `indices` gave."""
-        return self._normaliser(index if valid is None else valid, math.prod(index.shape[: self.axis]))
+    def normaliser(self, valid: Tensor | None) -> Tensor | float:
+        """Return what the sum over samples is divided by, at least 1, for those that count by `indices`."""
+        return self._of_all if valid is None else self._normaliser(valid, self._batch)
 
 
 def counted(values: Tensor, valid: Tensor | None) -> Tensor:
     """Return the values of samples, 0 for those that do not count."""
     return values if valid is None else values * valid
+
+
+def mean(values: Tensor, valid: Tensor | None, normaliser: Tensor | float) -> Tensor:
+    """Return the sum of the values of samples that count, over `normaliser`."""
+    if valid is None and normaliser == values.numel():
+        return values.mean()
+    return counted(values, valid).sum() / normaliser

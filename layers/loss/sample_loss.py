@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
-from imae.layers.loss.labels import Labels, counted
+from imae.layers.loss.labels import Labels, counted, mean
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 
 
@@ -62,7 +62,7 @@ class SampleLoss(Loss):
         x = at_least_float32(bottoms[0])
         p = self.probabilities(x)
         p_y, index, valid = self.labels.gathered(p, bottoms[1])
-        normaliser = self.labels.normaliser(index, valid)
+        normaliser = self.labels.normaliser(valid)
         saved.update(x=x, p=p, p_y=p_y, index=index, valid=valid, normaliser=normaliser, dtype=bottoms[0].dtype)
         return [self.mean(self.value(saved), saved), p][: len(self.param.top)]
 
@@ -73,10 +73,7 @@ class SampleLoss(Loss):
 
     def mean(self, values: Tensor, saved: Saved) -> Tensor:
         """Return the sum of the samples that count, over the normaliser."""
-        normaliser: Tensor | float = saved["normaliser"]
-        if saved["valid"] is None and normaliser == values.numel():
-            return values.mean()
-        return counted(values, saved["valid"]).sum() / normaliser
+        return mean(values, saved["valid"], saved["normaliser"])
 
     def gradient(self, saved: Saved, scale: Tensor) -> Tensor:
         """Return the gradient of each sample's value by x, times `scale` (a scalar, or a number a sample)."""
