@@ -31,7 +31,10 @@ def import_onnx(
         f"Wrote {report.prototxt} and {report.caffemodel}: {counted(report.layers, 'layer')}, "
         f"{counted(report.numbers, 'weight')}"
     )
+    for name, images in report.images.items():
+        typer.echo(f'The input "{name}" takes {images}')
+    but = f" but for {', '.join(report.undecided)}, where rounding decides" if report.undecided else ""
     typer.echo(
         "Largest difference from the model in ONNX Runtime, relative to an output's standard deviation, on random "
-        f"input: {report.difference:.1e}"
+        f"input{but}: {report.difference:.1e}"
     )

@@ -18,6 +18,7 @@ class OnnxGraph:
 
     `opset` is the version of ONNX's operators, `open_axes` says which axes of a value have an open size, and its name;
     nobody reads the values `unread`. With `continuous` no sequence begins inside of a batch: cont is 1 throughout.
+    A layer sets `whole` where its nodes are no layers one by one, but to be taken together on the way back.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class OnnxGraph:
         self.inputs: dict[str, tuple[Size, ...]] = {}  # layers' own, as hidden values that a recurrent one begins with
         self.outputs: dict[str, tuple[str, str]] = {}  # layers' own: the input that each is in the next pass, and layer
         self.opset, self.unread, self.continuous = opset, unread, continuous
+        self.whole = False
         self._open = open_axes or {}
         self._taken = set(taken)
 

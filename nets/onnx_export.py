@@ -25,6 +25,7 @@ from imae.nets.onnx_model import check_opset, make_model, newest_opset, write_mo
 from imae.nets.onnx_preprocess import ImageOptions, Images, images_of
 from imae.nets.onnx_simplify import drop_identities, drop_unread_constants, fold
 from imae.nets.onnx_sizes import Open, Sizes, find_open_axes, larger, open_sizes
+from imae.nets.onnx_whole import note
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import check_regular
 from imae.prototxt_like.schema import NetParameter
@@ -278,8 +279,11 @@ def _build(
     parts = []
     for step in net.steps:
         if not isinstance(step.layer, Input):
-            nodes, constants = len(graph.nodes), len(graph.constants)
-            step.layer.to_onnx(graph, [values[i] for i in step.bottoms], [values[i] for i in step.tops])
+            nodes, constants, graph.whole = len(graph.nodes), len(graph.constants), False
+            bottoms, tops = ([values[i] for i in indices] for indices in (step.bottoms, step.tops))
+            step.layer.to_onnx(graph, bottoms, tops)
+            if graph.whole:
+                note(step.layer.param, graph, nodes, bottoms, tops)
             added = [node.SerializeToString() for node in graph.nodes[nodes:]]
             reason = str(step.layer.error("its ONNX form depends on it"))
             parts.append((reason, added, dict(list(graph.constants.items())[constants:])))

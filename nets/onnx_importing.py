@@ -132,7 +132,6 @@ class Importing:
     def finish(self) -> None:
         """Let Silence read the parts that nothing else does, and nobody asked for."""
         read = {bottom for layer in self.layers for bottom in layer.bottom}
-        several = [layer for layer in self.layers if layer.type == "Slice" or layer.recurrent_param.expose_hidden]
-        for top in [top for layer in several for top in layer.top if top not in read]:
+        for top in [top for layer in self.layers if len(layer.top) > 1 for top in layer.top if top not in read]:
             if top not in self.outputs:
                 self.layers.append(LayerParameter(name=f"{top}/silence", type="Silence", bottom=[top]))

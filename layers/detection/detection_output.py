@@ -99,6 +99,7 @@ class DetectionOutput(Layer):
         """TopK of each class, NonMaxSuppression, TopK of each image, NonZero; decoded by Mul, Exp and Add."""
         if self.own.nms_param.eta != 1:
             raise self.error("has no ONNX form with an eta other than 1: NonMaxSuppression has one threshold")
+        graph.whole = True
         _, count, places = self.geometry
         labels = [label for label in range(self.own.num_classes) if label != self.own.background_label_id]
         best = count if self.top_k < 0 else min(self.top_k, count)

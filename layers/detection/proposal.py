@@ -85,6 +85,7 @@ class Proposal(Layer):
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """TopK, NonMaxSuppression; the boxes by Mul, Exp, Add, Max and Min. Height and width of the map are fixed."""
+        graph.whole = True
         count, places = len(self.anchors), len(self.anchors) * math.prod(self.geometry)
 
         def number(value: float | list[int] | Tensor) -> str:

@@ -133,6 +133,7 @@ class Pooling(Layer):
         if self.method == "STOCHASTIC":
             if self.training:
                 raise self.error("has no ONNX form in phase TRAIN, in which STOCHASTIC pooling draws at random")
+            graph.whole = True
             means = [self._average(graph, x) for x in (graph.add("Mul", bottoms * 2), bottoms[0])]
             zero = graph.constant(f"{self.name}_zero", 0.0)
             weighted = graph.add("Div", means)
@@ -140,6 +141,7 @@ class Pooling(Layer):
         elif self.method == "AVE":
             self._average(graph, bottoms[0], tops[0])
         elif len(tops) == 2 and tops[1] not in graph.unread:
+            graph.whole = True
             place = graph.name(f"{tops[1]}/place")
             graph.node("MaxPool", bottoms, [tops[0], place], **self._windows(graph, bottoms[0]))
             pixels = graph.reduce("ReduceProd", graph.sizes(bottoms[0], 2, 4), [0], keepdims=False)

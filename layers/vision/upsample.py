@@ -73,6 +73,7 @@ class Upsample(Layer):
             settings = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
             graph.node("Resize", [bottoms[0], "", scales], tops, **settings)
             return
+        graph.whole = True
         channels, height, width = self.geometry[1:]
         index = graph.reshape(graph.cast(bottoms[1], "INT64"), [0, 0, -1])
         values = graph.reshape(bottoms[0], [0, 0, -1])

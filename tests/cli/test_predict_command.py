@@ -17,6 +17,7 @@ from PIL import Image
 from imae.experiments.feature_table import FeaturesOfFiles
 from imae.nets.net import Net
 from imae.nets.onnx_export import export_onnx
+from imae.nets.onnx_preprocess import ImageOptions
 from imae.prototxt_like.binary import write_caffemodel
 
 Imae = Callable[..., Any]
@@ -102,6 +103,11 @@ def test_import_onnx_says_what_it_wrote_and_how_far_that_is(imae: Imae, net: Pat
     assert wrote == "Wrote back.prototxt and back.caffemodel: 2 layers, 0 weights"
     assert difference.startswith("Largest difference from the model in ONNX Runtime")
     assert imae("check", "back.prototxt", "back.caffemodel").status == 0
+    export_onnx("net.prototxt", "net.caffemodel", "raw.onnx", preprocess=ImageOptions((5, 5), "BGR", "1,2,3"))
+    said = (
+        'The input "data" takes images, as `imae predict` and `imae export --preprocess` prepare them by --resize 5x5'
+    )
+    assert f"{said} --mean 1,2,3 --channels BGR\n" in imae("import-onnx", "raw.onnx", "raw").out
     gone = imae("import-onnx", "gone.onnx", "back")
     assert (gone.status, gone.err) == (1, "imae: error: gone.onnx: cannot be read: No such file or directory\n")
 

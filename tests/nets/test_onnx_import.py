@@ -274,7 +274,7 @@ def test_what_has_no_layer_is_named_and_nothing_is_written(
 
 def test_inputs_that_no_blob_can_be_are_named(tmp_path: Path) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=1)]
-    with pytest.raises(InputError, match='"x" is of UINT8, expected FLOAT, as blobs are; export it without --preproc'):
+    with pytest.raises(InputError, match='"x" is of UINT8, expected FLOAT, as blobs are, or images N x H x W x C that'):
         import_onnx(graph(nodes, (1, 3), {}, tmp_path / "m.onnx", TensorProto.UINT8), tmp_path / "out")
     path = graph([helper.make_node("Relu", ["x"], ["y"])], ("N", 3, "H", "W"), {}, tmp_path / "m.onnx")
     with pytest.raises(InputError, match='"x" has open sizes, 1x3x0x0; say which by --shape, as CxHxW'):
