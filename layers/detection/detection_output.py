@@ -124,8 +124,10 @@ class DetectionOutput(Layer):
         boxes = graph.add("GatherElements", [graph.reshape(boxes, [-1, count, 4]), along], axis=1)
         threshold = [] if self.threshold == -torch.inf else [number(self.threshold)]
         settings = [number([best]), number(self.own.nms_param.nms_threshold), *threshold]
-        left = chosen(graph.add("NonMaxSuppression", [boxes, graph.unsqueeze(score, [1]), *settings]), [0, 2], 1)
-        nothing = graph.add("ConstantOfShape", [graph.add("Shape", [score])])
+        # A box whose ends are the wrong way round overlaps none; ONNX would turn them.
+        solid = graph.add("Max", [boxes, chosen(boxes, [0, 1, 0, 1], 2)])
+        left = chosen(graph.add("NonMaxSuppression", [solid, graph.unsqueeze(score, [1]), *settings]), [0, 2], 1)
+        nothing = graph.add("Expand", [number(0.0), graph.add("Shape", [score])])
         ones = graph.add("Expand", [number(1.0), graph.sizes(left, 0, 1)])
         mask = graph.reshape(graph.add("ScatterND", [nothing, left, ones]), [-1, each])
         if -1 < self.own.keep_top_k < each:
@@ -133,7 +135,7 @@ class DetectionOutput(Layer):
             kept = graph.add("Where", [graph.cast(mask, "BOOL"), graph.reshape(score, [-1, each]), low])
             value, index = graph.name(f"{self.name}/kept"), graph.name(f"{self.name}/index")
             graph.node("TopK", [kept, number([self.own.keep_top_k])], [value, index], axis=1)
-            nothing = graph.add("ConstantOfShape", [graph.add("Shape", [mask])])
+            nothing = graph.add("Expand", [number(0.0), graph.add("Shape", [mask])])
             sound = graph.cast(graph.add("Greater", [value, low]), "FLOAT")
             mask = graph.add("ScatterElements", [nothing, index, sound], axis=1)
         found = graph.add("NonZero", [mask])

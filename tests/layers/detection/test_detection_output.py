@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,28 +140,48 @@ def test_rows_are_those_of_the_loops(code: str, variant: dict[str, Any]) -> None
         torch.testing.assert_close(rows[0, 0], torch.tensor(expected(xs, code, **chosen)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("code", "variant"),
-    [*product(["CENTER_SIZE"], [v for v in VARIANTS if "eta" not in v]), ("CORNER", {}), ("CORNER_SIZE", {"keep": 3})],
-    ids=str,
-)
-def test_onnx_runtime_finds_the_same(code: str, variant: dict[str, Any], tmp_path: Any) -> None:
-    import onnxruntime
-
-    chosen = COMMON | variant
-    xs = bottoms(Draw(5), chosen["shared"])
+def exported(code: str, chosen: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], Tensor]:
+    """Write a model of the layer alone; return its inputs and the rows."""
+    xs = dict(zip("abc", bottoms(Draw(5), chosen["shared"]), strict=True))
     inputs = "".join(
         f'layer {{ name: "{n}" type: "Input" top: "{n}" input_param {{ shape {{ dim: {list(x.shape)} }} }} }}'
-        for n, x in zip("abc", xs, strict=True)
+        for n, x in xs.items()
     )
     ends = 'bottom: "a" bottom: "b" bottom: "c" top: "o"'
     layer = f'layer {{ name: "o" type: "DetectionOutput" {ends} {settings(code, **chosen)} }}'
     net = Net(parse_net(inputs + layer), TEST)
-    export_onnx(net, None, tmp_path / "net.onnx")
+    export_onnx(net, None, path, opset=17)
+    given: dict[str, Any] = dict(xs)
+    return xs, net.forward(**given)["o"]
+
+
+@pytest.mark.parametrize(
+    ("code", "variant"),
+    [
+        *product(["CENTER_SIZE"], [v for v in VARIANTS if "eta" not in v]),
+        ("CORNER", {}),
+        ("CORNER_SIZE", {"keep": 3}),
+        ("CORNER", {"encoded": True, "keep": -1}),  # boxes whose ends are the wrong way round
+    ],
+    ids=str,
+)
+def test_onnx_runtime_finds_the_same(code: str, variant: dict[str, Any], tmp_path: Path) -> None:
+    import onnxruntime
+
+    xs, rows = exported(code, COMMON | variant, tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
-    (rows,) = session.run(None, {name: x.numpy() for name, x in zip("abc", xs, strict=True)})
-    theirs = torch.from_numpy(rows)
-    torch.testing.assert_close(theirs, net.forward(a=xs[0], b=xs[1], c=xs[2])["o"], rtol=1e-5, atol=1e-5)
+    (theirs,) = session.run(None, {name: x.numpy() for name, x in xs.items()})
+    torch.testing.assert_close(torch.from_numpy(theirs), rows, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [{}, {"shared": False, "background": -1, "keep": -1}, {"least": 2.0}], ids=str)
+def test_opencv_finds_the_same(variant: dict[str, Any], tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+    xs, rows = exported("CENTER_SIZE", COMMON | variant, tmp_path / "net.onnx")
+    read = cv2.dnn.readNetFromONNX(str(tmp_path / "net.onnx"))
+    for name, x in xs.items():
+        read.setInput(x.numpy(), name)
+    torch.testing.assert_close(torch.from_numpy(read.forward("o")), rows, rtol=1e-5, atol=1e-5)
 
 
 SHAPES = [(2, 36), (2, 36), (1, 2, 36)]
