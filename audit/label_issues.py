@@ -14,7 +14,7 @@ from torch import Tensor
 from imae.audit.data_sets import is_data_set
 from imae.audit.features import Features, check_labels
 from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, joined, train_heads
-from imae.audit.noise_model import MANY, Interval, bootstrap, fit_noise_model
+from imae.audit.noise_model import ENTRIES, MANY, Interval, bootstrap, fit_noise_model
 from imae.audit.workers import train_apart
 from imae.prototxt_like.errors import InputError
 
@@ -183,14 +183,22 @@ def judge(
     *,
     seed: int = 0,
 ) -> LabelIssues:
-    """Return what the logits (N x C) of a net say about the labels (N) by the noise model."""
+    """Return what the logits (N x C) of a net say about the labels (N) by the noise model.
+
+    Beside the logits, memory holds some numbers of each sample.
+    """
     model = fit_noise_model(logits, target, mixed=True, seed=seed)
-    true = model.posterior(logits, target).double()
-    others = true.scatter(1, target[:, None], 0.0)
-    wrong = others.sum(1).clamp_min(1e-12)
-    score = (wrong.log() - (true.sum(1) - wrong).clamp_min(1e-12).log()).numpy()
+    total, wrong, most = torch.empty(3, len(target), dtype=torch.float64)
+    suggested = torch.empty_like(target)
+    for rows in torch.split(torch.arange(len(target)), max(1, ENTRIES // logits.shape[1])):
+        true = model.posterior(logits[rows], target[rows]).double()
+        total[rows] = true.sum(1)
+        others = true.scatter_(1, target[rows, None], 0.0)
+        wrong[rows] = others.sum(1)
+        most[rows], suggested[rows] = others.max(1)
+    wrong.clamp_min_(1e-12)
+    score = (wrong.log() - (total - wrong).clamp_min(1e-12).log()).numpy()
     p_wrong = 1 / (1 + np.exp(-score))
-    most, suggested = others.max(1)
     rate, transition = bootstrap(model, logits, target, float(p_wrong.mean()), seed=seed)
     found = LabelIssues(
         label=target.numpy(),
@@ -319,7 +327,7 @@ def _score(
         for rows in torch.split(torch.arange(len(target)), 8192):
             own = part[rows] if folds else torch.zeros(len(rows), dtype=torch.long)
             sums[rows] += heads.logits(features.rows(rows))[torch.arange(len(rows)), own] / seeds
-    if not torch.isfinite(sums).all():
+    if not all(torch.isfinite(rows).all() for rows in torch.split(sums, 8192)):
         raise InputError(f"the training with {setting} diverged; give another parameter or loss")
     return joined(whole), sums
 

@@ -18,7 +18,6 @@
 | `features.npy`, `features.json` | of images with a backbone: their features, and how far they are |
 """
 
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -41,7 +40,7 @@ from imae.audit.samples import Samples
 from imae.nets.net import Net
 from imae.nets.onnx_export import export_onnx
 from imae.prototxt_like.csv_file import SUSPECTS, write_csv
-from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.files import replacing, write_atomically
 from imae.prototxt_like.schema import TEST
 from imae.prototxt_like.text import parse_net, write_text
 
@@ -56,10 +55,9 @@ def write_result(
     write_atomically(
         folder / "names.txt", "".join(f"{one_line(name)}\n" for name in samples.names).encode(errors="surrogateescape")
     )
-    file = io.BytesIO()
     scores = {name: getattr(found, name) for name in SCORES}
-    np.savez(file, **scores, classes=np.array(found.classes))
-    write_atomically(folder / "scores.npz", file.getvalue())
+    with replacing(folder / "scores.npz") as file:
+        np.savez(file, **scores, classes=np.array(found.classes))
     write_csv(folder / "suspects.csv", SUSPECTS, _suspects(samples, found))
     result = Result(folder, samples.names, found.classes, scores, samples.source, samples.root)
     actions = write_cleaned(result, thresholds, Decisions(result).by_index)

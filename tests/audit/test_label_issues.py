@@ -67,6 +67,14 @@ def test_probabilities_rise_with_the_score_and_are_some(found: LabelIssues) -> N
     assert (found.suggested != found.label).all()
 
 
+def test_many_labels_are_judged_in_blocks(found: LabelIssues, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_issues, "ENTRIES", 1000)  # 100 samples of ten classes
+    logits, label = torch.from_numpy(found.logits), torch.from_numpy(found.label)
+    again = label_issues.judge(logits, label, found.classes, found.picked)
+    for name in ("score", "p_wrong", "suggested", "p_suggested", "is_issue"):
+        np.testing.assert_allclose(getattr(again, name), getattr(found, name), 1e-5)
+
+
 def test_what_was_picked_is_told(found: LabelIssues) -> None:
     picked = found.picked
     assert picked.parameter in {2.0, 4.0, 8.0, 16.0} and len(picked.tried) == 24
