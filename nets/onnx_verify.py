@@ -51,11 +51,12 @@ class Verification:
     runs: int = 0
     kinds: list[str] = field(default_factory=list)
     """What was fed, and in which sizes."""
-    undecided: list[str] = field(default_factory=list)
-    """Those of them on which rounding to float32 alone changes an output by more than is allowed."""
+    undecided: dict[str, float] = field(default_factory=dict)
+    """Those of them on which rounding to float32 alone changes an output by much, with the largest difference there."""
 
     def __str__(self) -> str:
-        but = f" (but for {', '.join(self.undecided)}, where rounding decides)" if self.undecided else ""
+        left = [f"{kind} by {difference:.1e}" for kind, difference in self.undecided.items()]
+        but = f" (but for {', '.join(left)}, where rounding decides)" if left else ""
         return (
             "Largest difference from the net in ONNX Runtime, relative to an output's standard deviation, in "
             f"{counted(self.runs, 'run')} on {', '.join(self.kinds)} input{but}: {self.difference:.1e}"
@@ -111,7 +112,7 @@ def verify(
             if difference > tolerance:
                 if difference > ROUNDING * _rounding(report, case, name, value, spread[name]):
                     raise InputError(_complaint(report, case, name, difference, tolerance))
-                verification.undecided = list(dict.fromkeys([*verification.undecided, case.kind]))
+                verification.undecided[case.kind] = max(verification.undecided.get(case.kind, 0.0), difference)
             elif difference >= verification.difference:
                 verification.difference, verification.output = difference, name
         verification.runs += 1
