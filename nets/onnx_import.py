@@ -14,6 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from onnx.inliner import inline_local_functions
 
 from imae.layers.layer import TEST, Shape, describe
 from imae.nets.net import Net
@@ -29,6 +30,7 @@ from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import check_regular, write_atomically
 from imae.prototxt_like.schema import NetParameter
 from imae.prototxt_like.text import format_text
+from imae.prototxt_like.wire import LARGEST
 
 _OPEN = {"N": 1, "T": 4}
 """What sizes become that `export_onnx` left open: images or sequences of a batch, steps of a sequence."""
@@ -65,8 +67,11 @@ def import_onnx(path: Path, out: Path, *, shape: Sequence[int] = ()) -> ImportRe
         model = onnx.load(path)
         if not model.graph.node:
             raise ValueError("it has no node")
+        model = inline_local_functions(model) if model.functions else model
     except Exception as error:  # of protobuf's, and onnx's own
         raise InputError(f"{path}: is no sound ONNX model: {' '.join(str(error).split())}") from error
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
+        raise InputError(f"{path}: it has more than the 2 GiB that a caffemodel can have")
     readers = defaultdict[str, list[onnx.NodeProto]](list)
     for node in model.graph.node:
         for name in node.input:
@@ -246,7 +251,8 @@ def _translate(
             translate(importing, list(node.input), list(node.output), settings)
         except NoLayer as error:
             wrong.append(f'node "{node.name or node.output[0]}" ({node.op_type}): {error}')
-    wrong += [f'the average "{name}" is over other numbers than Caffe divides by' for name in importing.pending]
+    for name in list(importing.pending):
+        importing.settle(name)
     if wrong:
         others = f"; and {counted(len(wrong) - 1, 'other')}" if len(wrong) > 1 else ""
         ours = any(entry.key == "imae.version" for entry in model.metadata_props)

@@ -70,7 +70,7 @@ class Importing:
             if bottom in self.fixed:
                 self.parameter(bottom)
             if bottom in self.pending:
-                raise NoLayer(f'the average "{bottom}" is divided by other numbers than Caffe divides by')
+                self.settle(bottom)
             if bottom in self.unmade:
                 raise NoLayer(f'its input "{bottom}" is {self.unmade[bottom].what}, which no blob holds')
         below = [self._same.get(bottom, bottom) for bottom in bottoms]
@@ -79,6 +79,12 @@ class Importing:
         if blobs:
             self.blobs[made.name] = [np.asarray(blob, np.float32) for blob in blobs]
         return made
+
+    def settle(self, average: str) -> None:
+        """Multiply an average by the numbers that Caffe divides by, over those that ONNX does, at each place."""
+        layer, missing = self.pending.pop(average)
+        layer.name = layer.top[0] = f"{average}/all"
+        self.layer("Scale", [layer.name], [average], [1 / missing], scale_param={"axis": 2, "num_axes": 2})
 
     def parameter(self, constant: str) -> None:
         """Have a layer give a constant, unless one does."""

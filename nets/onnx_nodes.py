@@ -85,7 +85,9 @@ def _convolution(kind: str) -> Callable[..., None]:
     return translate
 
 
-def _padded_alike(weight: Array, begin: Shape, end: Shape, dilations: Sequence[int], kind: str) -> Array:
+def _padded_alike(
+    weight: Array, begin: Sequence[int], end: Sequence[int], dilations: Sequence[int], kind: str
+) -> Array:
     """A convolution's kernel with zeros before it or behind it, for as much padding on either side."""
     more = [e - b for b, e in zip(begin, end, strict=True)]
     if kind != "Convolution" or any(size % dilation for size, dilation in zip(more, dilations, strict=True)):
@@ -137,6 +139,11 @@ def _hard_sigmoid(importing: Importing, inputs: list[str], outputs: list[str], s
     line = {"scale": settings.get("alpha", 0.2), "shift": settings.get("beta", 0.5)}
     importing.layer("Power", inputs, [f"{outputs[0]}/line"], power_param=line)
     importing.layer("Clip", [f"{outputs[0]}/line"], outputs, clip_param={"min": 0.0, "max": 1.0})
+
+
+def _hard_swish(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    _hard_sigmoid(importing, inputs, [f"{outputs[0]}/gate"], {"alpha": 1 / 6, "beta": 0.5})
+    importing.layer("Eltwise", [inputs[0], f"{outputs[0]}/gate"], outputs, eltwise_param={"operation": "PROD"})
 
 
 def _batch_norm(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
@@ -299,16 +306,43 @@ def _slice(importing: Importing, inputs: list[str], outputs: list[str], settings
 
 
 def _pad(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
-    """Shortcut, which adds channels of zeros behind."""
-    pads = [int(pad) for pad in importing.constant(inputs, 1, settings.get("pads"))]
-    value = importing.constant(inputs, 2, settings.get("value", 0.0))
+    """Shortcut, which adds channels of zeros behind; around images, a convolution of each channel by 1."""
+    shape = importing.shape(inputs[0])
+    axes = [int(axis) % len(shape) for axis in importing.constant(inputs, 3, range(len(shape)))]
+    given = [int(pad) for pad in importing.constant(inputs, 1, settings.get("pads"))]
+    begin, end = ([0] * len(shape) for _ in range(2))
+    for axis, before, behind in zip(axes, given[: len(axes)], given[len(axes) :], strict=True):
+        begin[axis], end[axis] = before, behind
+    pads = [*begin, *end]
+    is_zero = importing.constant(inputs, 2, settings.get("value", 0.0)) == 0
     if not any(pads):
         importing.alias(inputs[0], outputs[0])
-        return
-    channels = len(pads) == 8 and pads[5] > 0 and not any(pads[:5] + pads[6:])
-    if not channels or value != 0 or settings.get("mode", b"constant") != b"constant":
-        raise NoLayer(f"pads by {', '.join(map(str, pads))}; Shortcut adds zeros, and behind the channels alone")
-    importing.layer("Shortcut", inputs[:1], outputs, shortcut_param={"num_output": importing.shape(outputs[0])[1]})
+    elif not is_zero or settings.get("mode", b"constant") != b"constant" or min(pads) < 0:
+        raise NoLayer(f"pads by {', '.join(map(str, pads))}, by other than zeros, or cuts off")
+    elif len(shape) == 4 and not any(begin + end[:1] + end[2:]):
+        importing.layer("Shortcut", inputs[:1], outputs, shortcut_param={"num_output": importing.shape(outputs[0])[1]})
+    elif len(shape) > 2 and not any(begin[:2] + end[:2]):
+        ones = np.ones((shape[1], *[1] * (len(shape) - 1)), np.float32)
+        weight = _padded_alike(ones, begin[2:], end[2:], ones.shape[2:], "Convolution")
+        own: Any = {"num_output": shape[1], "group": shape[1], "bias_term": False, "kernel_size": weight.shape[2:]}
+        own["pad"] = [max(pair) for pair in zip(begin[2:], end[2:], strict=True)]
+        importing.layer("Convolution", inputs[:1], outputs, [weight], convolution_param=own)
+    else:
+        raise NoLayer(f"pads by {', '.join(map(str, pads))}; zeros can be added behind channels, or around images")
+
+
+def _depth_to_space(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    """Reshape, Permute, Reshape."""
+    (n, _, height, width), size = importing.shape(inputs[0]), settings["blocksize"]
+    channels = importing.shape(outputs[0])[1]
+    is_last = settings.get("mode", b"DCR") == b"DCR"
+    parts = (n, size, size, channels, height, width) if is_last else (n, channels, size, size, height, width)
+    order = (0, 3, 4, 1, 5, 2) if is_last else (0, 1, 4, 2, 5, 3)
+    apart, turned = f"{outputs[0]}/parts", f"{outputs[0]}/turned"
+    importing.reshaped(inputs[0], apart, parts)
+    importing.layer("Permute", [apart], [turned], permute_param={"order": order})
+    importing.values[turned] = importing.values[apart].transpose(order)
+    importing.reshaped(turned, outputs[0], importing.shape(outputs[0]))
 
 
 def _resize(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
@@ -350,6 +384,19 @@ def _reduce(operation: str) -> Callable[..., None]:
             importing.reshaped(reduced, outputs[0], after)
 
     return translate
+
+
+def _length(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    squares = f"{outputs[0]}/squares"
+    importing.values[squares] = importing.values[outputs[0]]
+    _reduce("SUMSQ")(importing, inputs, [squares], settings)
+    importing.layer("Power", [squares], outputs, power_param={"power": 0.5})
+
+
+def _expand(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    if inputs[0] in importing.unmade:
+        raise NoLayer("repeats what no blob holds")
+    importing.alias(_repeated(importing, inputs[0], f"{outputs[0]}/of", outputs[0]), outputs[0])
 
 
 def _greater(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
@@ -507,9 +554,11 @@ LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] =
     "Concat": _concat,
     "Conv": _convolution("Convolution"),
     "ConvTranspose": _convolution("Deconvolution"),
+    "DepthToSpace": _depth_to_space,
     "Dropout": cast,
     "Elu": _simple("ELU", "elu_param", alpha="alpha"),
     "Exp": _simple("Exp"),
+    "Expand": _expand,
     "Flatten": _reshape,
     "Gather": gather,
     "GatherElements": gather_elements,
@@ -518,6 +567,7 @@ LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] =
     "GlobalMaxPool": _global("MAX"),
     "Greater": _greater,
     "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
     "Identity": cast,
     "LRN": _lrn,
     "LSTM": operator("LSTM"),
@@ -532,8 +582,11 @@ LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] =
     "RNN": operator("RNN"),
     "Pad": _pad,
     "Reciprocal": _power(power=-1.0),
+    "ReduceL1": _reduce("ASUM"),
+    "ReduceL2": _length,
     "ReduceMean": _reduce("MEAN"),
     "ReduceSum": _reduce("SUM"),
+    "ReduceSumSquare": _reduce("SUMSQ"),
     "Relu": _simple("ReLU"),
     "Reshape": _reshape,
     "Resize": _resize,
@@ -545,6 +598,7 @@ LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] =
     "Split": _split,
     "Sqrt": _power(power=0.5),
     "Squeeze": _reshape,
+    "Swish": _simple("Swish", "swish_param", beta="alpha"),
     "Tanh": _simple("TanH"),
     "Tile": _tile,
     "TopK": top_k,
