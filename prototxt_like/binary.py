@@ -15,6 +15,7 @@ from imae.prototxt_like.blobs import blob_to_array as blob_to_array
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import FilePath, read_bytes, write_atomically
 from imae.prototxt_like.fork_numbers import from_forks, layer_to_forks, to_forks
+from imae.prototxt_like.fork_settings import read_fork_settings
 from imae.prototxt_like.kinds import KINDS, describe, describe_foreign, is_plausible
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import BlobProto, LayerParameter, NetParameter, SolverState
@@ -157,7 +158,9 @@ def _read(path: FilePath, message_class: Any, taken: list[Values] | None = None)
     data, message = read_bytes(path), None
     with contextlib.suppress(DecodeError, ValueError):
         rest = data if taken is None else take_out(memoryview(data), message_class.DESCRIPTOR, taken)
-        message = message_class.FromString(from_forks(rest) if message_class is NetParameter else rest)
+        if message_class is NetParameter:
+            rest = from_forks(read_fork_settings(rest, str(path)))
+        message = message_class.FromString(rest)
     if message is None or describe_foreign(data) or not is_plausible(message):
         found = describe(data, message_class)
         raise InputError(f"{path}: expected {KINDS[message_class]}, but {found} ({len(data)} bytes)")

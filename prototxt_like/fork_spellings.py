@@ -1,8 +1,7 @@
 """Fields by which forks of Caffe say what this schema says by another one, read from prototxt as what they stand for.
 
 `ceil_mode: false` in `pooling_param` is `round_mode: FLOOR`; DeepLab's `hole`, or `hole_h` and `hole_w`, in
-`convolution_param` is `dilation`, as are `dilation_h` and `dilation_w`. Binary files have them under numbers that mean
-other things elsewhere, and are left alone.
+`convolution_param` is `dilation`, as are `dilation_h` and `dilation_w`. For binary files see fork_settings.py.
 """
 
 import logging

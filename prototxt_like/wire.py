@@ -26,16 +26,16 @@ def fields(data: bytes | memoryview) -> Iterator[Field]:
     position = 0
     while position < len(data):
         begin = position
-        tag, start = _read_varint(data, position)
+        tag, start = read_varint(data, position)
         if start > len(data):
             yield Field(0, tag & 7, begin, start, start)
             return
         number, kind = tag >> 3, tag & 7
         if kind == LENGTH:
-            size, start = _read_varint(data, start)
+            size, start = read_varint(data, start)
             end = start + size
         elif kind == VARINT:
-            end = _read_varint(data, start)[1]
+            end = read_varint(data, start)[1]
         elif kind in (FIXED64, FIXED32):
             end = start + (8 if kind == FIXED64 else 4)
         else:
@@ -65,7 +65,7 @@ def header(number: int, size: int) -> bytes:
     return tag(number, LENGTH) + varint(size)
 
 
-def _read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """Return the number at `position` and the position after it, which is behind the end if the number is cut."""
     value = 0
     for index, byte in enumerate(data[position : position + _VARINT_BYTES]):
