@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from imae.audit.data_sets import is_data_set
 from imae.audit.features import Features, check_labels
-from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, joined, train_heads
+from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, joined
 from imae.audit.noise_model import ENTRIES, MANY, Interval, bootstrap, fit_noise_model
-from imae.audit.workers import train_apart
+from imae.audit.workers import apart, train_apart
 from imae.prototxt_like.errors import InputError
 
 GRID = {"IMAE": (2.0, 4.0, 8.0, 16.0), "GCE": (0.3, 0.5, 0.7, 0.9), "CCE": (0.0,), "MAE": (0.0,)}
@@ -128,8 +129,8 @@ def find_label_issues(
     "IMAE", "GCE", "CCE" or "MAE". T or q is `parameter`, else picked, as are learning rate and stopping, by the labels
     of samples held out; no label needs to be right for that.
     `folds`: in so many parts, each scored by heads trained on the others; 0, by heads trained on all; None: by how
-    much better the head predicts labels that it was trained on. Scores are means over `seeds` trainings,
-    which `jobs` processes share, or an engine that `joblib.parallel_config` names.
+    much better the head predicts labels that it was trained on. Scores are means over `seeds` trainings;
+    `jobs` processes share all trainings, or an engine that `joblib.parallel_config` names.
 
     Raises InputError for features and labels that do not fit, or settings out of range.
     """
@@ -151,7 +152,7 @@ def find_label_issues(
     given, classes = check_labels(_array("labels", labels), len(features))
     _check_folds(folds, len(given))
     target = torch.from_numpy(given)
-    setting, stop, tried, gap = _pick(features, target, len(classes), loss, parameter, hidden, seed, on_progress)
+    setting, stop, tried, gap = _pick(features, target, len(classes), loss, parameter, hidden, seed, jobs, on_progress)
     if folds is None:
         # What is learnt by heart shrinks as the samples outnumber the weights.
         expected = (gap[0] - gap[1]) * min(PICKED_ON, len(given)) / len(given)
@@ -257,6 +258,7 @@ def _pick(
     parameter: float | None,
     hidden: int,
     seed: int,
+    jobs: int | None,
     on_progress: Report,
 ) -> tuple[Setting, float, list[dict[str, float]], tuple[float, float]]:
     """The setting and stop under which labels held out are most probable, all that were tried, and two accuracies."""
@@ -268,30 +270,41 @@ def _pick(
     values = grid if parameter is None else (parameter,)
     narrow = min(1.0, WIDE / features.width)
     settings = [Setting(loss, value, rate * narrow) for value in values for rate in RATES[loss]]
-    stopped = train_heads(
+    (stopped,) = train_apart(
         part,
         given,
         classes,
         settings,
+        seeds=[seed],
         iterations=max(SEARCH, EPOCHS * len(given) // batch_size(len(given))),
         stops=STOPS,
         counts=(~held)[:, None].expand(-1, len(settings)),
         hidden=hidden,
-        seed=seed,
+        jobs=jobs,
         on_progress=lambda done, total: on_progress("picking", done, total),
     )
-    best, tried = (-float("inf"), 0, 0), []
     out = part.subset(held.nonzero()[:, 0])
-    for j, heads in enumerate(stopped):
-        logits = all_logits(heads, out)
-        for i, setting in enumerate(settings):
-            z = logits[:, i]
-            likelihood = fit_noise_model(z, given[held], iterations=10).log_likelihood(z, given[held])
-            tried.append({"parameter": setting.parameter, "rate": setting.rate, "stop": STOPS[j], "fit": likelihood})
-            best = max(best, (likelihood, -i, -j))
-    i, j = -best[1], -best[2]
+    logits = [z for heads in stopped for z in all_logits(heads, out).unbind(1)]
+    fits = apart(
+        [partial(_fit, z.clone(), given[held]) for z in logits],
+        jobs=jobs,
+        on_progress=lambda done, total: on_progress("comparing", done, total),
+    )
+    each = [(j, i) for j in range(len(STOPS)) for i in range(len(settings))]
+    tried = [
+        {"parameter": settings[i].parameter, "rate": settings[i].rate, "stop": STOPS[j], "fit": fit}
+        for (j, i), fit in zip(each, fits, strict=True)
+    ]
+    _, i, j = min((-fit, i, j) for (j, i), fit in zip(each, fits, strict=True))
     right = (all_logits(stopped[j].take([i]), part)[:, 0].argmax(1) == given).double()
     return settings[i], STOPS[j], tried, (float(right[~held].mean()), float(right[held].mean()))
+
+
+def _fit(logits: Tensor, labels: Tensor, on_progress: Callable[[int, int], None] = lambda done, total: None) -> float:
+    """The mean log-probability of labels that the heads were not trained on."""
+    found = fit_noise_model(logits, labels, iterations=10).log_likelihood(logits, labels)
+    on_progress(1, 1)
+    return found
 
 
 def _score(
@@ -311,7 +324,7 @@ def _score(
     part = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed)) % max(folds, 1)
     counts = torch.cat([part[:, None] != torch.arange(folds), torch.ones(len(target), 1, dtype=torch.bool)], 1)
     whole, sums = [], torch.zeros(len(target), classes)
-    for heads in train_apart(
+    for (heads,) in train_apart(
         features,
         target,
         classes,

@@ -1,9 +1,10 @@
-"""Heads trained apart from one another, by joblib: in this process, in several, or on a cluster."""
+"""Heads trained, and other work done, apart from one another, by joblib: here, in several processes, on a cluster."""
 
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import joblib
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from imae.audit.features import Features
 from imae.audit.heads import Heads, Setting, joined, train_heads
+from imae.nets.memory import keep_freed_memory
 from imae.prototxt_like.errors import InputError
 
 COLUMNS = 64
 """Logits of a sample from which on heads gain nothing by being trained side by side."""
-Call = Callable[..., list[Heads]]
+Given = TypeVar("Given")
 Progress = Callable[[int, int], None]
 
 
@@ -29,17 +31,18 @@ def train_apart(
     iterations: int,
     counts: Tensor | None = None,
     hidden: int = 0,
+    stops: Sequence[float] = (1.0,),
     jobs: int | None = None,
     on_progress: Progress = lambda done, total: None,
-) -> list[Heads]:
-    """Return for each of `seeds` the heads that `train_heads` trains for `settings`, the same bits for any `jobs`.
+) -> list[list[Heads]]:
+    """Return for each of `seeds` what `train_heads` returns for `settings`, the same bits for any `jobs`.
 
-    Seeds are trained apart, and so are heads of many classes. By `jobs` processes of as many threads as this one has;
-    None: as `joblib.parallel_config` says, by whatever engine that names, else in this process.
+    Seeds are trained apart, and so are heads of many classes, as `apart` does it.
     """
-    size = max(1, COLUMNS // (hidden or classes))
-    groups = [slice(first, first + size) for first in range(0, len(settings), size)]
-    calls: list[Call] = [
+    total = len(settings)
+    count = -(-total // max(1, COLUMNS // (hidden or classes)))
+    groups = [slice(i * total // count, (i + 1) * total // count) for i in range(count)]
+    calls = [
         partial(
             train_heads,
             features,
@@ -50,31 +53,46 @@ def train_apart(
             seed=seed,
             iterations=iterations,
             hidden=hidden,
+            stops=stops,
         )
         for seed in seeds
         for group in groups
     ]
+    found = apart(calls, jobs=jobs, steps=iterations, on_progress=on_progress)
+    by_seed = (found[first : first + count] for first in range(0, len(found), count))
+    return [[joined(heads) for heads in zip(*trained, strict=True)] for trained in by_seed]
+
+
+def apart(
+    calls: Sequence[Callable[..., Given]],
+    *,
+    jobs: int | None = None,
+    steps: int = 1,
+    on_progress: Progress = lambda done, total: None,
+) -> list[Given]:
+    """Return what each of `calls` gives, in their order: by `jobs` processes of as many threads as this one has.
+
+    None: as `joblib.parallel_config` says, by whatever engine that names, else in this process; in which each is called
+    with `on_progress`, to tell how many of its `steps` are done, as far as it has several.
+    """
     if joblib.effective_n_jobs(jobs) == 1 or len(calls) == 1:
-        found = [
-            call(on_progress=_among(on_progress, number * iterations, len(calls) * iterations))
-            for number, call in enumerate(calls)
-        ]
-    else:
-        parallel = _Parallel(n_jobs=jobs, mmap_mode="c", batch_size=1)
-        parallel.report = lambda done: on_progress(done, len(calls))
-        threads = torch.get_num_threads()
-        found = parallel(joblib.delayed(_with_threads)(threads, call) for call in calls)
-    trained = [heads for (heads,) in found]
-    return [joined(trained[first : first + len(groups)]) for first in range(0, len(trained), len(groups))]
+        total = steps * len(calls)
+        return [call(on_progress=_among(on_progress, i * steps, total)) for i, call in enumerate(calls)]
+    parallel = _Parallel(n_jobs=jobs, mmap_mode="c", batch_size=1)
+    parallel.report = lambda done: on_progress(done, len(calls))
+    threads = torch.get_num_threads()
+    found: list[Given] = parallel(joblib.delayed(_with_threads)(threads, call) for call in calls)
+    return found
 
 
 def _among(on_progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _: on_progress(before + done, total)
 
 
-def _with_threads(threads: int, call: Call) -> list[Heads]:
+def _with_threads(threads: int, call: Callable[[], Given]) -> Given:
     """What a call gives, in a worker; sums, and with them the last bits, may depend on the number of threads."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     return call()
 
 

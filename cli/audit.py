@@ -84,15 +84,15 @@ def audit(
     jobs: Annotated[
         int | None,
         number(
-            "Image files to read at a time, and processes, of --threads each, that train folds and seeds; without it "
-            "2 files, and this process.",
+            "Image files to read at a time, and processes, of --threads each, that train settings, folds and seeds; "
+            "without it 2 files, and this process.",
             1,
             256,
             panel=METHOD,
         ),
     ] = None,
     engine: Annotated[
-        str, option("ray[:ADDRESS]", "Train folds and seeds by Ray, here or on a cluster.", panel=METHOD)
+        str, option("ray[:ADDRESS]", "Train settings, folds and seeds by Ray, here or on a cluster.", panel=METHOD)
     ] = "",
     threads: Threads = None,
 ) -> None:
