@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,10 +57,10 @@ class Context:
 
     def find(self, name: str) -> Path:
         """Return the path of file or folder `name`: where the first of `folders` has it, else as it stands."""
-        path = Path(name)
-        if path.is_absolute():
-            return path
-        return next((found for folder in self.folders if (found := folder / path).exists()), path)
+        if os.path.isabs(name):  # noqa: PTH117  strings take a third of Path's time, and there are lists of many files
+            return Path(name)
+        found = (os.path.join(folder, name) for folder in self.folders)  # noqa: PTH118
+        return Path(next(filter(os.path.exists, found), name))
 
 
 class Layer:

@@ -16,6 +16,7 @@ from imae.prototxt_like.errors import InputError
 FilePath = str | os.PathLike[str]
 Buffer = bytes | bytearray | memoryview
 
+_PIECE = 2**20  # bytes to be read at a time of what is larger than it was, or has no size, as in /proc
 _OTHER_KINDS = {
     stat.S_ISDIR: "a folder",
     stat.S_ISFIFO: "a named pipe",
@@ -32,18 +33,27 @@ def open_regular(path: FilePath) -> BinaryIO:
     Raises InputError, naming the file, if it is missing, cannot be read, or is a folder, a pipe or a device, which
     could be waited for or read for ever.
     """
+    return os.fdopen(_open(path)[0], "rb")
+
+
+def _open(path: FilePath) -> tuple[int, int]:
+    """Return the descriptor of a regular file and its size; raises InputError as `open_regular` does."""
     try:
         # Checked before it is opened, as opening a pipe waits and opening a device may act; O_NONBLOCK guards against a
         # pipe that takes the file's place in between.
         _check_regular(path, os.stat(path).st_mode)  # noqa: PTH116  the path may be no valid one
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        file = os.fdopen(descriptor, "rb")
-        _check_regular(path, os.fstat(descriptor).st_mode)
+        try:
+            status = os.fstat(descriptor)
+            _check_regular(path, status.st_mode)
+        except BaseException:
+            os.close(descriptor)
+            raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a zero byte, or a surrogate
         raise InputError(f"{os.fspath(path)!r}: is no path: {error}") from error
-    return file
+    return descriptor, status.st_size
 
 
 def check_regular(path: FilePath) -> None:
@@ -53,14 +63,18 @@ def check_regular(path: FilePath) -> None:
 
 def read_bytes(path: FilePath) -> bytes:
     """Return the whole file; raises InputError as `open_regular` does, or if it does not fit into memory."""
-    with open_regular(path) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except MemoryError as error:
-            size = os.fstat(file.fileno()).st_size
-            raise InputError(f"{path}: its {size} bytes do not fit into memory") from error
+    descriptor, size = _open(path)
+    try:
+        data = os.read(descriptor, size + 1)  # in one call, as at each of them another thread may take its turn
+        while len(data) != size and (more := os.read(descriptor, max(size - len(data), _PIECE))):
+            data += more
+        return data
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: its {size} bytes do not fit into memory") from error
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: FilePath, data: Buffer | Iterable[Buffer]) -> None:

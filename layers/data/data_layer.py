@@ -142,8 +142,13 @@ def workers(count: int, name: str) -> ThreadPoolExecutor:
 
 def readers(name: str) -> ThreadPoolExecutor:
     """Return `workers` that keep busy as many cores as this process may use."""
+    return workers(reader_count(), name)
+
+
+def reader_count() -> int:
+    """Return how many `readers` there are."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return workers(max(2, min(cores, quota_of_cores() or cores)), name)
+    return max(2, min(cores, quota_of_cores() or cores))
 
 
 def _use_one_thread(all_started: Barrier) -> int:

@@ -1,6 +1,7 @@
 """ImageData: image files that a list names, with their labels."""
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.data.data_layer import DataLayer, readers
+from imae.layers.data.data_layer import DataLayer, reader_count, readers
 from imae.layers.data.image_decode import MOST_PIXELS, Window
 from imae.layers.data.image_list import read_image, read_image_list
 from imae.layers.data.label_noise import corrupt_by, describe_noise, noise_wanted
@@ -19,7 +20,7 @@ from imae.layers.layer import Shapes
 from imae.prototxt_like.errors import InputError
 
 Reading = tuple[Tensor, Tensor | None, list[Future[Any]]]
-"""Which images are read, the batch that they are written to if its shape is known, and each image's work."""
+"""Which images are read, the batch that they are written to if its shape is known, and the readers' work."""
 _ADVICE = "images of different sizes need new_height and new_width, crop_size or a batch_size of 1"
 
 
@@ -89,7 +90,10 @@ class ImageData(DataLayer):
         order, data, work = reading
         wait(work)  # for all at once, as each wake-up of this thread holds the readers up
         images = [image.result() for image in work]
-        if data is None:
+        if data is not None:
+            if broken := [first for first in images if first]:
+                raise min(broken)[1]
+        else:
             lines = [f"{self._line(index)}" for index in order.tolist()]
             position = self._position(number)
             data = self._transform.together(images, position, "line", lines, self._list.path, _ADVICE)
@@ -102,8 +106,9 @@ class ImageData(DataLayer):
         if self.context.device.type != "cpu" or not (self._transform.crop or self._size):
             return order, None, [self._readers.submit(self._read, index) for index in order.tolist()]
         data = self._transform.empty(self._batch_size, self._first_shape)
-        work = zip(order.tolist(), self._transform.places(position), data.numpy(), strict=True)
-        return order, data, [self._readers.submit(self._write, *image) for image in work]
+        images = list(zip(order.tolist(), self._transform.places(position), data.numpy(), strict=True))
+        left = iter(enumerate(images))  # all readers take from it: for less work than if each image were submitted
+        return order, data, [self._readers.submit(self._write, left) for _ in range(reader_count())]
 
     def _position(self, number: int) -> Tensor:
         return torch.arange(number * self._batch_size, (number + 1) * self._batch_size)
@@ -113,19 +118,27 @@ class ImageData(DataLayer):
         skipped, stream = self.skipped(self._own.rand_skip), f"{self.name} shuffle" if self._own.shuffle else None
         return in_epochs(position + skipped, self.num_images, self.context.passes.seed, stream)
 
-    def _write(self, index: int, place: Place, out: NDArray[Any]) -> None:
-        """Write an image, transformed, to `out`: C x H x W."""
-        window = self._read(index, place.window)
-        if place.size != self._first_size:
-            self._transform.shape((len(window), *place.size), f"line {self._line(index)}", self._list.path)
-        self._transform.write(window, place, out)
+    def _write(self, left: Iterator[tuple[int, tuple[int, Place, NDArray[Any]]]]) -> tuple[int, InputError] | None:
+        """Write the images that are left, transformed, each to its part of the batch: C x H x W.
+
+        Ends at one that cannot be read, and returns its place in the batch and what is wrong with it.
+        """
+        for number, (index, place, out) in left:
+            try:
+                window = self._read(index, place.window)
+                if place.size != self._first_size:
+                    self._transform.shape((len(window), *place.size), f"line {self._line(index)}", self._list.path)
+            except InputError as error:
+                return number, error
+            self._transform.write(window, place, out)
+        return None
 
     def _read(self, index: int, window: Window | None = None) -> NDArray[np.uint8]:
         """Return an image as its file has it, resized, or a window of it: C x H x W."""
         number = int(self._images[index])
-        path = self.context.find(self._own.root_folder + self._list.names[number])
+        name = self._own.root_folder + self._list.names[number]
         try:
-            return read_image(path, self._own.is_color, self._size, window)
+            return read_image(self.context.find(name), self._own.is_color, self._size, window)
         except InputError as error:
             raise self.error(f"{self._list.where(number)}: {error}") from None
 

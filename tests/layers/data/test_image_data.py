@@ -199,6 +199,16 @@ def test_a_missing_or_broken_image_is_named_with_its_line(make: Make, tmp_path: 
     assert f"{start}.png: {said}" in str(error.value)
 
 
+def test_of_several_broken_images_that_are_cropped_the_first_is_named(make: Make, tmp_path: Path) -> None:
+    """Whichever reader is done first."""
+    list_ = write(tmp_path)
+    damage(tmp_path)
+    layer, _ = make(layer_text("batch_size: 10", "crop_size: 4"))
+    for _ in range(5):
+        with pytest.raises(InputError, match=rf"{list_}: line 2: .*1\.png: cannot be read"):
+            layer.batch(0)
+
+
 @pytest.mark.parametrize("how", ["field", "context"])
 def test_broken_images_can_be_left_out_and_are_counted(make: Make, tmp_path: Path, how: str) -> None:
     list_ = write(tmp_path)
