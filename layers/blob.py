@@ -1,10 +1,15 @@
 """A learnable parameter of a layer."""
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
 LARGEST_COUNT = 2**31 - 1  # how many numbers a blob of Caffe's may have
+_ALIGNMENT = 64  # bytes, as PyTorch aligns its own tensors
 
 
 class Blob:
@@ -12,7 +17,7 @@ class Blob:
 
     def __init__(self, data: Tensor, lr_mult: float = 1.0, decay_mult: float = 1.0) -> None:
         self.data = data
-        self.diff = torch.zeros_like(data)
+        self.diff = zeros(data.shape, data)
         self.lr_mult = lr_mult
         self.decay_mult = decay_mult
 
@@ -20,3 +25,13 @@ class Blob:
     def shape(self) -> Shape:
         """Its shape."""
         return tuple(self.data.shape)
+
+
+def zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return zeros on the device and in the dtype of `like`; on a CPU they take memory only where they are written."""
+    size = math.prod(shape) * like.element_size()
+    if like.device.type != "cpu" or not size:
+        return like.new_zeros(shape)
+    memory = torch.from_numpy(np.zeros(size + _ALIGNMENT, np.uint8))  # by calloc, where torch.zeros writes the zeros
+    start = -memory.data_ptr() % _ALIGNMENT
+    return memory[start : start + size].view(like.dtype).view(tuple(shape))

@@ -52,6 +52,7 @@ class Context:
     passes: PassCounter = field(default_factory=PassCounter)
     checks: DeferredChecks = field(default_factory=DeferredChecks)
     mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value  # of a scalar, for sums over all the batches
+    filled: bool = True  # whether blobs get initial values
     skip_broken: bool = False  # whether layers leave out image files that cannot be read, whatever their prototxt says
     allow_python: bool = False  # whether code that the prototxt names may run: of `Python` layers
 
@@ -215,7 +216,7 @@ class Layer:
         except RuntimeError:  # PyTorch's allocator, at length
             size = math.prod(shape) * dtype.itemsize / 2**30
             raise self.error(f"out of memory for its blob of {describe(shape)}, {size:.1f} GiB") from None
-        if not without_values:
+        if self.context.filled and not without_values:
             with self.naming():
                 fill(data, filler, self.context.generator)
         blob = Blob(data.to(self.context.device))

@@ -67,6 +67,7 @@ class Net:
         tf32: bool | None = False,
         allow_python: bool = False,
         skip_broken: bool = False,
+        filled: bool = True,
     ) -> None:
         """Build the net that a prototxt (read, or its path) describes in `phase`, at `level` and `stages`.
 
@@ -76,7 +77,8 @@ class Net:
         layers as one (`imae.nets.rules`), whose inner values `blobs` then lacks. `tf32` lets a GPU round the factors of
         float32 products, from then on in the whole process; with None that stays as it is. With `allow_python` Python
         layers run the code that they name; with `skip_broken` ImageData, WindowData and MarsData leave out images that
-        cannot be read. Raises InputError for what is wrong in the prototxt, naming the layer.
+        cannot be read. Without `filled` the weights are 0 until others are copied or shared, and take no memory of a
+        CPU's before. Raises InputError for what is wrong in the prototxt, naming the layer.
         """
         if not isinstance(param, NetParameter):
             folder = folder or Path(param).parent
@@ -97,6 +99,7 @@ class Net:
             passes=PassCounter(seed, device=torch.device(device)),
             allow_python=allow_python,
             skip_broken=skip_broken,
+            filled=filled,
         )
         if self.context.device.type == "cuda" and tf32 is not None:
             set_gpu_arithmetic(tf32=tf32)
@@ -107,7 +110,7 @@ class Net:
         self.steps = [self._add_step(layer_param) for layer_param in self.param.layer]
         self.params = self._collect_params()
         self.learnable = self._share_params()
-        self.storage = Storage(self.learnable, plain=[owner for _, owner in self._views])
+        self.storage = Storage(self.learnable, plain=[owner for _, owner in self._views], filled=filled)
         for blob, owner in self._views:
             blob.data, blob.diff = owner.data.view(blob.shape), owner.diff.view(blob.shape)
             blob.lr_mult, blob.decay_mult = owner.lr_mult, owner.decay_mult

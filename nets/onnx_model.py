@@ -14,13 +14,18 @@ from torch import Tensor
 from imae import __version__
 from imae.layers.onnx_graph import OnnxGraph, Size
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.files import write_atomically
+from imae.prototxt_like.files import Buffer, write_atomically
+from imae.prototxt_like.wire import header
 
 OLDEST_OPSET = 13
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of a model in one file; protobuf holds 2 GiB."""
 _SMALL = 1024
 """Bytes of a constant, such as a shape, that stays in the model."""
+_GRAPH, _INITIALIZER, _RAW_DATA = (
+    kind.DESCRIPTOR.fields_by_name[field].number
+    for kind, field in ((onnx.ModelProto, "graph"), (onnx.GraphProto, "initializer"), (TensorProto, "raw_data"))
+)
 _TYPES = {np.dtype(np.uint8): TensorProto.UINT8, np.dtype(np.float32): TensorProto.FLOAT}
 
 Shapes = Mapping[str, tuple[Size, ...]]
@@ -105,23 +110,18 @@ def write_model(path: Path, model: onnx.ModelProto, constants: Mapping[str, Tens
     small = {tensor.name for tensor in model.graph.initializer}
     heavy = {name: value for name, value in constants.items() if name not in small}
     if model.ByteSize() + sum(value.nbytes for value in heavy.values()) <= LARGEST_FILE:
-        model.graph.initializer.extend(_tensor(name, value) for name, value in heavy.items())
-        write_atomically(path, model.SerializeToString())
+        write_atomically(path, _whole(model, heavy))
         data.unlink(missing_ok=True)
         return
     offset = 0
     for name, value in heavy.items():
-        tensor = model.graph.initializer.add(name=name, dims=value.shape, data_type=_tensor("", value[:0]).data_type)
+        tensor = _described(name, value)
         tensor.raw_data = b"elsewhere"  # for a moment, as external_data_helper asks for it
         external_data_helper.set_external_data(tensor, data.name, offset, value.nbytes)
         tensor.ClearField("raw_data")
+        model.graph.initializer.append(tensor)
         offset += value.nbytes
-
-    def pieces() -> Iterator[memoryview]:
-        for value in heavy.values():
-            yield value.cpu().contiguous().numpy().data.cast("B")
-
-    write_atomically(data, pieces())
+    write_atomically(data, map(_bytes, heavy.values()))
     write_atomically(path, model.SerializeToString())
 
 
@@ -133,6 +133,36 @@ def rewrite_model(path: Path, model: onnx.ModelProto) -> None:
     small = {tensor.name for tensor in model.graph.initializer}
     heavy = {tensor.name: numpy_helper.to_array(tensor) for tensor in constants if tensor.name not in small}
     write_model(path, model, {name: torch.from_numpy(value.copy()) for name, value in heavy.items()})
+
+
+def _whole(model: onnx.ModelProto, heavy: Mapping[str, Tensor]) -> Iterator[Buffer]:
+    """The model as `SerializeToString` gives it, with its large constants, of which no copy is made."""
+    rest = onnx.ModelProto()
+    rest.CopyFrom(model)
+    rest.ClearField("graph")
+    graph = model.graph.SerializeToString()
+    heads = {name: _head(name, value) for name, value in heavy.items()}
+    yield rest.SerializeToString()
+    yield header(_GRAPH, len(graph) + sum(len(head) + heavy[name].nbytes for name, head in heads.items()))
+    yield graph
+    for name, head in heads.items():
+        yield head
+        yield _bytes(heavy[name])
+
+
+def _head(name: str, value: Tensor) -> bytes:
+    """What a graph has of a constant before its values."""
+    described = _described(name, value).SerializeToString() + header(_RAW_DATA, value.nbytes)
+    return header(_INITIALIZER, len(described) + value.nbytes) + described
+
+
+def _described(name: str, value: Tensor) -> TensorProto:
+    """A constant without its values."""
+    return TensorProto(name=name, dims=value.shape, data_type=_tensor("", value[:0]).data_type)
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return value.cpu().contiguous().numpy().data.cast("B")
 
 
 def _tensor(name: str, value: Tensor) -> TensorProto:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Blob
+from imae.layers.blob import Blob, zeros
 
 ALIGNMENT = 64  # elements, of which blobs begin at a multiple: a GPU's kernels want addresses of whole vectors
 _PART = 2**22  # values of an array that are copied at a time
@@ -30,10 +30,11 @@ class Storage:
     """Moves blobs into one flat `data` and one flat `diff` tensor, which they become views of.
 
     Blobs with equal multipliers lie side by side, in `groups`, with zeros between them up to the `ALIGNMENT`. Blobs of
-    4 axes (convolution weights) are laid out channels last, except those in `plain`.
+    4 axes (convolution weights) are laid out channels last, except those in `plain`. What they hold comes along if they
+    are `filled`; it is zero, and takes no memory of a CPU's, until it is written, otherwise.
     """
 
-    def __init__(self, blobs: Sequence[Blob], plain: Sequence[Blob] = ()) -> None:
+    def __init__(self, blobs: Sequence[Blob], plain: Sequence[Blob] = (), *, filled: bool = True) -> None:
         self._plain = {id(blob) for blob in plain}
         ordered = sorted(blobs, key=_multipliers)  # stable: blobs keep their order within a group
         self.spans: dict[int, slice] = {}
@@ -43,10 +44,11 @@ class Storage:
             stop = start + blob.data.numel()
             self.spans[id(blob)] = slice(start, stop)
         like = ordered[0].data if ordered else torch.empty(0)
-        self.data, self.diff_and_tail = like.new_zeros(stop), like.new_zeros(stop + TAIL)
+        self.data, self.diff_and_tail = zeros([stop], like), zeros([stop + TAIL], like)
         self.diff, self.tail = self.diff_and_tail[:stop], self.diff_and_tail[stop:]
         for blob in ordered:
-            self.view(self.data, blob).copy_(blob.data)
+            if filled:
+                self.view(self.data, blob).copy_(blob.data)
             blob.data, blob.diff = self.view(self.data, blob), self.view(self.diff, blob)
         self.groups: list[Group] = []
         for (lr_mult, decay_mult), members in groupby(ordered, _multipliers):

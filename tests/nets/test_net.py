@@ -922,3 +922,16 @@ def test_a_layer_in_place_changes_no_other_blob_and_no_other_layers_gradient(kin
         return y, net.diffs["x"]
 
     torch.testing.assert_close(run("s", "s"), run("a", "b"))
+
+
+def test_weights_that_are_to_be_copied_or_shared_take_no_memory_before() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    layer = 'layer { name: "y" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 20000 } }'
+    before = resident()
+    net = Net(parse_net(f'input: "x" input_shape {{ dim: 1 dim: 5000 }} {layer}'), filled=False)
+    assert resident() - before < 50e6, "of 400 MB, and as much of gradients"
+    weight = net.params["y"][0]
+    assert not weight.data[::1000].any() and not weight.diff[::1000].any()
+    assert (weight.data.data_ptr() % 64, weight.diff.data_ptr() % 64) == (0, 0), "aligned as PyTorch aligns"
