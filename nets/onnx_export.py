@@ -26,6 +26,7 @@ from imae.nets.onnx_preprocess import ImageOptions, Images, images_of
 from imae.nets.onnx_simplify import drop_identities, drop_unread_constants, fold
 from imae.nets.onnx_sizes import Open, Sizes, find_open_axes, larger, open_sizes
 from imae.nets.onnx_whole import note
+from imae.nets.undisturbed import undisturbed
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import check_regular
 from imae.prototxt_like.schema import NetParameter
@@ -176,7 +177,9 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
         if len(predictor.inputs) != 1:
             raise InputError(f'net "{net.name}": has the inputs {", ".join(predictor.inputs)}; give each by name')
         images = {predictor.inputs[0]: images}
-    predictor.forward(**images)
+    with undisturbed(predictor):  # whose weights are the net's
+        predictor.forward(**images)
+        expected = [predictor.blobs[blob].double().cpu().numpy().copy() for blob in blobs]
     feeds = {name: as_tensor(value, f'input "{name}"').detach().cpu().float().numpy() for name, value in images.items()}
     sizes = {
         size: number
@@ -185,10 +188,7 @@ def compare_with_onnxruntime(path: str | Path, net: Net, images: np.ndarray | Te
     }
     begun = {name: np.zeros([sizes.get(size, size) for size in shape], np.float32) for name, shape in taken.items()}
     actual = session.run(names, {name: feeds.get(name, zeros) for name, zeros in begun.items()})
-    return max(
-        float(np.abs(value - predictor.blobs[blob].double().cpu().numpy()).max(initial=0))
-        for value, blob in zip(actual, blobs, strict=True)
-    )
+    return max(float(np.abs(value - wanted).max(initial=0)) for value, wanted in zip(actual, expected, strict=True))
 
 
 def _predictor(
@@ -203,17 +203,17 @@ def _predictor(
 ) -> Net:
     """The deployed net with its weights."""
     param = deploy(source, shape=shape, shapes=shapes, outputs=outputs, folder=folder, skip_broken=skip_broken)
+    settings: dict[str, Any] = {"folder": folder, "allow_python": allow_python}
+    if isinstance(source, Net):
+        context = source.context
+        settings = {"folder": folder or context.folders[-1], "allow_python": allow_python or context.allow_python}
+        settings |= {"device": context.device, "dtype": context.dtype, "tf32": None}
+    elif folder is None and not isinstance(source, NetParameter):
+        settings["folder"] = Path(source).parent
     with _naming(shape):
-        if isinstance(source, Net):
-            context = source.context
-            settings: dict[str, Any] = {"device": context.device, "dtype": context.dtype, "tf32": None}
-            folder, allow_python = folder or context.folders[-1], allow_python or context.allow_python
-            predictor = Net(param, TEST, folder=folder, backward=False, allow_python=allow_python, **settings)
+        predictor = Net(param, TEST, backward=False, filled=False, **settings)
+        if isinstance(source, Net) and weights is None:
             predictor.share_weights(source)
-        else:
-            if folder is None and not isinstance(source, NetParameter):
-                folder = Path(source).parent
-            predictor = Net(param, TEST, folder=folder, backward=False, allow_python=allow_python)
         kept = predictor.copy_weights(weights).kept if weights is not None else []
     if kept:
         raise InputError(f'net "{predictor.name}": the weights lack the layers {", ".join(kept)}')

@@ -1,5 +1,6 @@
 """Exported models against the net: run in ONNX Runtime on inputs of several sizes and kinds, output by output."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,13 +14,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.layer import TEST, Saved, Shape, Tensors
+from imae.layers.layer import TEST, Layer, Saved, Shape, Tensors
 from imae.layers.utility.batch_reindex import BatchReindex
 from imae.nets.deploy import data_layer
 from imae.nets.net import Net
 from imae.nets.onnx_export import OnnxReport
 from imae.nets.onnx_preprocess import ImageOptions, Images, images_of
 from imae.nets.onnx_session import giving_out, run, start_session
+from imae.nets.step import Observer, Step
+from imae.nets.undisturbed import undisturbed
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.schema import NetParameter
 
@@ -95,8 +98,23 @@ def verify(
     The inputs are of `kinds` at small sizes, random at larger ones in all that is open, and what the net's data layers
     give, where they can read it; an open batch has the first two sizes of `batches` that the net takes. Each output is
     compared relative to its standard deviation. Raises InputError that names the first blob that differs if one does by
-    more than `tolerance`; the file stays. `progress` is told how many of the runs are done.
+    more than `tolerance`; the file stays, as does the net's state. `progress` is told how many of the runs are done.
     """
+    with undisturbed(report.net):
+        report.net.keep_blobs = False
+        return _verified(report, source, folder, tolerance, kinds, batches, progress)
+
+
+def _verified(
+    report: OnnxReport,
+    source: Net | NetParameter | str | Path,
+    folder: Path | None,
+    tolerance: float,
+    kinds: Sequence[str],
+    batches: Sequence[int],
+    progress: Progress,
+) -> Verification:
+    """What `verify` returns, with whatever the passes leave in the net."""
     verification, spread = Verification(), dict.fromkeys(report.outputs, 0.0)
     session = start_session(report.path, advice=", perhaps by an older --opset")
     own = _own_data(report, source, folder)
@@ -246,20 +264,45 @@ def _values(net: Net, name: str) -> int:
     return min([2, *sizes])
 
 
+class _Watch(Observer):
+    """Tells a function of each value that a pass makes: the step that made it, its number, and itself."""
+
+    def __init__(self, tell: Callable[[Step, int, Tensor], None]) -> None:
+        self._tell = tell
+
+    def forward(self, step: Step, tops: Tensors) -> None:
+        for index, top in zip(step.tops, tops, strict=True):
+            self._tell(step, index, top)
+
+
 def _by_the_net(report: OnnxReport, net: Net, case: _Case) -> dict[str, NDArray[Any]]:
     """The outputs by the net, and the hidden values that it ends with."""
+    made: dict[str, Tensor] = {}
+    newest = {index: report.values[index] for index in net.newest.values()}
+
+    def keep(step: Step, index: int, value: Tensor) -> None:
+        if newest.get(index) in report.outputs:
+            made[newest[index]] = value
+
+    layers = _pass(net, case, keep)
+    for output, (before, layer) in report.states.items():
+        place = [name for name, of in report.states.values() if of == layer].index(before)
+        made[output] = layers[layer].state[place]
+    # the net writes into some of them again
+    return {name: made[name].detach().cpu().numpy().copy() for name in report.outputs}
+
+
+def _pass(net: Net, case: _Case, tell: Callable[[Step, int, Tensor], None]) -> dict[str, Layer]:
+    """Run the net on a case; return its layers by name."""
     net.reshape(**case.shapes)
     layers = {step.layer.name: step.layer for step in net.steps}
     for name, states in case.states.items():
         for own, state in zip(layers[name].state, states, strict=True):
             own.copy_(state)
     feeds: dict[str, Any] = case.fed
+    net.observer = _Watch(tell)
     net.forward(**feeds)
-    made = {report.values[index]: net.blobs[name] for name, index in net.newest.items()}
-    for output, (before, layer) in report.states.items():
-        place = [name for name, of in report.states.values() if of == layer].index(before)
-        made[output] = layers[layer].state[place]
-    return {name: made[name].detach().cpu().numpy().copy() for name in report.outputs}  # the net writes there again
+    return layers
 
 
 def standard_deviation(value: NDArray[Any]) -> float:
@@ -295,6 +338,7 @@ def _rounding(report: OnnxReport, case: _Case, output: str, value: NDArray[Any],
     last place; the net's own `value` is another.
     """
     exact, generator = in_float64(report.net), torch.Generator().manual_seed(0)
+    exact.keep_blobs = False
     wide = {name: fed.double() for name, fed in case.fed.items()}
     precise = _by_the_net(report, exact, _Case(case.kind, case.shapes, wide, {}, case.states))[output]
     for name, index in exact.input_values.items():
@@ -304,6 +348,8 @@ def _rounding(report: OnnxReport, case: _Case, output: str, value: NDArray[Any],
         if not any(map(exact.holds_indices, step.tops)):
             step.layer.forward = _noisy(step.layer.forward, generator)  # type: ignore[method-assign]
     noisy = _by_the_net(report, exact, _Case(case.kind, case.shapes, wide, {}, case.states))[output]
+    del exact, step
+    gc.collect()  # a net has references to itself, and this one's weights are as large as two nets'
     return max(relative_difference(rounded, precise, spread) for rounded in (value, noisy))
 
 
@@ -327,6 +373,7 @@ def in_float64(net: Net) -> Net:
         folder=context.folders[-1],
         backward=False,
         allow_python=context.allow_python,
+        filled=False,
     )
     for name, blobs in net.params.items():
         for mine, theirs in zip(exact.params[name], blobs, strict=True):
@@ -337,7 +384,7 @@ def in_float64(net: Net) -> Net:
 def _complaint(report: OnnxReport, case: _Case, output: str, difference: float, tolerance: float) -> str:
     """Say which output differs, on which input, and which blob is the first to."""
     sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in case.shapes.items())
-    first = _first_difference(report, case, tolerance)
+    first = _first_difference(report, _fewest(report, case, output, tolerance), tolerance)
     where = f"; the first blob that differs is {first}" if first else ""
     return (
         f'{report.path}: its output "{output}" differs from the net\'s by {difference:.1e} of its standard deviation, '
@@ -345,18 +392,39 @@ def _complaint(report: OnnxReport, case: _Case, output: str, difference: float, 
     )
 
 
+def _fewest(report: OnnxReport, case: _Case, output: str, tolerance: float) -> _Case:
+    """The case with the fewest of its batch on which the output differs: all blobs of it are looked at at once."""
+    slots = next((size.slots for size in report.sizes.opened if size.symbol == "N"), ())
+    if not slots or case.states or not all(name in case.given for name, _ in slots):
+        return case
+    session, axes = start_session(report.path), dict(slots)
+    for count in range(1, case.shapes[slots[0][0]][slots[0][1]]):
+        fed = {name: x.narrow(axes[name], 0, count) if name in axes else x for name, x in case.fed.items()}
+        given = {name: x.take(range(count), axes[name]) if name in axes else x for name, x in case.given.items()}
+        few = _Case(case.kind, {name: tuple(x.shape) for name, x in fed.items()}, fed, given)
+        with suppress(InputError):  # so few are no batch that it takes
+            expected = _by_the_net(report, report.net, few)[output]
+            (actual,) = run(session, report.path, given, [output])
+            if relative_difference(actual, expected, standard_deviation(expected)) > tolerance:
+                return few
+    return case
+
+
 def _first_difference(report: OnnxReport, case: _Case, tolerance: float) -> str:
     """The first blob, in the order of layers, that the model has and that differs; empty if only outputs do."""
     model = onnx.load(report.path, load_external_data=False)
     made = {name for node in model.graph.node for name in node.output}
-    wanted = [(index, name) for index, name in enumerate(report.values) if name in made]
-    with giving_out(report.path, model, [name for _, name in wanted]) as path:
-        actual = run(start_session(path), path, case.given, [name for _, name in wanted])
-    net = report.net
-    _by_the_net(report, net, case)
-    for (index, _), value in zip(wanted, actual, strict=True):
-        expected = net.value(index).detach().cpu().numpy()
-        step = next(step for step in net.steps if index in step.tops)
-        if relative_difference(value, expected, standard_deviation(expected)) > tolerance:
-            return f'"{net.names[index]}" of {step.layer.error("").args[0].removesuffix(": ")}'
-    return ""
+    wanted = [index for index, name in enumerate(report.values) if name in made]
+    names = [report.values[index] for index in wanted]
+    with giving_out(report.path, model, names) as path:
+        actual = dict(zip(wanted, run(start_session(path), path, case.given, names), strict=True))
+    found: list[str] = []
+
+    def compare(step: Step, index: int, value: Tensor) -> None:
+        if index in actual and not found:
+            expected = value.detach().cpu().numpy()
+            if relative_difference(actual.pop(index), expected, standard_deviation(expected)) > tolerance:
+                found.append(f'"{report.net.names[index]}" of {step.layer.error("").args[0].removesuffix(": ")}')
+
+    _pass(report.net, case, compare)
+    return "".join(found)

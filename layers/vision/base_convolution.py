@@ -151,6 +151,9 @@ class BaseConvolution(Layer):
     def _forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x * weight + bias, of a batch."""
         windows, axes = self.windows, len(self.windows.kernel)
+        # of a whole batch in float64 PyTorch would make the columns at once
+        if len(x) > 1 and x.dtype == torch.float64 and x.device.type == "cpu":
+            return torch.cat([self._forward(x[i : i + 1], weight, bias) for i in range(len(x))])
         if axes <= MOST_AXES:
             return torch.convolution(x, weight, bias, *self._sliding())
         if self.transposed:

@@ -236,6 +236,16 @@ def test_a_second_bottom_may_be_a_scalar(kind: str, tmp_path: Path) -> None:
     assert compare_with_onnxruntime(tmp_path / "net.onnx", net, torch.randn(5, 3)) <= 1e-6
 
 
+def test_a_net_that_is_exported_with_other_weights_keeps_its_own(tmp_path: Path) -> None:
+    layer = one_layer('type: "InnerProduct" inner_product_param { num_output: 3 }', [(4,)])
+    net, other = (with_random_blobs(Net(layer)) for _ in range(2))
+    other.params["layer"][0].data.mul_(2)
+    before = net.params["layer"][0].data.clone()
+    report = export_onnx(net, other.to_proto(), tmp_path / "net.onnx")
+    assert torch.equal(net.params["layer"][0].data, before)
+    assert torch.equal(report.net.params["layer"][0].data, 2 * before)
+
+
 def test_stochastic_pooling_weights_the_values_of_a_window_by_themselves(tmp_path: Path) -> None:
     net = Net(one_layer('type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }', [(2, 7, 8)]))
     export_onnx(net, None, tmp_path / "net.onnx")

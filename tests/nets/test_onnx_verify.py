@@ -1,6 +1,9 @@
 """The comparison of an exported model with its net: what it finds, what it says, and what folding must keep."""
 
+import weakref
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +15,7 @@ from onnx import numpy_helper
 
 from imae.nets.digits_net import digits_net
 from imae.nets.net import Net
-from imae.nets.onnx_export import OnnxReport, export_onnx
+from imae.nets.onnx_export import OnnxReport, compare_with_onnxruntime, export_onnx
 from imae.nets.onnx_preprocess import ImageOptions
 from imae.nets.onnx_verify import draw_pixels, verify
 from imae.prototxt_like.binary import array_to_blob
@@ -33,6 +36,14 @@ def with_weights(net: Net) -> Net:
 @pytest.fixture
 def digits() -> Net:
     return with_weights(Net(digits_net("imae"), backward=False))
+
+
+def chain(layers: int) -> str:
+    """TanH after TanH, from x to y1 and on."""
+    names = ["x", *(f"y{i}" for i in range(1, layers + 1))]
+    return " ".join(
+        f'layer {{ name: "{top}" type: "TanH" bottom: "{bottom}" top: "{top}" }}' for bottom, top in pairwise(names)
+    )
 
 
 def damage(report: OnnxReport, name: str) -> None:
@@ -68,6 +79,66 @@ def test_a_difference_is_an_error_that_names_the_first_blob_and_removes_nothing(
     assert 'its output "prob" differs' in str(error.value)
     assert 'the first blob that differs is "block1_conv1"' in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_of_a_batch_that_differs_as_few_are_looked_at_as_show_it(tmp_path: Path) -> None:
+    net = Net(parse_net(f'input: "x" input_shape {{ dim: 1 dim: 2 }} {chain(2)}'), backward=False)
+    report = export_onnx(net, None, tmp_path / "net.onnx")
+    model = onnx.load(report.path)
+    model.graph.node[1].output[0] = "all"
+    # rows from the third on lose their first number
+    model.graph.node.append(onnx.helper.make_node("Trilu", ["all", "k"], ["y2"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(-1), "k"))
+    onnx.save(model, report.path)
+    looked = []
+    layer = report.net.steps[1].layer
+    forward = layer.forward
+    layer.forward = lambda bottoms, saved: looked.append(len(bottoms[0])) or forward(bottoms, saved)
+    with pytest.raises(InputError, match=r'\(x 6x2\); the first blob that differs is "y2" of layer "y2"'):
+        verify(report, net, batches=(2, 6))
+    assert looked == [2, 2, 2, 6, 1, 2, 3, 3], "the cases, as many images of the last as show it, and these"
+
+
+def test_the_net_stays_as_it_was(tmp_path: Path) -> None:
+    net = Net(
+        parse_net(
+            'input: "x" input_shape { dim: 2 dim: 3 dim: 4 dim: 4 } layer { name: "y" type: "BatchNorm" bottom: "x" '
+            'top: "y" batch_norm_param { use_global_stats: false } }'
+        ),
+        backward=False,
+    )
+    x = torch.randn(2, 3, 4, 4)
+    net.forward(x=x)
+    report = export_onnx(net, None, tmp_path / "net.onnx", dynamic=["batch", "height"])
+    before = [blob.data.clone() for blob in net.params["y"]]
+    shapes, passes = list(report.net.shapes), report.net.context.passes.number
+    assert verify(report, net).runs == 4
+    assert compare_with_onnxruntime(report.path, net, x) < 1e-5
+    assert all(map(torch.equal, before, (blob.data for blob in net.params["y"])))
+    assert (report.net.shapes, report.net.context.passes.number) == (shapes, passes)
+    assert report.net.keep_blobs and report.net.observer is None
+    net.forward(x=x)
+    assert not torch.equal(before[0], net.params["y"][0].data), "what a pass of its own moves"
+
+
+def test_no_more_values_are_held_than_layers_still_read(tmp_path: Path) -> None:
+    net = Net(parse_net(f'input: "x" input_shape {{ dim: 1 dim: 2 }} {chain(9)}'), backward=False)
+    report = export_onnx(net, None, tmp_path / "net.onnx")
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def watched(forward: Any) -> Any:
+        def watch(bottoms: list[torch.Tensor], saved: Any) -> list[torch.Tensor]:
+            assert sum(value() is not None for value in made) <= 2
+            tops = forward(bottoms, saved)
+            made.append(weakref.ref(tops[0]))
+            return list(tops)
+
+        return watch
+
+    for step in report.net.steps[1:]:
+        step.layer.forward = watched(step.layer.forward)
+    assert verify(report, net).runs == 4
+    assert len(made) == 4 * 9
 
 
 def test_reversed_channels_are_found_on_the_nets_own_images(tmp_path: Path) -> None:
