@@ -1,8 +1,10 @@
 """Exported models in fewer bits, by ONNX Runtime's own tools: float16, or int8 with or without calibration."""
 
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +68,10 @@ def convert(path: Path, precision: str, calibration: Iterable[Feeds] = ()) -> No
         return
     before = onnx.load(path, load_external_data=False)
     try:
-        with temporary_folder(path.parent, f"{path.name}.{precision}") as folder, _quiet():
-            after = _half(path) if precision == "fp16" else _quantized(path, folder / "int8.onnx", list(calibration))
+        with temporary_folder(path.parent, f"{path.name}.{precision}") as folder, _quiet(), _working_in(folder):
+            after = _half(path) if precision == "fp16" else _quantized(path, folder, calibration)
+    except InputError:  # of an image
+        raise
     except Exception as error:  # of many kinds, by tools that were not made for it
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: ONNX Runtime's tools cannot make it {precision}: {reason}") from error
@@ -84,28 +88,50 @@ def _half(path: Path) -> onnx.ModelProto:
     return half
 
 
-def _quantized(path: Path, output: Path, calibration: list[Feeds]) -> onnx.ModelProto:
+def _quantized(path: Path, folder: Path, calibration: Iterable[Feeds]) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.onnx_model import ONNXModel
 
-    apart = {"use_external_data_format": path.with_name(f"{path.name}.data").exists()}
-    if calibration:
-        settings: dict[str, Any] = apart | {"per_channel": True, "calibrate_method": CalibrationMethod.MinMax}
-        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        quantize_static(path, output, _Reader(calibration), **settings, **types)
+    feeds = iter(calibration)
+    first = next(feeds, None)
+    # A copy, as the tools write beside what they read. Changes to a model free nothing before all of it goes: the
+    # weights that `quantize_dynamic` turns round would be there three times.
+    copy, output = folder / "fp32.onnx", folder / "int8.onnx"
+    model = ONNXModel(onnx.load(path))
+    if first is None:
+        model.replace_gemm_with_matmul()
+    model.save_model_to_file(copy, use_external_data_format=True)
+    del model
+    settings: dict[str, Any] = {"use_external_data_format": True}
+    if first is None:
+        quantize_dynamic(copy, output, weight_type=QuantType.QUInt8, **settings)
     else:
-        quantize_dynamic(path, output, weight_type=QuantType.QUInt8, **apart)
+        settings |= {"per_channel": True, "calibrate_method": CalibrationMethod.MinMax}
+        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        quantize_static(copy, output, _Reader(chain([first], feeds)), **settings, **types)
     return onnx.load(output)
 
 
 class _Reader:
     """What the calibration reads, one after the other."""
 
-    def __init__(self, feeds: list[Feeds]) -> None:
-        self._rest: Iterator[Feeds] = iter(feeds)
+    def __init__(self, feeds: Iterator[Feeds]) -> None:
+        self._rest = feeds
 
     def get_next(self) -> Feeds | None:
         """Return the next inputs, None after the last."""
         return next(self._rest, None)
+
+
+@contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    """Have the tools' temporary files, as large as the model, lie in `folder` instead of /tmp, which may be memory."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager
