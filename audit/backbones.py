@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from imae.nets.net import Net
-from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.schema import TEST
 from imae.prototxt_like.text import did_you_mean, read_net
@@ -21,19 +21,32 @@ IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 """Mean and standard deviation of red, green, blue, of 0 to 1."""
 CAFFE_MEAN = np.array([104.0, 117.0, 123.0], np.float32)
 """Of blue, green, red, of 0 to 255."""
+LONGEST_REASON = 200
+"""Characters: torch names each weight that is missing."""
 Floats = NDArray[np.float32]
 Run = Callable[[NDArray[np.uint8]], Floats]
 
 
 class Backbone:
-    """`size` (H, W) of the images that it takes; called with such, B x 3 x H x W, uint8, in BGR, it gives features."""
+    """`size` (H, W) of the images that it takes; called with such, B x 3 x H x W, uint8, in BGR, it gives features.
 
-    def __init__(self, size: tuple[int, int], run: Run, fingerprint: str) -> None:
-        self.size, self._run, self.fingerprint = size, run, fingerprint
+    `note` is what the user should know of it, "" for nothing.
+    """
+
+    def __init__(self, name: str, size: tuple[int, int], run: Run, fingerprint: str, note: str = "") -> None:
+        self._name, self.size, self._run, self.fingerprint, self.note = name, size, run, fingerprint, note
 
     def __call__(self, images: NDArray[np.uint8]) -> Floats:
-        """Return features (B x D)."""
-        features = np.asarray(self._run(images), np.float32)
+        """Return features (B x D); raises InputError where it gives none."""
+        try:
+            features = np.asarray(self._run(images), np.float32)
+        except Exception as error:  # whatever the net's library raises
+            raise InputError(f"{self._name}: gives no features: {' '.join(str(error).split())}") from error
+        if features.ndim < 2 or len(features) != len(images) or not features.size:
+            raise InputError(
+                f"{self._name}: gives values of shape {features.shape} for {counted(len(images), 'image')}, expected a "
+                "row of features for each"
+            )
         if features.ndim == 4:
             features = features.mean((2, 3))
         return features.reshape(len(images), -1)
@@ -43,8 +56,8 @@ def open_backbone(name: str) -> Backbone:
     """Open `FILE.onnx`, `deploy.prototxt,FILE.caffemodel` or `torchvision:NAME`.
 
     Of an ONNX model the first output is taken, of a Caffe net what its last InnerProduct layer reads, else its output;
-    values of images (B x C x H x W) are averaged over H and W. ONNX and torchvision get red, green, blue, of ImageNet's
-    mean and deviation; Caffe's nets blue, green, red less 104, 117, 123.
+    values of images (B x C x H x W) are averaged over H and W. ONNX gets red, green, blue, of ImageNet's mean and
+    deviation, torchvision's nets as their weights say; Caffe's nets blue, green, red less 104, 117, 123.
 
     Raises InputError for a file that is missing or no such net, and for torchvision's weights where they are neither in
     its cache nor to be fetched.
@@ -59,8 +72,8 @@ def open_backbone(name: str) -> Backbone:
     raise InputError(f"--backbone takes FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME, not {name!r}")
 
 
-def _as_imagenet(images: NDArray[np.uint8]) -> Floats:
-    mean, deviation = IMAGENET[:, :, None, None]
+def _normalised(images: NDArray[np.uint8], moments: Floats = IMAGENET) -> Floats:
+    mean, deviation = moments[:, :, None, None]
     scaled: Floats = (images[:, ::-1].astype(np.float32) / 255 - mean) / deviation
     return scaled
 
@@ -90,7 +103,7 @@ def _onnx(path: Path) -> Backbone:
     fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
 
     def run(images: NDArray[np.uint8]) -> Floats:
-        values = _as_imagenet(images)
+        values = _normalised(images)
         size = fixed or len(values)
         parts = []
         for start in range(0, len(values), size):
@@ -100,7 +113,7 @@ def _onnx(path: Path) -> Backbone:
         whole: Floats = np.concatenate(parts)
         return whole
 
-    return Backbone((height, width), run, digest)
+    return Backbone(str(path), (height, width), run, digest)
 
 
 def _caffe(model: Path, weights: Path) -> Backbone:
@@ -120,7 +133,7 @@ def _caffe(model: Path, weights: Path) -> Backbone:
         features: Floats = net.forward(end=last, **inputs)[blob].float().numpy()
         return features
 
-    return Backbone((int(shape[2]), int(shape[3])), run, _digest(model, weights))
+    return Backbone(f"{model},{weights}", (int(shape[2]), int(shape[3])), run, _digest(model, weights))
 
 
 def _torchvision(name: str) -> Backbone:
@@ -129,22 +142,38 @@ def _torchvision(name: str) -> Backbone:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise InputError(f"torchvision has no model {name!r}{did_you_mean(name, known)}")
+    weights: Any = torchvision.models.get_model_weights(name).DEFAULT
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    cached = path.exists()
     try:
-        model: Any = torchvision.models.get_model(name, weights="DEFAULT").eval()
+        model: Any = torchvision.models.get_model(name, weights=weights).eval()
     except Exception as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        if cached:
+            raise InputError(f"{path}: does not hold the weights of torchvision's {name}: {reason}") from error
         raise InputError(
-            f"the weights of torchvision's {name} are not in {folder} and cannot be fetched: {reason}"
+            f"the weights of torchvision's {name} are not in {path.parent} and cannot be fetched: {reason}"
         ) from error
-    for classifier in ("fc", "classifier", "heads", "head"):
-        if hasattr(model, classifier):
-            setattr(model, classifier, torch.nn.Identity())
-            break
+    _cut(model)
+    expected = weights.transforms()
+    moments = np.array([expected.mean, expected.std], np.float32)
 
     def run(images: NDArray[np.uint8]) -> Floats:
         with torch.inference_mode():
-            features: Floats = model(torch.from_numpy(_as_imagenet(images))).numpy()
+            features: Floats = model(torch.from_numpy(_normalised(images, moments))).numpy()
         return features
 
-    return Backbone((SIDE, SIDE), run, f"{name} {torchvision.__version__}")
+    # What is fetched is compared with the name by torchvision, what lies there is not.
+    digest, known_digest = hashlib.sha256(read_bytes(path)).hexdigest(), path.stem.rpartition("-")[2]
+    other = (
+        ""
+        if digest.startswith(known_digest)
+        else f"{path}: has not the hash in its name, of the weights that torchvision publishes"
+    )
+    return Backbone(f"torchvision:{name}", (expected.crop_size[0],) * 2, run, f"{name} {digest}", other)
+
+
+def _cut(model: torch.nn.Module) -> None:
+    """Leave out the layer that tells classes: the last one with weights."""
+    place = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)][-1]
+    model.set_submodule(place, torch.nn.Identity())

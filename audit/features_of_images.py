@@ -40,8 +40,10 @@ def features_of_images(
     to be gone on with is kept in `folder`; `jobs` images are read at a time. Raises InputError where there are too few.
     """
     if backbone:
-        images = ImageArrays(samples, threads=jobs)
-        table, stopped = BackboneFeatures(folder, samples, open_backbone(backbone), seed=seed), False
+        images, net = ImageArrays(samples, threads=jobs), open_backbone(backbone)
+        if net.note:
+            show(net.note)
+        table, stopped = BackboneFeatures(folder, samples, net, seed=seed), False
         try:
             table.fill(images, lambda done, total: on_progress("features", done, total))
         except KeyboardInterrupt:
@@ -54,13 +56,13 @@ def features_of_images(
         return _chosen(samples, kept, features if whole else features[kept], table.unreadable), stopped
     color = samples.images is None or len(samples.images[0]) == 3
     images = ImageArrays(samples, color=color, threads=jobs)
-    net = PixelNet(folder, samples, images, loss=loss, parameter=parameter, seed=seed)
-    ended = net.train(
+    pixels = PixelNet(folder, samples, images, loss=loss, parameter=parameter, seed=seed)
+    ended = pixels.train(
         budget, resume=resume, on_progress=lambda done, total: on_progress("training", done, total), show=show
     )
-    net.write()
-    kept, features = net.features()
-    return _chosen(samples, kept, features, net.unreadable), not ended
+    pixels.write()
+    kept, features = pixels.features()
+    return _chosen(samples, kept, features, pixels.unreadable), not ended
 
 
 def features_of_data_set(data: Any, labels: Any, folder: Path, **options: Any) -> Samples:

@@ -328,7 +328,7 @@ def _audit(folder: Path) -> dict[str, Format]:
     decided = [{"name": f"{i}.png", "index": i, "action": action} for i, action in enumerate(("keep", "drop"))]
     lines = [*decided, {"name": "3.png", "index": 3, "action": "relabel", "label": "pig"}, {"undo": True}]
     (whole / "decisions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    backbone = Backbone((8, 8), lambda images: np.ones((len(images), 2), np.float32), "x")
+    backbone = Backbone("x", (8, 8), lambda images: np.ones((len(images), 2), np.float32), "x")
     BackboneFeatures(whole, samples, backbone).fill(ImageArrays(samples), lambda done, total: None)
     files = {path.name: path.read_bytes() for path in whole.iterdir()}
 

@@ -21,6 +21,7 @@ from imae.cli import main
 from imae.cli.progress import Display
 from imae.layers.data.image_list import read_image_list
 from imae.layers.data.label_noise import corrupt
+from imae.prototxt_like.errors import InputError
 
 Command = Callable[..., tuple[int, str, str]]
 CAFFE = """
@@ -227,6 +228,56 @@ def test_torchvisions_weights_where_there_is_no_network(
     monkeypatch.chdir(tmp_path)
     status, _, err = imae("audit", "digits", "--backbone", "torchvision:resnet18")
     assert status == 1 and "the weights of torchvision's resnet18 are not in" in err and "no network" in err
+
+
+@pytest.mark.slow
+def test_torchvisions_weights_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken as they are; where their hash is not the one in their name, that is said."""
+    import torch
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    path.parent.mkdir(parents=True)
+    net = torchvision.models.resnet18().eval()
+    torch.save(net.state_dict(), path)
+    backbone = backbones.open_backbone("torchvision:resnet18")
+    assert backbone.note == f"{path}: has not the hash in its name, of the weights that torchvision publishes"
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, *backbone.size), np.uint8)
+    net.fc = torch.nn.Identity()
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in backbones.IMAGENET)
+    expected = net((torch.from_numpy(images[:, ::-1] / np.float32(255)) - mean) / deviation)
+    np.testing.assert_allclose(backbone(images), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(
+        InputError, match=r"resnet18-f37072fd\.pth: does not hold the weights of torchvision's resnet18"
+    ):
+        backbones.open_backbone("torchvision:resnet18")
+
+
+@pytest.mark.parametrize(
+    ("node", "kind", "message"),
+    [
+        (("ReduceMean", {"keepdims": 0}), np.float32, "gives no features: "),
+        (("Flatten", {}), np.uint8, "gives no features: "),
+    ],
+)
+def test_a_model_that_gives_no_features(
+    node: tuple[str, dict[str, int]], kind: type, message: str, tmp_path: Path
+) -> None:
+    import onnx
+    from onnx import helper
+
+    values = (
+        helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(np.dtype(kind)), ("N", 3, 8, 8)),
+        helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(np.dtype(kind)), None),
+    )
+    graph = helper.make_graph([helper.make_node(node[0], ["x"], ["y"], **node[1])], "g", values[:1], values[1:])
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with pytest.raises(InputError) as error:
+        backbones.open_backbone(str(path))(np.zeros((2, 3, 8, 8), np.uint8))
+    assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
 
 
 @pytest.mark.slow
