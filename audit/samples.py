@@ -65,7 +65,7 @@ def read_samples(
     """Read what `imae audit` is given.
 
     - `digits`; `cifar10:ROOT`, the 50,000 training images, with `label` a FILE[:KEY] in place of their own labels;
-    - a folder: one subfolder a class, images in it, at any depth;
+    - a folder: one subfolder a class, images in it, at any depth, but no hidden ones;
     - .csv, .tsv or .parquet: with `image`, a column of paths, relative to `root`, by default the table's folder;
       without it every column but `label` is a feature;
     - .npy, or .npz:KEY, of features: `label` is FILE[:KEY], or the key of the same .npz.
@@ -175,9 +175,10 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
         classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     base = folder.resolve()
     for name in classes:
-        for place, _, files in os.walk(folder / name):  # follows no links to folders
+        for place, folders, files in os.walk(folder / name):  # follows no links to folders
+            folders[:] = [each for each in folders if not each.startswith(".")]
             found = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
-            for file in sorted(found):
+            for file in sorted(file for file in found if not file.startswith(".")):  # "._1.jpg" of macOS
                 path = Path(place) / file
                 if path.is_symlink():
                     _within(path, base, allow_outside, str(path))

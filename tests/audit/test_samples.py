@@ -133,7 +133,8 @@ def test_files_that_expand_without_end(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
-    for name in ("cat/1.png", "dog/deep/2.JPG", "dog/notes.txt", ".git/3.png"):
+    hidden = (".git/3.png", "cat/._1.png", "dog/.ipynb_checkpoints/2.png")
+    for name in ("cat/1.png", "dog/deep/2.JPG", "dog/notes.txt", *hidden):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     samples = read_samples(str(tmp_path))
