@@ -8,7 +8,7 @@ them; then OpenCV reads the same file; of LRCN, whose Scan it refuses, the CNN. 
 BatchNorm has means of a tenth and variances of half to three halves of what it reads, of all channels: with each
 channel's own, a hundred layers leave hardly more of an image than of its rounding. Differences are the largest of any
 output, over its standard deviation; `exact` is that of the model in ONNX Runtime, and `rounding` that of the net, from
-the net in float64, at batch 1. FCN-8s, the largest, takes 18 GB of memory.
+the net in float64, at batch 1.
 """
 
 import argparse
