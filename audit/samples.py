@@ -23,6 +23,7 @@ from imae.prototxt_like.number_file import map_numbers, read_numbers, split_key
 from imae.prototxt_like.text import did_you_mean
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+IMAGE_SUFFIXES |= {".heic", ".heif", ".avif", ".jxl"}  # told of as unreadable where Pillow cannot, not passed over
 MOST_COLUMNS = 65_536
 """Of a table: more are a mistake, or an attack."""
 MOST_PER_BYTE, SUSPECTED = 100, 2**27

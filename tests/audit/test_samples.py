@@ -134,11 +134,11 @@ def test_files_that_expand_without_end(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
     hidden = (".git/3.png", "cat/._1.png", "dog/.ipynb_checkpoints/2.png")
-    for name in ("cat/1.png", "dog/deep/2.JPG", "dog/notes.txt", *hidden):
+    for name in ("cat/1.png", "dog/deep/2.JPG", "dog/phone.HEIC", "dog/notes.txt", *hidden):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     samples = read_samples(str(tmp_path))
-    assert (samples.names, samples.classes) == (["cat/1.png", "dog/deep/2.JPG"], ["cat", "dog"])
+    assert (samples.names, samples.classes) == (["cat/1.png", "dog/deep/2.JPG", "dog/phone.HEIC"], ["cat", "dog"])
     (tmp_path / "dog" / "4.png").symlink_to("/etc/hostname")
     assert "lies outside" in refusal(tmp_path)
     assert "has images in 1 subfolder, expected one subfolder for each class" in refusal(tmp_path / "dog")
