@@ -70,13 +70,18 @@ def import_onnx(path: Path, out: Path, *, shape: Sequence[int] = ()) -> ImportRe
         model = inline_local_functions(model) if model.functions else model
     except Exception as error:  # of protobuf's, and onnx's own
         raise InputError(f"{path}: is no sound ONNX model: {' '.join(str(error).split())}") from error
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    if precision := said.get("imae.precision"):
+        raise InputError(
+            f"{path}: its numbers are rounded to {precision}; import the float32 model that it was made of"
+        )
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
         raise InputError(f"{path}: it has more than the 2 GiB that a caffemodel can have")
     readers = defaultdict[str, list[onnx.NodeProto]](list)
     for node in model.graph.node:
         for name in node.input:
             readers[name].append(node)
-    raw = _image_inputs(model)
+    raw = _image_inputs(model, said.get("imae.images", "{}"))
     states, sizes = inner_states(model.graph, readers), _inputs(path, model, shape, raw)
     choices = _choices(model, sizes, readers)
     feeds: dict[str, NDArray[Any]]
@@ -90,27 +95,27 @@ def import_onnx(path: Path, out: Path, *, shape: Sequence[int] = ()) -> ImportRe
     net = _built(path, param, blobs)
     outputs = [output.name for output in model.graph.output if output.name not in states.values()]
     difference, undecided = _compare(path, net, given, {name: values[name] for name in outputs})
-    said = {}
+    described = {}
     for number, (name, how) in enumerate(images.items()):
         mean = out.with_name(f"{out.name}.mean{number or ''}.binaryproto")
         if how.mean is not None and how.has_mean_image:
             write_binaryproto(how.whole_mean(values[how.seen].shape[1:])[None], mean)
-        said[name] = how.describe(raw[name].get("channels", ""), mean)
+        described[name] = how.describe(raw[name].get("channels", ""), mean)
     prototxt, caffemodel = (out.with_name(f"{out.name}.{ending}") for ending in ("prototxt", "caffemodel"))
     write_caffemodel(net.to_proto(), caffemodel)
-    comments = [f'# Input "{name}": {what}\n' for name, what in said.items()]
+    comments = [f'# Input "{name}": {what}\n' for name, what in described.items()]
     write_atomically(prototxt, "".join([*comments, format_text(param)]).encode())
     numbers = sum(value.size for of_layer in blobs.values() for value in of_layer)
-    return ImportReport(prototxt, caffemodel, len(param.layer), numbers, difference, undecided, said)
+    return ImportReport(prototxt, caffemodel, len(param.layer), numbers, difference, undecided, described)
 
 
-def _image_inputs(model: onnx.ModelProto) -> dict[str, dict[str, Any]]:
+def _image_inputs(model: onnx.ModelProto, metadata: str) -> dict[str, dict[str, Any]]:
     """The inputs that take images, uint8, each with what the metadata says of it."""
     said: Any = {}
     with suppress(ValueError):
-        said = json.loads(next((one.value for one in model.metadata_props if one.key == "imae.images"), "{}"))
+        said = json.loads(metadata)
     raw = [value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8]
-    return {name: said.get(name, {}) if isinstance(said, dict) else {} for name in raw}
+    return {name: said.get(name) or {} if isinstance(said, dict) else {} for name in raw}
 
 
 def _prepared(

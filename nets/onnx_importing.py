@@ -43,7 +43,7 @@ class Importing:
     def __init__(
         self,
         values: dict[str, Array],
-        fixed: Collection[str],
+        fixed: set[str],
         opset: int,
         readers: Mapping[str, Sequence[NodeProto]],
         outputs: Collection[str],

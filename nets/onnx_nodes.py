@@ -59,11 +59,13 @@ def _convolution(kind: str) -> Callable[..., None]:
     def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
         weight, bias = importing.constant(inputs, 1), importing.constant(inputs, 2)
         begin, end = _pads(importing, inputs, outputs, settings)
+        more = settings.get("output_padding") or [0] * len(end)
+        end = tuple(pad - size for pad, size in zip(end, more, strict=True))
         if begin != end:
             weight = _padded_alike(weight, begin, end, settings.get("dilations", [1] * len(begin)), kind)
             begin = tuple(map(max, begin, end))
-        if any(settings.get("output_padding", ())) or settings.get("output_shape"):
-            raise NoLayer("has a padding of its output, which Deconvolution has not")
+        if settings.get("output_shape"):
+            raise NoLayer("says the shape of its output, which Deconvolution does not")
         group = settings.get("group", 1)
         ones = [1] * (weight.ndim - 2)
         importing.layer(
@@ -88,9 +90,9 @@ def _convolution(kind: str) -> Callable[..., None]:
 def _padded_alike(
     weight: Array, begin: Sequence[int], end: Sequence[int], dilations: Sequence[int], kind: str
 ) -> Array:
-    """A convolution's kernel with zeros before it or behind it, for as much padding on either side."""
+    """A kernel with zeros before it or behind it, for as much padding on either side."""
     more = [e - b for b, e in zip(begin, end, strict=True)]
-    if kind != "Convolution" or any(size % dilation for size, dilation in zip(more, dilations, strict=True)):
+    if any(size % dilation for size, dilation in zip(more, dilations, strict=True)):
         raise NoLayer(f"pads {describe(begin)} before and {describe(end)} behind, where {kind} pads both alike")
     zeros = [size // dilation for size, dilation in zip(more, dilations, strict=True)]
     return np.pad(weight, [(0, 0), (0, 0), *((max(size, 0), max(-size, 0)) for size in zeros)])
@@ -194,6 +196,9 @@ def _four_axes(importing: Importing, inputs: list[str]) -> None:
 
 def _pooling(method: str) -> Callable[..., None]:
     def translate(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+        if method == "AVE" and len(importing.shape(inputs[0])) != 4:
+            _average(importing, inputs, outputs, settings)
+            return
         _four_axes(importing, inputs)
         if any(name in importing.readers or name in importing.outputs for name in outputs[1:] if name):
             raise NoLayer("gives places, which ONNX counts through all images, and Caffe within one")
@@ -217,6 +222,23 @@ def _pooling(method: str) -> Callable[..., None]:
                 importing.pending[outputs[0]] = layer, missing
 
     return translate
+
+
+def _average(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    """Averages along other than two axes: a convolution of each channel by a constant."""
+    begin, end = _pads(importing, inputs, outputs, settings)
+    if settings.get("ceil_mode", 0) or (any(begin + end) and not settings.get("count_include_pad", 0)):
+        raise NoLayer("divides by another number at the border, where a convolution divides by one")
+    kernel, channels = settings["kernel_shape"], importing.shape(inputs[0])[1]
+    weight = np.full((channels, 1, *kernel), 1 / math.prod(kernel), np.float32)
+    own = {
+        "dilations": settings.get("dilations", [1] * len(kernel)),
+        "strides": settings.get("strides", [1] * len(kernel)),
+    }
+    importing.values[f"{outputs[0]}/weight"] = weight
+    importing.fixed.add(f"{outputs[0]}/weight")
+    own |= {"pads": [*begin, *end], "group": channels}
+    _convolution("Convolution")(importing, [inputs[0], f"{outputs[0]}/weight"], outputs, own)
 
 
 def _pooled(size: Shape, kernel: Sequence[int], stride: Sequence[int], pad: Shape, mode: str) -> Shape:
@@ -384,6 +406,19 @@ def _reduce(operation: str) -> Callable[..., None]:
             importing.reshaped(reduced, outputs[0], after)
 
     return translate
+
+
+def _largest(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
+    """Pooling of all of an image."""
+    shape, after = importing.shape(inputs[0]), importing.shape(outputs[0])
+    axes = importing.constant(inputs, 1, settings.get("axes", range(len(shape))))
+    if len(shape) != 4 or sorted(int(axis) % 4 for axis in axes) != [2, 3]:
+        raise NoLayer("is of other axes than height and width")
+    made = outputs[0] if len(after) == 4 else f"{outputs[0]}/kept"
+    importing.values[made] = importing.values[outputs[0]].reshape(*shape[:2], 1, 1)
+    importing.layer("Pooling", inputs[:1], [made], pooling_param={"pool": "MAX", "global_pooling": True})
+    if made != outputs[0]:
+        importing.reshaped(made, outputs[0], after)
 
 
 def _length(importing: Importing, inputs: list[str], outputs: list[str], settings: Settings) -> None:
@@ -584,6 +619,7 @@ LAYERS: dict[str, Callable[[Importing, list[str], list[str], Settings], None]] =
     "Reciprocal": _power(power=-1.0),
     "ReduceL1": _reduce("ASUM"),
     "ReduceL2": _length,
+    "ReduceMax": _largest,
     "ReduceMean": _reduce("MEAN"),
     "ReduceSum": _reduce("SUM"),
     "ReduceSumSquare": _reduce("SUMSQ"),

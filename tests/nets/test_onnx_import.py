@@ -155,6 +155,14 @@ FORMS: dict[str, list[Any]] = {
         NODE("Relu", ["a"], ["y"]),
     ],
     "an average that is given out": [NODE("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)],
+    "averages of channels": [
+        *(NODE("Unsqueeze", ["x", "channel"], ["u"]), NODE("Pad", ["u", "wide"], ["p"])),
+        *(NODE("AveragePool", ["p"], ["a"], kernel_shape=[3, 1, 1], strides=[1] * 3), NODE("Relu", ["a"], ["y"])),
+    ],
+    "ReduceMax": [NODE("ReduceMax", ["x", "both"], ["y"], keepdims=0)],
+    "output_padding": [
+        NODE("ConvTranspose", ["x", "kernel"], ["y"], strides=[2, 3], pads=[0, 2, 1, 1], output_padding=[1, 2])
+    ],
     "a computed shape": [
         *(NODE("Shape", ["x"], ["s"], start=0, end=1), NODE("Concat", ["s", "rest"], ["t"], axis=0)),
         NODE("Reshape", ["x", "t"], ["y"]),
@@ -169,6 +177,7 @@ def test_forms_of_newer_exporters_come_in(name: str, tmp_path: Path) -> None:
     body = [NODE("Sigmoid", ["a"], ["b"]), NODE("Mul", ["a", "b"], ["c"])]
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
     constants = {"six": np.array(0.5, np.float32), "both": [2, 3], "channel": [1], "pads": [1, 0, 2, 3], "rest": [-1]}
+    constants |= {"wide": [0, 0, 1, 0, 0] * 2, "kernel": RANDOM.standard_normal((4, 2, 3, 3)).astype(np.float32)}
     model = helper.make_model(
         helper.make_graph(
             FORMS[name],
@@ -339,6 +348,11 @@ def test_inputs_that_no_blob_can_be_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='"x" has open sizes, 1x3x0x0; say which by --shape, as CxHxW'):
         import_onnx(path, tmp_path / "out")
     assert import_onnx(path, tmp_path / "out", shape=(3, 4, 5)).difference == 0
+    model = onnx.load(path)
+    helper.set_model_props(model, {"imae.precision": "int8"})
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="numbers are rounded to int8; import the float32 model that it was made of"):
+        import_onnx(path, tmp_path / "out", shape=(3, 4, 5))
     path.write_bytes(b"junk")
     with pytest.raises(InputError, match=r"m\.onnx: is no sound ONNX model"):
         import_onnx(path, tmp_path / "out")
