@@ -66,23 +66,16 @@ class Interp(Layer):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = dy by the transposed weights, 0 where x was cut off."""
-        shape, (rows, columns), _ = self.geometry
+        shape, (rows, columns), size = self.geometry
         dx = top_diffs[0].new_zeros(shape)
         part = dx[:, :, rows, columns]
         if part.numel():
-            part += self._transposed(top_diffs[0].contiguous(), part.shape)
+            dy = top_diffs[0].contiguous()
+            if dy.is_cuda:  # where PyTorch's kernel adds in another order each time
+                part += by_matrices(dy, part.shape)
+            else:
+                part += aten.upsample_bilinear2d_backward(dy, size, part.shape, True, None, None)
         return [dx, *[None] * (len(needs) - 1)]
-
-    def _transposed(self, dy: Tensor, shape: Shape) -> Tensor:
-        """dy by the transposed weights; on a GPU by their matrices, as PyTorch's kernel adds in whatever order."""
-        if not dy.is_cuda:
-            return aten.upsample_bilinear2d_backward(dy, dy.shape[2:], shape, True, None, None)
-        kind = {"dtype": torch.promote_types(dy.dtype, torch.float32), "device": dy.device}
-        by_rows, by_columns = (  # each input's weight in each output
-            F.interpolate(torch.eye(n, **kind)[None], size, mode="linear", align_corners=True)
-            for n, size in zip(shape[2:], dy.shape[2:], strict=True)
-        )
-        return (by_rows @ dy.to(kind["dtype"]) @ by_columns.mT).to(dy.dtype)
 
     def to_onnx(self, graph: OnnxGraph, bottoms: list[str], tops: list[str]) -> None:
         """Slice, Resize."""
@@ -94,3 +87,13 @@ class Interp(Layer):
         sizes = graph.add("Concat", [graph.sizes(x, 0, 2), graph.constant(f"{self.name}/size", list(size))], axis=0)
         settings = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
         graph.node("Resize", [x, "", "", sizes], tops, **settings)
+
+
+def by_matrices(dy: Tensor, shape: Shape) -> Tensor:
+    """Return dy (N x C x h x w) by the transposed weights of the resizing of `shape`, as products of two matrices."""
+    dtype = torch.promote_types(dy.dtype, torch.float32)
+    rows, columns = (  # each input's weight in each output
+        F.interpolate(torch.eye(n, dtype=dtype, device=dy.device)[None], size, mode="linear", align_corners=True)
+        for n, size in zip(shape[2:], dy.shape[2:], strict=True)
+    )
+    return (rows @ dy.to(dtype) @ columns.mT).to(dy.dtype)

@@ -1,7 +1,10 @@
 """Interp, as DeepLab's and PSPNet's Caffe has it."""
 
+import torch
 import torch.nn.functional as F
-from layer_cases import Case, normal
+from layer_cases import Case, Draw, normal
+
+from imae.layers.vision.interp import by_matrices
 
 SHAPE = (2, 3, 5, 6)
 
@@ -38,3 +41,11 @@ MISTAKES = [
     ('type: "Interp" interp_param { zoom_factor: 2 pad_beg: -5 }', [SHAPE], "makes -1x1 of 0x1"),
     ('type: "Interp" interp_param { zoom_factor: 2 }', [(2, 3, 4)], "needs bottoms of 4 axes, found 2x3x4"),
 ]
+
+
+def test_the_gradient_by_matrices_is_that_of_pytorchs_kernel() -> None:
+    """It is what a GPU computes."""
+    for size, shape in (((9, 11), SHAPE), ((3, 3), SHAPE), ((1, 5), (1, 2, 1, 2)), ((1, 1), SHAPE)):
+        dy = Draw(1).normal(*shape[:2], *size)
+        expected = torch.ops.aten.upsample_bilinear2d_backward(dy, size, shape, True, None, None)
+        torch.testing.assert_close(by_matrices(dy, shape), expected)
