@@ -10,7 +10,8 @@ from imae.layers.layer import Layer
 from imae.nets.precision import set_gpu_arithmetic
 from imae.solvers.capture import CudaGraphs
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU", allow_module_level=True)
 GPU = torch.device("cuda")
 
 

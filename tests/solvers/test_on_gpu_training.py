@@ -14,7 +14,8 @@ from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
 from imae.solvers.update import UPDATES
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU", allow_module_level=True)
 
 
 def digits(tmp_path: Path, prefix: str, loss: str, settings: str) -> SolverParameter:
