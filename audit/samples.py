@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import itertools
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ MOST_PER_BYTE, SUSPECTED = 100, 2**27
 """Numbers that a compressed file may hold for each of its bytes, where it says that it holds more than so many."""
 LONGEST_LINE = 2**24
 """Characters."""
+_log = logging.getLogger(__name__)
 _ROWS = 256
 """Of a CSV or TSV file, read at a time."""
 
@@ -172,14 +174,14 @@ def _arrays(data: str, label: str) -> Samples:
 def _folder(folder: Path, allow_outside: bool) -> Samples:
     """One subfolder a class."""
     names, labels = [], []
-    with os.scandir(folder) as entries:
-        classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    with os.scandir(folder) as listed:
+        entries = sorted((entry for entry in listed if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    classes = [entry.name for entry in entries if entry.is_dir()]
     base = folder.resolve()
     for name in classes:
         for place, folders, files in os.walk(folder / name):  # follows no links to folders
             folders[:] = [each for each in folders if not each.startswith(".")]
-            found = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
-            for file in sorted(file for file in found if not file.startswith(".")):  # "._1.jpg" of macOS
+            for file in sorted(file for file in files if _is_image(file)):
                 path = Path(place) / file
                 if path.is_symlink():
                     _within(path, base, allow_outside, str(path))
@@ -189,11 +191,20 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
         raise InputError(
             f"{folder}: has images in {counted(len({*labels}), 'subfolder')}, expected one subfolder for each class"
         )
+    if empty := sorted({*classes} - {*labels}):
+        _log.warning("%s: no image in %s", folder, ", ".join(empty[:5]) + ", ..." * (len(empty) > 5))
+    if loose := sum(_is_image(entry.name) and entry.is_file() for entry in entries):
+        _log.warning("%s: left out %s beside the subfolders, of no class", folder, counted(loose, "image"))
     given, found_classes = check_labels(np.array(labels), len(labels))
     order = np.argsort(np.array(names), kind="stable")
     return Samples(
         str(folder), given[order], found_classes, [names[i] for i in order], root=folder, outside=allow_outside
     )
+
+
+def _is_image(file: str) -> bool:
+    """Whether a file is an image by its name; those of macOS, "._1.jpg", are none."""
+    return Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".")
 
 
 def _listed(path: Path, table: "_Table", image: str, label: str, root: Path, allow_outside: bool) -> Samples:

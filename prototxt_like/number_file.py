@@ -121,7 +121,7 @@ def _from_npz(path: str, key: str, content: bytes, check_shape: CheckShape) -> N
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         if key not in names:
-            raise _no_key(path, names)
+            raise _no_key(path, key, names)
         with archive.open(f"{key}.npy") as file:
             array: Numbers = _from_npy(file, check_shape, objects=False)
     if array.dtype.kind not in "iuf":
@@ -197,7 +197,7 @@ def _chosen(path: str, key: str, found: Any) -> Numbers:
     """The array that a file is, without a key, or the one that it has under the key."""
     if isinstance(found, dict):
         if key not in found:
-            raise _no_key(path, [name for name in found if isinstance(name, str)])
+            raise _no_key(path, key, [name for name in found if isinstance(name, str)])
         found = found[key]
     elif key:
         raise InputError(f"{path}: is one array, which takes no :{key}")
@@ -206,8 +206,9 @@ def _chosen(path: str, key: str, found: Any) -> Numbers:
     return found
 
 
-def _no_key(path: str, names: list[str]) -> InputError:
-    return InputError(f"{path}: write {path}:KEY with one of its arrays, {', '.join(names)}")
+def _no_key(path: str, key: str, names: list[str]) -> InputError:
+    missing = f'has no array "{key}", ' if key else ""
+    return InputError(f"{path}: {missing}write {path}:KEY with one of its arrays, {', '.join(names)}")
 
 
 class _Dtype:

@@ -64,12 +64,14 @@ def find_images(given: str) -> list[Path]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, in order, but hidden ones."""
+    """All image files below a folder, in order, but hidden ones and those in hidden folders."""
     endings = Image.registered_extensions()
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in endings
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
 
 

@@ -132,17 +132,26 @@ def test_files_that_expand_without_end(tmp_path: Path, monkeypatch: pytest.Monke
     assert "says it holds 2,000,000 numbers in" in refusal(tmp_path / "t.parquet", label="kind")
 
 
-def test_a_folder_of_images(tmp_path: Path) -> None:
+def test_a_folder_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     hidden = (".git/3.png", "cat/._1.png", "dog/.ipynb_checkpoints/2.png")
     for name in ("cat/1.png", "dog/deep/2.JPG", "dog/phone.HEIC", "dog/notes.txt", *hidden):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     samples = read_samples(str(tmp_path))
     assert (samples.names, samples.classes) == (["cat/1.png", "dog/deep/2.JPG", "dog/phone.HEIC"], ["cat", "dog"])
+    assert not caplog.messages
+    for name in ("cow", "elk"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "5.png").touch()
+    assert read_samples(str(tmp_path)).names == samples.names
+    assert caplog.messages == [
+        f"{tmp_path}: no image in cow, elk",
+        f"{tmp_path}: left out 1 image beside the subfolders, of no class",
+    ]
     (tmp_path / "dog" / "4.png").symlink_to("/etc/hostname")
     assert "lies outside" in refusal(tmp_path)
     assert "has images in 1 subfolder, expected one subfolder for each class" in refusal(tmp_path / "dog")
-    assert "no such file or folder" in refusal(tmp_path / "cow")
+    assert "no such file or folder" in refusal(tmp_path / "yak")
 
 
 def test_names_of_an_audits_table_are_read_as_they_were(tmp_path: Path) -> None:
