@@ -138,8 +138,7 @@ def run(layer: Layer, bottoms: Tensors, top_diffs: Tensors | None = None) -> tup
 
 def weights(tops: Tensors) -> Tensors:
     """Gradients by the tops, from 0.5 to 1.5."""
-    settings = [{"dtype": top.dtype, "device": top.device} for top in tops]
-    return [torch.linspace(0.5, 1.5, y.numel(), **given).view(y.shape) for y, given in zip(tops, settings, strict=True)]
+    return [torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype, device=y.device).view(y.shape) for y in tops]
 
 
 def first_top(text: str, *bottoms: Tensor, phase: int = TRAIN, forwards: int = 0, seed: int = 0) -> Tensor:

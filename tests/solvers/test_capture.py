@@ -48,25 +48,24 @@ def assert_same(plain: Solver, captured: Solver) -> None:
     assert captured.smoothed_loss() == plain.smoothed_loss()
 
 
-def digits(tmp_path: Path, name: str, settings: str) -> Callable[[], Solver]:
+def digits_param(prefix: Path, name: str, settings: str) -> SolverParameter:
     """A digits example, made small; rates of 2^-n make products exact, whichever way a rate comes in."""
-    count = iter(range(9))
-    net = read_net(EXAMPLES / "digits" / "digits.prototxt")
-    for layer in net.layer[:2]:
+    param, changes = read_solver(EXAMPLES / "digits" / f"{name}_solver.prototxt"), parse_solver(settings)
+    for field, _ in changes.ListFields():
+        param.ClearField(field.name)
+    param.MergeFrom(changes)
+    param.ClearField("net")
+    param.net_param.CopyFrom(read_net(EXAMPLES / "digits" / "digits.prototxt"))
+    for layer in param.net_param.layer[:2]:
         layer.digits_data_param.batch_size, layer.digits_data_param.subset = 16, 60
+    param.snapshot_prefix = str(prefix)
+    return param
 
-    def make() -> Solver:
-        param = read_solver(EXAMPLES / "digits" / f"{name}_solver.prototxt")
-        changes = parse_solver(settings)
-        for field, _ in changes.ListFields():
-            param.ClearField(field.name)
-        param.MergeFrom(changes)
-        param.ClearField("net")
-        param.net_param.CopyFrom(net)
-        param.snapshot_prefix = str(tmp_path / f"run{next(count)}")
-        return Solver(param)
 
-    return make
+def digits(tmp_path: Path, name: str, settings: str) -> Callable[[], Solver]:
+    """What makes solvers of `digits_param`, each with a prefix of its own."""
+    count = iter(range(9))
+    return lambda: Solver(digits_param(tmp_path / f"run{next(count)}", name, settings))
 
 
 SCHEDULE = """base_lr: 0.125 gamma: 0.5 stepvalue: 5 stepvalue: 9 max_iter: 14 test_iter: 3 test_interval: 4

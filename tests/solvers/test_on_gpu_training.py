@@ -6,31 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_capture import EXAMPLES, SCHEDULE, assert_same, resnet20
+from test_capture import EXAMPLES, SCHEDULE, assert_same, digits_param, resnet20
 
-from imae.prototxt_like.schema import SolverParameter
-from imae.prototxt_like.text import parse_solver, read_net, read_solver
 from imae.solvers.log import read_metrics
 from imae.solvers.solver import Solver
 from imae.solvers.update import UPDATES
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)
-
-
-def digits(tmp_path: Path, prefix: str, loss: str, settings: str) -> SolverParameter:
-    """A digits example, made small."""
-    param = read_solver(EXAMPLES / "digits" / f"{loss}_solver.prototxt")
-    changes = parse_solver(settings)
-    for field, _ in changes.ListFields():
-        param.ClearField(field.name)
-    param.MergeFrom(changes)
-    param.ClearField("net")
-    param.net_param.CopyFrom(read_net(EXAMPLES / "digits" / "digits.prototxt"))
-    for layer in param.net_param.layer[:2]:
-        layer.digits_data_param.batch_size, layer.digits_data_param.subset = 16, 60
-    param.snapshot_prefix = str(tmp_path / prefix)
-    return param
 
 
 @pytest.mark.parametrize("loss", ["cce", "mae", "gce", "imae"])
@@ -40,7 +23,7 @@ def test_captured_training_has_the_bits_of_training_that_is_not(tmp_path: Path, 
     if any(rule in settings for rule in ("AdaGrad", "RMSProp")):
         settings += " momentum: 0"
     plain, captured = (
-        Solver(digits(tmp_path, f"run{capture}", loss, SCHEDULE + settings), device="cuda", capture=capture)
+        Solver(digits_param(tmp_path / f"run{capture}", loss, SCHEDULE + settings), device="cuda", capture=capture)
         for capture in (False, True)
     )
     assert captured.training.recorded
@@ -48,7 +31,7 @@ def test_captured_training_has_the_bits_of_training_that_is_not(tmp_path: Path, 
     captured.solve()
     assert_same(plain, captured)
     assert read_metrics(tmp_path / "runTrue.metrics.jsonl") == read_metrics(tmp_path / "runFalse.metrics.jsonl")
-    resumed = Solver(digits(tmp_path, "again", loss, SCHEDULE + settings), device="cuda")
+    resumed = Solver(digits_param(tmp_path / "again", loss, SCHEDULE + settings), device="cuda")
     resumed.solve(tmp_path / "runTrue_iter_8.solverstate")
     assert_same(plain, resumed)
 
