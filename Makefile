@@ -39,8 +39,8 @@ docs: install
 check: install build/typing/imae
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -n 2 $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__
-	$(BIN)/mypy -n 2 benchmarks fuzzing docs/house.py docs/layers.py docs/onnx_table.py docs/zoo.py
+	$(BIN)/mypy -n 2 $(foreach package,$(PACKAGES),-p imae.$(package)) -m imae.__main__ -p benchmarks -p fuzzing \
+		-m docs.house -m docs.layers -m docs.onnx_table -m docs.zoo
 
 format: install
 	$(BIN)/ruff check --fix .
