@@ -151,6 +151,8 @@ def find_label_issues(
         features = Features(_array("features", features))
     given, classes = check_labels(_array("labels", labels), len(features))
     _check_folds(folds, len(given))
+    if 2 * len(classes) > len(given):
+        raise InputError(f"{len(given)} labels are of {len(classes)} classes: expected some samples of each")
     target = torch.from_numpy(given)
     setting, stop, tried, gap = _pick(features, target, len(classes), loss, parameter, hidden, seed, jobs, on_progress)
     if folds is None:

@@ -30,7 +30,7 @@ import torch
 from imae import __version__
 from imae.audit.cleaned import Thresholds, one_line, write_cleaned
 from imae.audit.decisions import Decisions
-from imae.audit.features import Features
+from imae.audit.features import FARTHEST, Features
 from imae.audit.heads import Heads
 from imae.audit.label_issues import LabelIssues
 from imae.audit.near_duplicates import Duplicates, conflicting_duplicates, merged_classes, undecided_classes
@@ -79,15 +79,16 @@ def write_result(
 
 
 def write_head(folder: Path, heads: Heads, features: Features, classes: Sequence[str]) -> None:
-    """Write the head of the first seed as a net over features as they were given: standardising is folded into it."""
-    first, *_ = [weight[0].double() for weight in heads.weights]
-    weights = [weight[0].double() for weight in heads.weights]
-    weights[1] = weights[1] - first @ (features.mean * features.scale)
-    weights[0] = first * features.scale
+    """Write the head of the first seed as a net over features as they were given, which it standardises."""
+    weights = [-features.mean, features.scale, *(weight[0] for weight in heads.weights)]
+    shape, ends = f"dim: 1 dim: {features.width}", f"min: {-FARTHEST} max: {FARTHEST}"
     layers = [
-        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: {features.width} }} }} }}'
+        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {shape} }} }} }}',
+        'layer { name: "shift" type: "Bias" bottom: "data" top: "shift" }',
+        'layer { name: "scale" type: "Scale" bottom: "shift" top: "scale" }',
+        f'layer {{ name: "clip" type: "Clip" bottom: "scale" top: "clip" clip_param {{ {ends} }} }}',
     ]
-    bottom = "data"
+    bottom = "clip"
     if heads.hidden:
         layers += [
             _inner_product("hidden", bottom, heads.hidden),

@@ -1,7 +1,7 @@
 """The whole of `imae audit`: from what the user names to the folder of results."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class AuditOptions:
     label: str = ""
     root: Path | None = None
     allow_outside: bool = False
+    ignore: Sequence[str] = ()
     backbone: str = ""
     budget: float = 10.0
     """Minutes that a net on the pixels is trained for, at most."""
@@ -74,6 +75,7 @@ def audit(
         label=options.label,
         root=options.root,
         allow_outside=options.allow_outside,
+        ignore=options.ignore,
     )
     if (options.output / SUMMARY).exists() and not options.resume:
         raise InputError(f"{options.output}: has an audit already: --resume goes on with it, --output names another")
@@ -130,5 +132,6 @@ def _command(options: AuditOptions) -> str:
     for each in fields(options):
         value = getattr(options, each.name)
         if each.name not in ("data", "thresholds", "resume") and value not in (each.default, MISSING):
-            words += [f"--{each.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+            for one in value if isinstance(value, list | tuple) else [value]:
+                words += [f"--{each.name.replace('_', '-')}", *([] if one is True else [str(one)])]
     return shlex.join(words)

@@ -1,13 +1,9 @@
 """What is audited: features or images, and their labels, from the forms that people have them in."""
 
-import contextlib
-import csv
-import io
-import itertools
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,23 +13,15 @@ from numpy.typing import NDArray
 
 from imae.audit.data_set_images import DataSetImages
 from imae.audit.features import check_labels
-from imae.prototxt_like.csv_file import is_ours, original
+from imae.audit.given_labels import classes_of, read_labels
+from imae.audit.tables import Table, check_expansion, open_table
 from imae.prototxt_like.errors import InputError, counted
-from imae.prototxt_like.files import open_regular, read_bytes
-from imae.prototxt_like.number_file import map_numbers, read_numbers, split_key
-from imae.prototxt_like.text import did_you_mean
+from imae.prototxt_like.number_file import has_key, map_numbers, read_numbers, split_key
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 IMAGE_SUFFIXES |= {".heic", ".heif", ".avif", ".jxl"}  # told of as unreadable where Pillow cannot, not passed over
-MOST_COLUMNS = 65_536
-"""Of a table: more are a mistake, or an attack."""
-MOST_PER_BYTE, SUSPECTED = 100, 2**27
-"""Numbers that a compressed file may hold for each of its bytes, where it says that it holds more than so many."""
-LONGEST_LINE = 2**24
-"""Characters."""
+TABLES = (".csv", ".tsv", ".parquet")
 _log = logging.getLogger(__name__)
-_ROWS = 256
-"""Of a CSV or TSV file, read at a time."""
 
 
 @dataclass(frozen=True)
@@ -63,60 +51,58 @@ class Samples:
 
 
 def read_samples(
-    data: str, *, image: str = "", label: str = "", root: Path | None = None, allow_outside: bool = False
+    data: str,
+    *,
+    image: str = "",
+    label: str = "",
+    root: Path | None = None,
+    allow_outside: bool = False,
+    ignore: Sequence[str] = (),
 ) -> Samples:
     """Read what `imae audit` is given.
 
     - `digits`; `cifar10:ROOT`, the 50,000 training images, with `label` a FILE[:KEY] in place of their own labels;
     - a folder: one subfolder a class, images in it, at any depth, but no hidden ones;
     - .csv, .tsv or .parquet: with `image`, a column of paths, relative to `root`, by default the table's folder;
-      without it every column but `label` is a feature;
+      without it every column but `label` and those to `ignore` is a feature, as `Table.features` has it;
     - .npy, or .npz:KEY, of features: `label` is FILE[:KEY], or the key of the same .npz.
 
     A path that leads out of the root, by itself or by a link, is refused unless `allow_outside`. Raises InputError, one
     line that names file, line and column, for whatever is missing, damaged or does not fit.
     """
     path, _ = split_key(data)
+    place = Path(path)
+    suffix = place.suffix.lower()
+    if (image or root or ignore) and (place.is_dir() or suffix not in TABLES):
+        raise InputError(f"{data}: --image, --root and --ignore are for tables: {', '.join(TABLES)}")
     if data == "digits":
         return _digits(label)
     if data.startswith("cifar10:"):
         return _cifar10(data, label)
-    place = Path(path)
     if place.is_dir():
+        if label:
+            raise InputError(f"{data}: the labels of a folder are its subfolders, it takes no --label")
         return _folder(place, allow_outside)
     if not place.exists():
         raise InputError(f'{path}: no such file or folder; expected one, "digits" or "cifar10:ROOT"')
-    suffix = place.suffix.lower()
     if suffix in (".npy", ".npz"):
         return _arrays(data, label)
-    if suffix not in (".csv", ".tsv", ".parquet"):
+    if suffix not in TABLES:
         raise InputError(f"{path}: expected a folder of images, or a .csv, .tsv, .parquet, .npy or .npz file")
     if not label:
         raise InputError(f"{path}: --label says which column has the labels")
-    table: _Table = _Parquet(place) if suffix == ".parquet" else _Text(place, "\t" if suffix == ".tsv" else ",")
-    table.known(label)
+    table = open_table(place)
+    for name in (label, *ignore):
+        table.known(name)
     if image:
         return _listed(place, table, image, label, root or place.parent, allow_outside)
-    return _of(data, table.numbers([name for name in table.columns if name != label]), table.texts(label))
+    features = table.features([label, *ignore])
+    return _of(data, features, *classes_of(path, table.texts(label), len(features), table.line))
 
 
-def _of(source: str, features: NDArray[Any], labels: Sequence[Any] | NDArray[Any]) -> Samples:
-    given, classes = _labels(source, labels, len(features))
+def _of(source: str, features: NDArray[Any], given: NDArray[np.int64], classes: list[str]) -> Samples:
     width = len(str(len(given)))
     return Samples(source, given, classes, [f"row {i:0{width}}" for i in range(1, len(given) + 1)], features=features)
-
-
-def _labels(source: str, labels: Sequence[Any] | NDArray[Any], count: int) -> tuple[NDArray[np.int64], list[str]]:
-    array = np.asarray(labels)
-    if array.dtype.kind in "US" and all(text.strip().lstrip("-").isdecimal() for text in array.tolist()):
-        with contextlib.suppress(ValueError, OverflowError):  # "--1", or more digits than an integer has: a name
-            array = array.astype(np.int64)  # so that class 10 comes after class 9
-    elif array.dtype.kind == "U" and (array == "").any():
-        raise InputError(f"{source}: row {int((array == '').argmax()) + 1} has no label")
-    try:
-        return check_labels(array, count)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
 
 
 def _digits(label: str) -> Samples:
@@ -125,7 +111,7 @@ def _digits(label: str) -> Samples:
     from imae.layers.data.digits_data import load_digits
 
     images, own = (torch.cat(parts).numpy() for parts in zip(load_digits(True), load_digits(False), strict=True))
-    given, classes = _labels("digits", _given(label, len(own)) if label else own, len(own))
+    given, classes = classes_of("digits", read_labels(label, len(own)) if label else own, len(own))
     return Samples("digits", given, classes, [f"digit {i:04}" for i in range(len(own))], images=images * 15)
 
 
@@ -133,22 +119,11 @@ def _cifar10(data: str, label: str) -> Samples:
     from imae.layers.data.cifar10_data import load_cifar10
 
     images, own = (part.numpy() for part in load_cifar10(Path(data.partition(":")[2]), True))
-    labels = _given(label, len(own)) if label else own
-    given, classes = _labels(label or data, labels, len(own))
+    labels = read_labels(label, len(own)) if label else own
+    given, classes = classes_of(label or data, labels, len(own))
     if len(classes) == 10:
         classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     return Samples(data, given, classes, [f"image {i:05}" for i in range(len(own))], images=images[:, ::-1])
-
-
-def _given(name: str, count: int) -> NDArray[Any]:
-    """The labels of a file."""
-
-    def check(shape: tuple[int, ...]) -> None:
-        if shape not in ((count,), (count, 1)):
-            raise InputError(f"{name}: holds labels of shape {shape}, expected {count} labels")
-
-    labels: NDArray[Any] = read_numbers(name, check).reshape(-1)
-    return labels
 
 
 def _arrays(data: str, label: str) -> Samples:
@@ -156,19 +131,17 @@ def _arrays(data: str, label: str) -> Samples:
     path, key = split_key(data)
     if not label:
         raise InputError(f"{data}: --label says where the labels are: FILE[:KEY]{', or a key' * path.endswith('.npz')}")
-    if path.endswith(".npz") and not Path(split_key(label)[0]).exists():
-        label = f"{path}:{label}"
+    file, of_file = split_key(label)
+    if path.endswith(".npz") and not of_file and (has_key(own := f"{path}:{label}") or not Path(file).exists()):
+        label = own
 
     def check(shape: tuple[int, ...]) -> None:
-        _check_expansion(data, math.prod(shape), Path(path).stat().st_size)
+        check_expansion(data, math.prod(shape), Path(path).stat().st_size)
 
-    features = map_numbers(path) if path.endswith(".npy") and not key else read_numbers(data, check)
+    features = map_numbers(path, "iufb") if path.endswith(".npy") and not key else read_numbers(data, check, "iufb")
     if features.ndim < 2:
         raise InputError(f"{data}: has the shape {features.shape}, expected a row of numbers for each sample")
-    if split_key(label)[0].endswith((".npy", ".npz", ".pt", ".pth")):
-        return _of(data, features, _given(label, len(features)))
-    lines = read_bytes(label).decode(errors="replace").split("\n")
-    return _of(data, features, [line.strip() for line in lines[: len(lines) - (not lines[-1].strip())]])
+    return _of(data, features, *classes_of(label, read_labels(label, len(features)), len(features)))
 
 
 def _folder(folder: Path, allow_outside: bool) -> Samples:
@@ -207,7 +180,7 @@ def _is_image(file: str) -> bool:
     return Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".")
 
 
-def _listed(path: Path, table: "_Table", image: str, label: str, root: Path, allow_outside: bool) -> Samples:
+def _listed(path: Path, table: Table, image: str, label: str, root: Path, allow_outside: bool) -> Samples:
     """A table of paths and labels."""
     names, labels = table.texts(image), table.texts(label)
     if not root.is_dir():
@@ -218,7 +191,7 @@ def _listed(path: Path, table: "_Table", image: str, label: str, root: Path, all
         if not name or "\0" in name:
             raise InputError(f'{where}: no path in column "{image}"')
         _within(root / name, base, allow_outside, f"{where}: {name!r}")
-    given, classes = _labels(str(path), labels, len(names))
+    given, classes = classes_of(str(path), labels, len(names), table.line)
     return Samples(str(path), given, classes, names, root=root, outside=allow_outside)
 
 
@@ -237,199 +210,3 @@ def _within(path: Path, base: Path, allowed: bool, where: str) -> None:
         raise InputError(f"{where}: is no path: {error}") from error
     if not allowed and not inside:
         raise InputError(f"{where}: lies outside {base}, from where alone files are read; --allow-outside reads it")
-
-
-class _Table:
-    """A table with named columns."""
-
-    columns: list[str]
-    _path: Path
-
-    def known(self, name: str) -> str:
-        """Return a column's name; raises InputError if there is none of it."""
-        if name not in self.columns:
-            shown = ", ".join(self.columns[:20]) + ", ..." * (len(self.columns) > 20)
-            raise InputError(
-                f'{self._path}: has no column "{name}", it has {shown or "none"}{did_you_mean(name, self.columns)}'
-            )
-        return name
-
-    def line(self, row: int) -> str:
-        """Return how to name a row in a message."""
-        return f"row {row + 1}"
-
-    def texts(self, name: str) -> list[str]:
-        """Return a column."""
-        raise NotImplementedError
-
-    def numbers(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """Return columns (N x D)."""
-        raise NotImplementedError
-
-
-class _Text(_Table):
-    """A CSV or TSV file with a line of column names."""
-
-    def __init__(self, path: Path, delimiter: str) -> None:
-        self._path, self._delimiter = path, delimiter
-        with open_regular(path) as file:
-            header = file.readline(LONGEST_LINE)
-        if len(header) == LONGEST_LINE:
-            raise InputError(f"{path}: line 1 has more than {LONGEST_LINE:,} characters, expected column names")
-        try:
-            self.columns = next(csv.reader([header.decode("utf-8-sig")], delimiter=delimiter), [])
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: line 1: {error}") from error
-        if any("\n" in name or "\r" in name for name in self.columns):
-            raise InputError(f"{path}: line 1: a column's name goes on in the next line, expected one line of names")
-        _check_columns(path, self.columns)
-        self._lines: list[int] = []
-
-    def line(self, row: int) -> str:
-        """Return how to name a row in a message."""
-        return f"line {self._lines[row]}"
-
-    def texts(self, name: str) -> list[str]:
-        """Return a column."""
-        place = self.columns.index(self.known(name))
-        found, text = [], original if is_ours(self.columns) else str.strip
-        for piece in self._pieces():
-            rows = (
-                row.rstrip("\r\n").split(self._delimiter, place + 1) if isinstance(row, str) else row for row in piece
-            )
-            found += [text(row[place]) for row in rows]
-        return found
-
-    def numbers(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """Return columns (N x D)."""
-        if not names:
-            raise InputError(f"{self._path}: has no column beside the labels")
-        places = [self.columns.index(name) for name in names]
-        parts = [np.zeros((0, len(names)), np.float32)]
-        for piece in self._pieces():
-            if isinstance(piece[0], str):
-                with contextlib.suppress(ValueError):  # which the loop below explains, or knows better
-                    parts.append(
-                        np.loadtxt(piece, np.float32, comments=None, delimiter=self._delimiter, usecols=places, ndmin=2)
-                    )
-                    continue
-                piece = [line.rstrip("\r\n").split(self._delimiter) for line in piece]
-            first = len(self._lines) - len(piece)
-            parts.append(np.stack([self._numbers(row, places, first + i) for i, row in enumerate(piece)]))
-        return np.concatenate(parts)
-
-    def _numbers(self, row: list[str], places: list[int], number: int) -> NDArray[np.float32]:
-        try:
-            return np.array([row[place] for place in places], dtype=np.float32)
-        except ValueError:
-            place = next(place for place in places if not _is_number(row[place]))
-            raise InputError(
-                f'{self._path}: {self.line(number)}: column "{self.columns[place]}": '
-                f"{row[place][:40]!r} is no number; --image is for a column of paths"
-            ) from None
-
-    def _pieces(self) -> Iterator[list[Any]]:
-        """Rows of as many cells as there are columns, some at a time: as lines, split in cells from a quote on."""
-        self._lines = []
-        with open_regular(self._path) as file:
-            text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-            before, reader = 0, csv.reader(text, delimiter=self._delimiter)
-            try:
-                next(reader, None)
-                before = reader.line_num
-                while (piece := list(itertools.islice(text, _ROWS))) and self._is_plain(piece):
-                    self._lines += range(before + 1, before + 1 + len(piece))
-                    before += len(piece)
-                    yield piece
-                reader = csv.reader(itertools.chain(piece, text), delimiter=self._delimiter)
-                while rows := list(itertools.islice(self._split(reader, before), _ROWS)):
-                    yield rows
-            except csv.Error as error:
-                raise InputError(f"{self._path}: line {before + reader.line_num}: {error}") from error
-
-    def _is_plain(self, lines: list[str]) -> bool:
-        delimiters = len(self.columns) - 1
-        return all(
-            '"' not in line and line.count(self._delimiter) == delimiters and not line.isspace() for line in lines
-        )
-
-    def _split(self, reader: Any, before: int) -> Iterator[list[str]]:
-        for row in filter(None, reader):
-            line = before + reader.line_num
-            if len(row) != len(self.columns):
-                raise InputError(
-                    f"{self._path}: line {line}: {counted(len(row), 'cell')}, expected "
-                    f"{len(self.columns)}, one for each column"
-                )
-            self._lines.append(line)
-            yield row
-
-
-class _Parquet(_Table):
-    """A Parquet file; a column of lists of numbers, all of one length, is as many features."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'imae[tables]'") from None
-        self._path = path
-        try:
-            with open_regular(path) as file:
-                self._file = parquet.ParquetFile(io.BytesIO(file.read()))
-            self.columns = [str(name) for name in self._file.schema_arrow.names]
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"{path}: is no Parquet file: {' '.join(str(error).split())}") from error
-        _check_columns(path, self.columns)
-        _check_expansion(str(path), self._file.metadata.num_rows * len(self.columns), path.stat().st_size)
-
-    def texts(self, name: str) -> list[str]:
-        """Return a column."""
-        return ["" if value is None else str(value) for value in self._column(self.known(name))]
-
-    def numbers(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """Return columns (N x D)."""
-        if not names:
-            raise InputError(f"{self._path}: has no column beside the labels")
-        parts = []
-        for name in names:
-            try:
-                values = self._column(name)
-                part = np.array([np.nan if value is None else value for value in values], np.float32)
-            except (TypeError, ValueError):
-                raise InputError(
-                    f'{self._path}: column "{name}" holds no numbers, or lists of several lengths'
-                ) from None
-            parts.append(part.reshape(len(part), -1))
-        return np.concatenate(parts, 1)
-
-    def _column(self, name: str) -> list[Any]:
-        try:
-            values: list[Any] = self._file.read(columns=[name]).column(0).to_pylist()
-        except Exception as error:
-            raise InputError(f'{self._path}: column "{name}": {" ".join(str(error).split())}') from error
-        return values
-
-
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    if len(columns) > MOST_COLUMNS:
-        raise InputError(f"{path}: has {len(columns):,} columns, expected at most {MOST_COLUMNS:,}")
-    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None) if len(columns) < 2000 else None
-    if twice is not None or len({*columns}) < len(columns):
-        raise InputError(f"{path}: has several columns of one name{f': {twice!r}' if twice is not None else ''}")
-
-
-def _check_expansion(name: str, numbers: int, size: int) -> None:
-    """Refuse a file that says it holds far more than it can, or that was made to expand without end."""
-    if numbers > max(SUSPECTED, MOST_PER_BYTE * size):
-        raise InputError(f"{name}: says it holds {numbers:,} numbers in {size:,} bytes")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -45,6 +45,9 @@ def audit(
         ),
     ] = None,
     allow_outside: Annotated[bool, flag("--allow-outside", "Read images outside the root, too.", panel=DATA)] = False,
+    ignore: Annotated[
+        list[str] | None, option("COLUMN", "A column that is no feature; may be given again.", panel=DATA)
+    ] = None,
     backbone: Annotated[
         str,
         option(
@@ -120,6 +123,7 @@ def audit(
         label=label,
         root=root,
         allow_outside=allow_outside,
+        ignore=tuple(ignore or ()),
         backbone=backbone,
         budget=budget,
         loss=loss.value,

@@ -29,6 +29,8 @@ _LARGEST_HEADER = 2**16
 """Bytes of a .npy file's header that are read; NumPy refuses long ones itself."""
 _MAKING_ROOM = {"PUT", "BINPUT", "LONG_BINPUT", "FRAME"}
 """Instructions of a pickle for which as much memory is reserved as their argument says."""
+_LONGEST_TEXT = 2**16
+"""Bytes of each text in an array of such."""
 _MOST_AXES = 64
 """NumPy's limit."""
 
@@ -39,8 +41,10 @@ def split_key(name: str) -> tuple[str, str]:
     return (path, colon + key) if path.endswith(_WITH_KEYS) else (name, "")
 
 
-def read_numbers(name: str | Path, check_shape: CheckShape) -> Numbers:
+def read_numbers(name: str | Path, check_shape: CheckShape, kinds: str = "iuf") -> Numbers:
     """Read one array of integers or floats: a .npy file, text (rows of numbers), or `file:key`.
+
+    `kinds` are those of the NumPy types that are taken; "O" is for arrays of texts and numbers as objects.
 
     With a key it is that of an .npz, or of a dictionary of NumPy arrays that numpy.save or torch.save wrote, which is
     unpickled with nothing but such arrays allowed. `check_shape` is called as soon as the shape is known, for .npy and
@@ -53,15 +57,17 @@ def read_numbers(name: str | Path, check_shape: CheckShape) -> Numbers:
     content = read_bytes(path)
     with _naming(str(name)):
         if path.endswith(".npz"):
-            return _from_npz(path, key[1:], content, check_shape)
+            return _from_npz(path, key[1:], content, check_shape, kinds)
         if path.endswith(_WITH_KEYS):
-            found = _from_npy(io.BytesIO(content), check_shape) if path.endswith(".npy") else _from_pt(content)
+            found = (
+                _from_npy(io.BytesIO(content), check_shape, kinds=kinds) if path.endswith(".npy") else _from_pt(content)
+            )
             array = _chosen(path, key[1:], found)
         else:
             lines = content.decode().replace(",", " ").splitlines()
             array = np.array([line.split() for line in lines if line.strip()], np.float64)
             array = array.ravel() if 1 in array.shape else array
-        if array.dtype.kind not in "iuf":
+        if array.dtype.kind not in kinds:
             raise InputError(f"{name}: holds {array.dtype} values, expected numbers")
         check_shape(array.shape)
         return array
@@ -117,27 +123,36 @@ def _naming(name: str) -> Iterator[None]:
         raise InputError(f"{name}: holds no array of numbers: {reason}") from error
 
 
-def _from_npz(path: str, key: str, content: bytes, check_shape: CheckShape) -> Numbers:
+def _from_npz(path: str, key: str, content: bytes, check_shape: CheckShape, kinds: str) -> Numbers:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         if key not in names:
             raise _no_key(path, key, names)
         with archive.open(f"{key}.npy") as file:
-            array: Numbers = _from_npy(file, check_shape, objects=False)
-    if array.dtype.kind not in "iuf":
+            array: Numbers = _from_npy(file, check_shape, objects=False, kinds=kinds)
+    if array.dtype.kind not in kinds:
         raise InputError(f"{path}:{key}: holds {array.dtype} values, expected numbers")
     return array
 
 
-def _from_npy(file: IO[bytes], check_shape: CheckShape, *, objects: bool = True) -> Any:
-    """Return an array or, where it holds Python objects and may, the one object that it must be."""
+def _from_npy(file: IO[bytes], check_shape: CheckShape, *, objects: bool = True, kinds: str = "iuf") -> Any:
+    """Return an array or, where it holds Python objects and may, the one object that it must be.
+
+    With "O" in `kinds` the objects may also be as many texts and numbers.
+    """
     shape, fortran, dtype = _read_header(file)
     if dtype.hasobject:
-        found = _unpickle(file.read()) if objects else None
+        found: Any = _unpickle(file.read()) if objects or "O" in kinds else None
+        several = "O" in kinds and isinstance(found, list) and shape in ((len(found),), (len(found), 1))
+        if several and all(isinstance(item, str | int | float | None) for item in found):
+            check_shape(shape)
+            return np.array(found, object)
         if isinstance(found, list) and len(found) == 1 and shape == ():
             return found[0]
         raise ValueError("an array of Python objects")
     check_shape(shape)
+    if dtype.kind in "US" and dtype.itemsize > _LONGEST_TEXT:
+        raise ValueError(f"texts of {dtype.itemsize} bytes each")
     size = math.prod(shape) * dtype.itemsize
     data = file.read(size)
     if len(data) < size:
@@ -161,14 +176,15 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     return shape, fortran, dtype
 
 
-def map_numbers(path: str | Path) -> Numbers:
+def map_numbers(path: str | Path, kinds: str = "iuf") -> Numbers:
     """Return the array of a .npy file as a map of the file, read as it is used: for more than memory holds.
 
-    Raises InputError, naming the file, if it is missing, damaged, or holds anything but integers or floats.
+    Raises InputError, naming the file, if it is missing, damaged, or holds anything but integers or floats, or
+    other `kinds` of NumPy's types.
     """
     with open_regular(path) as file, _naming(str(path)):
         shape, fortran, dtype = _read_header(file)
-        if dtype.kind not in "iuf":
+        if dtype.kind not in kinds:
             raise InputError(f"{path}: holds {dtype} values, expected numbers")
         start, size = file.tell(), math.prod(shape) * dtype.itemsize
         if (found := file.seek(0, io.SEEK_END) - start) < size:

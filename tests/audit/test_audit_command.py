@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
+from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
@@ -54,6 +55,8 @@ def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path, m
     images, labels = load_digits(return_X_y=True)
     noisy = corrupt(labels, 10, "SYMMETRIC", 0.3, seed=1)
     names = np.array([f"=digit{i}" for i in range(10)])  # each would be a formula
+    images[:, 1] += 2.0**20  # of which a sum of rounded products would leave nothing
+    images[0, 2] = 1e6  # beyond where values are cut off
     np.save(tmp_path / "x.npy", images)
     (tmp_path / "y.txt").write_text("\n".join(names[noisy]))
     out = tmp_path / "out"
@@ -75,6 +78,7 @@ def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path, m
     session = onnxruntime.InferenceSession(str(out / "head.onnx"), providers=["CPUExecutionProvider"])
     (p,) = session.run(None, {"data": images.astype(np.float32)})
     assert (p.argmax(1) == labels).mean() > 0.93
+    np.testing.assert_allclose(p, softmax(scores["logits"], 1), atol=1e-3)
     assert (out / "classes.txt").read_text().split() == names.tolist()
     status, _, err = imae(*arguments)
     assert (status, err) == (

@@ -35,7 +35,7 @@ def test_features_of_arrays(tmp_path: Path) -> None:
     assert samples.classes == ["a", "b", "c"] and samples.names[0] == "row 01"
     assert isinstance(read_samples(f"{tmp_path}/x.npy", label=label).features, np.memmap)
     np.save(tmp_path / "x.npy", x[:10])
-    assert "labels of shape (20,), expected one for each of 10 samples" in refusal(tmp_path / "x.npy", label=label)
+    assert "y.txt: holds labels of shape (20,), expected 10 labels" in refusal(tmp_path / "x.npy", label=label)
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "parquet"])
@@ -86,7 +86,12 @@ def test_a_table_of_paths_is_read_below_its_root_alone(tmp_path: Path) -> None:
         ("a,b,l\n1,2,x\n1,2\n", "line 3: 2 cells, expected 3, one for each column"),
         ("a,b,l\n1,2,x\n1,cat,y\n", "line 3: column \"b\": 'cat' is no number"),
         ("a,a,l\n1,2,x\n", "has several columns of one name: 'a'"),
-        ("a,l\n1,\n2,y\n", "row 1 has no label"),
+        ("a,l\n1,\n2,y\n", "line 2 has no label"),
+        ("a,l\n1,y\n2,NaN\n", "line 3 has no label: 'NaN'"),
+        ("a,l\n1,1.0\n2,NA\n", "line 3 has no label: 'NA'"),
+        ("a,l,b\n1,x,2\n2,y,nan\n", 'line 3: column "b" is no finite number'),
+        ("a,l\r1,x\r2,y\r", "line 1: has line ends of old Macs"),
+        ("a;b;l\n1;1.234,5;x\n", "line 2: column \"b\": '1.234,5' is no number"),
         ("a,l\n1,y\n2,y\n", "all 2 labels are 'y': expected at least two classes"),
         ("l\nx\ny\n", "has no column beside the labels"),
         ("", 'has no column "l"'),
@@ -103,7 +108,7 @@ def test_tables_that_are_refused(text: str, message: str, tmp_path: Path) -> Non
 
 
 def test_a_table_is_read_in_pieces_and_lines_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imae.audit.samples._ROWS", 4)
+    monkeypatch.setattr("imae.audit.tables._ROWS", 4)
     lines = ["a,l,b", *(f"{i},{'xy'[i % 2]}, {i}e1" for i in range(10)), '10,"x",1_0', "", '11,"y\n",12']
     samples = read_samples(str(table(tmp_path / "t.csv", "\n".join(lines))), label="l")
     expected = [*((i, 10 * i) for i in range(10)), (10, 10), (11, 12)]
@@ -115,7 +120,7 @@ def test_a_table_is_read_in_pieces_and_lines_are_named(tmp_path: Path, monkeypat
 
 
 def test_files_that_expand_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imae.audit.samples.SUSPECTED", 1000)
+    monkeypatch.setattr("imae.audit.tables.SUSPECTED", 1000)
     np.savez_compressed(tmp_path / "x.npz", x=np.zeros((10_000, 20), np.float32))
     (tmp_path / "y.txt").write_text("1")
     line = refusal(f"{tmp_path}/x.npz:x", label=f"{tmp_path}/y.txt")
@@ -161,3 +166,66 @@ def test_names_of_an_audits_table_are_read_as_they_were(tmp_path: Path) -> None:
     assert samples.names == names and [samples.classes[i] for i in samples.label] == names
     own = read_samples(str(table(tmp_path / "own.csv", "p,l\n'=a, b \nc,d\n")), image="p", label="l")
     assert (own.names, own.classes) == (["'=a", "c"], ["b", "d"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array([b"no", "süß".encode()]), ["no", "süß"]),
+        (np.array(["10", "9.0"], object), ["10", "9"]),
+        (np.array(["x", "x, y"], object), ["x", "x, y"]),
+        (np.array(["03", "3"]), ["03", "3"]),
+        (np.array([True, False]), ["True", "False"]),
+        (np.array([[10.0], [9.0]]), ["10", "9"]),
+        (np.eye(2, dtype=np.uint8), ["0", "1"]),
+    ],
+)
+def test_labels_of_arrays(
+    labels: np.ndarray, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("y").mkdir()  # a key goes before a file
+    np.savez("t.npz", x=np.eye(2, dtype=bool), y=labels)
+    samples = read_samples("t.npz:x", label="y")
+    assert [samples.classes[i] for i in samples.label] == names
+    assert samples.classes == sorted(names, key=lambda name: (len(name), name) if name in ("10", "9") else (0, name))
+
+
+def test_labels_that_are_none(tmp_path: Path) -> None:
+    for y in (np.ones((2, 2)), np.array([["a", "b"]] * 2), np.array([["a", "b"]] * 2, object), np.array([b"", {}])):
+        np.savez(tmp_path / "t.npz", x=np.eye(2), y=y)
+        line = refusal(f"{tmp_path}/t.npz:x", label="y")
+        assert "holds labels of shape (2, 2), expected 2 labels" in line or "Python objects" in line
+
+
+def test_labels_of_lines(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(2))
+    for name, text in (("y.txt", "\ufeff3\r\n=b, c\r\n"), ("y.csv", '\ufefflabel\n3\n"=b, c"\n')):
+        samples = read_samples(f"{tmp_path}/x.npy", label=str(table(tmp_path / name, text)))
+        assert [samples.classes[i] for i in samples.label] == ["3", "=b, c"]
+    line = refusal(tmp_path / "x.npy", label=str(table(tmp_path / "y.csv", "1,a\n2,b\n")))
+    assert line == f"{tmp_path}/y.csv: has several columns, expected one label a line"
+
+
+def test_tables_of_other_countries_and_columns_that_number_the_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [(i, 100 + i, 7 * i, 1e9 + i, 0.5 * i, "x" if i % 2 else "3,5") for i in range(20)]
+    lines = ["\ufeff;n;k;user_id;a;l", *(";".join(map(str, row)).replace(".", ",") for row in rows)]
+    path = str(table(tmp_path / "t.csv", "\r\n".join(lines)))
+    samples = read_samples(path, label="l")
+    assert samples.classes == ["3,5", "x"] and samples.features is not None
+    np.testing.assert_array_equal(samples.features[:, [0, 2]], [(row[2], row[4]) for row in rows])
+    assert caplog.messages == [
+        f'{path}: left out column "", column "n": it numbers the rows',
+        f'{path}: column "k", column "user_id" may number the rows, and is taken for a feature; '
+        "--ignore COLUMN leaves it out",
+    ]
+    caplog.clear()
+    only = read_samples(path, label="l", ignore=["", "n", "k", "user_id"]).features
+    np.testing.assert_array_equal(np.ravel(only), [row[4] for row in rows])  # type: ignore[arg-type]
+    assert not caplog.messages
+    assert 'no column "m"' in refusal(path, label="l", ignore=["m"])
+    assert "no column of features" in refusal(path, label="l", ignore=["k", "user_id", "a"])
+    for data, options in (("digits", {"image": "p"}), (tmp_path, {"ignore": ["k"]}), (tmp_path, {"label": "l"})):
+        assert "--image, --root and --ignore" in (line := refusal(data, **options)) or "takes no --label" in line
