@@ -28,13 +28,10 @@ Run = Callable[[NDArray[np.uint8]], Floats]
 
 
 class Backbone:
-    """`size` (H, W) of the images that it takes; called with such, B x 3 x H x W, uint8, in BGR, it gives features.
+    """`size` (H, W) of the images that it takes; called with such, B x 3 x H x W, uint8, in BGR, it gives features."""
 
-    `note` is what the user should know of it, "" for nothing.
-    """
-
-    def __init__(self, name: str, size: tuple[int, int], run: Run, fingerprint: str, note: str = "") -> None:
-        self._name, self.size, self._run, self.fingerprint, self.note = name, size, run, fingerprint, note
+    def __init__(self, name: str, size: tuple[int, int], run: Run, fingerprint: str) -> None:
+        self._name, self.size, self._run, self.fingerprint = name, size, run, fingerprint
 
     def __call__(self, images: NDArray[np.uint8]) -> Floats:
         """Return features (B x D); raises InputError where it gives none."""
@@ -60,7 +57,7 @@ def open_backbone(name: str) -> Backbone:
     deviation, torchvision's nets as their weights say; Caffe's nets blue, green, red less 104, 117, 123.
 
     Raises InputError for a file that is missing or no such net, and for torchvision's weights where they are neither in
-    its cache nor to be fetched.
+    its cache nor to be fetched, or are not those that it publishes.
     """
     if name.startswith("torchvision:"):
         return _torchvision(name.partition(":")[2])
@@ -145,6 +142,7 @@ def _torchvision(name: str) -> Backbone:
     weights: Any = torchvision.models.get_model_weights(name).DEFAULT
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     cached = path.exists()
+    digest = checked_digest(path) if cached else ""
     try:
         model: Any = torchvision.models.get_model(name, weights=weights).eval()
     except Exception as error:
@@ -163,14 +161,22 @@ def _torchvision(name: str) -> Backbone:
             features: Floats = model(torch.from_numpy(_normalised(images, moments))).numpy()
         return features
 
-    # What is fetched is compared with the name by torchvision, what lies there is not.
-    digest, known_digest = hashlib.sha256(read_bytes(path)).hexdigest(), path.stem.rpartition("-")[2]
-    other = (
-        ""
-        if digest.startswith(known_digest)
-        else f"{path}: has not the hash in its name, of the weights that torchvision publishes"
-    )
-    return Backbone(f"torchvision:{name}", (expected.crop_size[0],) * 2, run, f"{name} {digest}", other)
+    digest = digest or checked_digest(path)
+    return Backbone(f"torchvision:{name}", (expected.crop_size[0],) * 2, run, f"{name} {digest}")
+
+
+def checked_digest(path: Path) -> str:
+    """Return the SHA-256 of a file of weights; raises InputError unless it begins as NAME-DIGEST.pth says.
+
+    torchvision compares what it fetches, but takes what lies in its cache as it is, and unpickles it.
+    """
+    digest = hashlib.sha256(read_bytes(path)).hexdigest()
+    if not digest.startswith(expected := path.stem.rpartition("-")[2]):
+        raise InputError(
+            f"{path}: has the SHA-256 {digest[: len(expected)]}..., not that in its name, of the weights that "
+            "torchvision publishes: remove it, and it is fetched again"
+        )
+    return digest
 
 
 def _cut(model: torch.nn.Module) -> None:

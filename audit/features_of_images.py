@@ -41,8 +41,6 @@ def features_of_images(
     """
     if backbone:
         images, net = ImageArrays(samples, threads=jobs), open_backbone(backbone)
-        if net.note:
-            show(net.note)
         table, stopped = BackboneFeatures(folder, samples, net, seed=seed), False
         try:
             table.fill(images, lambda done, total: on_progress("features", done, total))

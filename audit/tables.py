@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imae.prototxt_like.csv_file import is_ours, original
+from imae.prototxt_like.csv_file import is_ours, original, split_header
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import open_regular
 from imae.prototxt_like.text import did_you_mean
@@ -122,10 +122,7 @@ class TextTable(Table):
     """A CSV or TSV file with a line of column names."""
 
     def __init__(self, path: Path, delimiter: str) -> None:
-        """`delimiter` "": a comma, or where the names have none between them, what they have, ";" or a tab.
-
-        Where that is ";", numbers may have a decimal comma.
-        """
+        """`delimiter` "": what is between the column names; where that is ";", numbers may have a decimal comma."""
         self._path = path
         with open_regular(path) as file:
             header = file.readline(LONGEST_LINE)
@@ -138,10 +135,9 @@ class TextTable(Table):
         if "\r" in first.rstrip("\r\n"):
             raise InputError(f"{path}: line 1: has line ends of old Macs, CR, within; expected LF or CR LF")
         try:
-            for self._delimiter in delimiter or ",;\t":
-                self.columns = next(csv.reader([first], delimiter=self._delimiter), [])
-                if len(self.columns) > 1:
-                    break
+            self.columns, self._delimiter = (
+                (next(csv.reader([first], delimiter=delimiter), []), delimiter) if delimiter else split_header(first)
+            )
         except csv.Error as error:
             raise InputError(f"{path}: line 1: {error}") from error
         if any("\n" in name for name in self.columns):

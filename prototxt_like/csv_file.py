@@ -34,6 +34,18 @@ def csv_lines(rows: Iterable[Sequence[object]]) -> list[str]:
     return lines
 
 
+def split_header(line: str) -> tuple[list[str], str]:
+    """Return the column names in a CSV's first line, and what is between them: a comma, or without one ";" or a tab.
+
+    Where a comma is the decimal one, spreadsheets write ";". Raises csv.Error for what is none.
+    """
+    for delimiter in ",;\t":
+        names = next(csv.reader([line], delimiter=delimiter), [])
+        if len(names) > 1:
+            return names, delimiter
+    return next(csv.reader([line]), []), ","
+
+
 def is_ours(columns: Iterable[str]) -> bool:
     """Whether a table has the columns of an audit's: what its cells are, `original` tells."""
     return {*CLEANED} <= {*columns} or {*SUSPECTS} <= {*columns}

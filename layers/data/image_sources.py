@@ -11,11 +11,13 @@ import numpy as np
 from PIL import Image
 
 from imae.layers.data.image_list import ImageList, label_of, read_image_list
-from imae.prototxt_like.csv_file import CLEANED, DROP, is_ours, original
+from imae.prototxt_like.csv_file import CLEANED, DROP, is_ours, original, split_header
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
-_TABLES = {".csv": ",", ".tsv": "\t"}
+_TABLES = (".csv", ".tsv")
+_NONE = ("", "nan", "nat", "<na>")
+"""What stands for no label."""
 _PATHS = ("path", "image", "file", "filename", "file_name", "name", "image_path", "filepath")
 _LABELS = ("label", "class", "category", "target", "class_name", "label_name")
 """How tables call their columns."""
@@ -44,6 +46,8 @@ def read_source(source: Path, columns: tuple[str, str] | None = None) -> Labelle
         return _read_folder(source)
     if source.suffix.lower() in _TABLES:
         return _read_table(source, columns)
+    if source.suffix.lower() == ".parquet":
+        raise InputError(f"{source}: expected a .csv or .tsv, Parquet is for imae audit")
     return Labelled(read_image_list(source), source.parent, [])
 
 
@@ -91,9 +95,11 @@ def _read_folder(folder: Path) -> Labelled:
 def _read_table(path: Path, columns: tuple[str, str] | None) -> Labelled:
     text = read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
     rows: list[tuple[int, list[str]]] = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_TABLES[path.suffix.lower()])
     ours = False
+    reader = csv.reader(io.StringIO(text, newline=""))
     try:
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else split_header(text.partition("\n")[0])[1]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         for row in reader:
             if any(cell.strip() for cell in row):
                 ours = ours or (not rows and is_ours(row))
@@ -109,14 +115,16 @@ def _read_table(path: Path, columns: tuple[str, str] | None) -> Labelled:
     if not rows:
         raise InputError(f"{path}: names no image")
     for line, row in rows:
-        if len(row) <= max(places) or not row[places[0]] or not row[places[1]]:
+        if len(row) <= max(places) or not row[places[0]] or row[places[1]].lower() in _NONE:
             raise InputError(
                 f"{path}: line {line}: expected a path and a label in columns {places[0] + 1} and "
                 f"{places[1] + 1}, found {','.join(row)!r}"
             )
     lines, names, given = zip(*((line, row[places[0]], row[places[1]]) for line, row in rows), strict=True)
     classes: list[str] = []
-    whole = all(re.fullmatch(r"[+-]?[0-9]+", label) for label in given)
+    whole = all(re.fullmatch(r"[+-]?[0-9]+(\.0*)?", label) for label in given)
+    if whole:  # 3.0, too, as pandas writes integers at times
+        given = tuple(label.partition(".")[0] for label in given)
     if whole and not ours:
         labels = [label_of(label, f"{path}: line {line}") for line, label in zip(lines, given, strict=True)]
     else:

@@ -1,6 +1,7 @@
 """`imae audit`, from what the user has to the folder of results."""
 
 import csv
+import hashlib
 import json
 import struct
 import zlib
@@ -236,7 +237,7 @@ def test_torchvisions_weights_where_there_is_no_network(
 
 @pytest.mark.slow
 def test_torchvisions_weights_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Taken as they are; where their hash is not the one in their name, that is said."""
+    """Taken where their hash is the one in their name."""
     import torch
     import torchvision
 
@@ -245,18 +246,31 @@ def test_torchvisions_weights_in_its_cache(tmp_path: Path, monkeypatch: pytest.M
     path.parent.mkdir(parents=True)
     net = torchvision.models.resnet18().eval()
     torch.save(net.state_dict(), path)
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth: has the SHA-256 .*, not that in its name"):
+        backbones.open_backbone("torchvision:resnet18")
+    published = torchvision.models.ResNet18_Weights.DEFAULT.value
+    path = path.rename(path.with_name(f"resnet18-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"))
+    monkeypatch.setitem(published.__dict__, "url", f"https://none/{path.name}")
     backbone = backbones.open_backbone("torchvision:resnet18")
-    assert backbone.note == f"{path}: has not the hash in its name, of the weights that torchvision publishes"
     images = np.random.default_rng(0).integers(0, 256, (2, 3, *backbone.size), np.uint8)
     net.fc = torch.nn.Identity()
     mean, deviation = (torch.tensor(values)[:, None, None] for values in backbones.IMAGENET)
     expected = net((torch.from_numpy(images[:, ::-1] / np.float32(255)) - mean) / deviation)
     np.testing.assert_allclose(backbone(images), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
-    path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(
-        InputError, match=r"resnet18-f37072fd\.pth: does not hold the weights of torchvision's resnet18"
-    ):
+    path.write_bytes(b"PK")
+    cut = path.rename(path.with_name(f"resnet18-{hashlib.sha256(b'PK').hexdigest()[:8]}.pth"))
+    monkeypatch.setitem(published.__dict__, "url", f"https://none/{cut.name}")
+    with pytest.raises(InputError, match=rf"{cut.name}: does not hold the weights of torchvision's resnet18"):
         backbones.open_backbone("torchvision:resnet18")
+
+
+def test_weights_whose_hash_is_not_the_one_in_their_name(tmp_path: Path) -> None:
+    path = tmp_path / f"a-b-{hashlib.sha256(b'whole').hexdigest()[:8]}.pth"
+    path.write_bytes(b"whole")
+    assert backbones.checked_digest(path) == hashlib.sha256(b"whole").hexdigest()
+    path.write_bytes(b"whol")
+    with pytest.raises(InputError, match=rf"^{path}: has the SHA-256 [0-9a-f]{{8}}\.\.\., not that in its name"):
+        backbones.checked_digest(path)
 
 
 @pytest.mark.parametrize(
