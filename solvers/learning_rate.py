@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 
 import numpy as np
 
@@ -52,7 +53,11 @@ def current_step(param: SolverParameter, iteration: int) -> int:
     """Return how many steps of the `step` or `multistep` policy lie behind `iteration`, as a solverstate keeps it."""
     if param.lr_policy == "step":
         return int(iteration // param.stepsize)
-    return bisect_right(list(param.stepvalue), iteration) if param.lr_policy == "multistep" else 0
+    if param.lr_policy != "multistep":
+        return 0
+    # Caffe takes one step an iteration at most, and the stepvalues in their order: of two alike the second comes late.
+    taken = accumulate(param.stepvalue, lambda last, value: max(last + 1, value))
+    return bisect_right(list(taken), iteration)
 
 
 def check_policy(param: SolverParameter) -> None:
@@ -64,5 +69,3 @@ def check_policy(param: SolverParameter) -> None:
         raise InputError(f'solver: lr_policy "{param.lr_policy}" needs a stepsize above 0')
     if param.lr_policy not in ("fixed", "poly", "sigmoid") and param.gamma < 0:
         raise InputError(f"solver: gamma must not be negative, not {param.gamma:g}")
-    if list(param.stepvalue) != sorted(param.stepvalue):
-        raise InputError("solver: the stepvalues must rise")
