@@ -20,6 +20,12 @@ class Blob:
         self.diff = zeros(data.shape, data)
         self.lr_mult = lr_mult
         self.decay_mult = decay_mult
+        self.forced = False  # whether its net has `force_backward`
+
+    @property
+    def wants_diff(self) -> bool:
+        """Whether a backward adds to its diff: not where its rate is 0, unless that is forced."""
+        return bool(self.lr_mult) or self.forced
 
     @property
     def shape(self) -> Shape:

@@ -140,7 +140,7 @@ class _PartialNet(Net):
         state.phase, state.level = context.phase, state.level or level
         state.stage.extend(stages)
         self.param, self.context, self.name = filter_layers(self._whole), context, param.name
-        self.names, self.shapes, self.newest, self.steps = [], [], {}, []
+        self.names, self.shapes, self.newest, self.steps, self._users = [], [], {}, [], {}
         self.unknown: set[int] = set()
         self.without_data = NetParameter(name=param.name)
         """The layers that were built, Inputs of the same shapes in place of those that read data."""

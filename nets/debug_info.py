@@ -66,7 +66,7 @@ class DebugInfo(Observer):
                 self._line(f"{where}, bottom blob {name} diff: {_mean(bottom_diff):g}", _BACKWARD)
         specs = step.layer.param.param
         for i, blob in enumerate(step.layer.blobs):
-            if i >= len(specs) or specs[i].lr_mult:
+            if i >= len(specs) or specs[i].lr_mult or blob.forced:
                 self._line(f"{where}, param blob {i} diff: {_mean(blob.diff):g}", _BACKWARD)
 
     def end_of_backward(self) -> None:

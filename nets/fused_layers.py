@@ -98,7 +98,7 @@ class Normalise(FusedLayer):
             dy, x, gamma, None, None, saved["mean"], saved["inverse_std"], True, self.norm.eps, wanted
         )
         for blob, diff in zip(self.scale.blobs if self.scale else (), (dgamma, dbeta), strict=False):
-            if blob.lr_mult:
+            if blob.wants_diff:
                 blob.diff += diff
         return [dx.view_as(top_diffs[0]) if needs[0] else None]
 

@@ -105,6 +105,7 @@ class Net:
             set_gpu_arithmetic(tf32=tf32)
         self.names: list[str] = []
         self._shapes_changed = False
+        self._users: dict[int, str] = {}  # of values that no later layer may overwrite: what uses them
         self.shapes: list[Shape] = []
         self.newest: dict[str, int] = {}
         self.steps = [self._add_step(layer_param) for layer_param in self.param.layer]
@@ -507,6 +508,8 @@ class Net:
         self.newest.update(zip(param.top, tops, strict=False))  # an anonymous top has no name to read it by
         self.names += layer.param.top
         self.shapes += shapes
+        self._users |= dict.fromkeys(bottoms, f'layer "{layer.name}" reads')
+        self._users |= {top: "the loss counts" for top, weight in zip(tops, param.loss_weight, strict=False) if weight}
         return Step(layer, bottoms, tops, layer.loss_weights(), [False] * len(bottoms), False, bottom_shapes)
 
     def _connected(self, param: LayerParameter) -> Layer:
@@ -522,6 +525,8 @@ class Net:
             in_place = i < len(param.bottom) and param.bottom[i] == name
             if (name in self.newest and not in_place) or name in list(param.top)[:i]:
                 raise layer.error(f'its top "{name}" is produced by another layer already')
+            if in_place and (user := self._users.get(self.newest[name])):
+                raise layer.error(f'cannot overwrite "{name}", which {user}: its top needs another name')
         if param.propagate_down and len(param.propagate_down) != len(param.bottom):
             given, bottoms = len(param.propagate_down), len(param.bottom)
             raise layer.error(f"propagate_down must be given for each of its {bottoms} bottoms, not {given}")
@@ -582,7 +587,7 @@ class Net:
             refused = step.layer.no_gradient_to - step.layer.held_fixed
             asked += [(step, i) for i, need in enumerate(propagate) if need and i in refused]
             learns = any(blob.lr_mult for blob in step.layer.blobs)
-            step.backward = learns or any(bottom in differentiable for bottom in step.bottoms) or any(step.needs)
+            step.backward = learns or any(bottom in differentiable for bottom in step.bottoms)
             if step.backward:
                 differentiable.update(step.tops)
         arriving: set[int] = set()  # values that a later layer gives a gradient to
@@ -596,6 +601,8 @@ class Net:
             for step in self.steps:
                 step.backward = True
                 step.needs = [i not in step.layer.no_gradient_to for i in range(len(step.bottoms))]
+                for blob in step.layer.blobs:
+                    blob.forced = True
 
     # Values
 

@@ -40,7 +40,7 @@ class Bias(Layer):
         if len(needs) == 2:
             return [dx, self.geometry.sum(dy, bottoms[1]) if needs[1] else None]
         blob = self.blobs[0]
-        if blob.lr_mult:
+        if blob.wants_diff:
             blob.diff += self.geometry.sum(dy, blob.data)
         return [dx]
 

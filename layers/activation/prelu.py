@@ -43,7 +43,7 @@ class PReLU(Layer):
         dy, x = top_diffs[0], bottoms[0]
         dx, da = torch.ops.aten._prelu_kernel_backward(dy, x, self._slopes(x))
         blob = self.blobs[0]
-        if blob.lr_mult:
+        if blob.wants_diff:
             over = [i for i in range(x.dim()) if i != 1 or not blob.shape]
             blob.diff += da.sum(over, dtype=blob.diff.dtype)
         return [dx if needs[0] else None]

@@ -36,7 +36,7 @@ class Scale(Layer):
     def keeps(self) -> Kept:
         """x, for the scale's gradient, and the scale, for that of x."""
         learned = len(self.param.bottom) == 1
-        return Kept(bottoms=((0,) if self.blobs[0].lr_mult else ()) if learned else (0, 1))
+        return Kept(bottoms=((0,) if self.blobs[0].wants_diff else ()) if learned else (0, 1))
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         x, a = bottoms[0], bottoms[1] if len(bottoms) == 2 else self.blobs[0].data
@@ -46,10 +46,10 @@ class Scale(Layer):
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dx = a dy; da = sum of x dy and db = sum of dy over the axes they repeat over."""
         dy, x, a = top_diffs[0], bottoms[0], bottoms[1] if len(bottoms) == 2 else self.blobs[0].data
-        if self.bias_term and self.blobs[-1].lr_mult:
+        if self.bias_term and self.blobs[-1].wants_diff:
             self.blobs[-1].diff += self.geometry.sum(dy, self.blobs[-1].data)
         learned = len(needs) == 1
-        da = self.geometry.sum(dy * x, a) if (self.blobs[0].lr_mult if learned else needs[1]) else None
+        da = self.geometry.sum(dy * x, a) if (self.blobs[0].wants_diff if learned else needs[1]) else None
         if learned and da is not None:
             self.blobs[0].diff += da
         dx = dy * self.geometry.out(a, dy) if needs[0] else None

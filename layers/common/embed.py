@@ -39,9 +39,9 @@ class Embed(Layer):
         """dW_m = the sum of dy where x = m, db = the sum of dy."""
         weight, *bias = self.blobs
         dy = top_diffs[0].reshape(-1, weight.shape[1]).to(weight.diff.dtype)
-        if weight.lr_mult:
+        if weight.wants_diff:
             add_rows(weight.diff, saved["index"].flatten(), dy)
-        if bias and bias[0].lr_mult:
+        if bias and bias[0].wants_diff:
             bias[0].diff += dy.sum(0)
         return [None]
 

@@ -52,9 +52,9 @@ class InnerProduct(Layer):
         x = x.reshape(-1, x.shape[-1])
         dy = top_diffs[0].reshape(-1, top_diffs[0].shape[-1])
         weight, *bias = self.blobs
-        if weight.lr_mult:
+        if weight.wants_diff:
             weight.diff += x.t() @ dy if self.transpose else dy.t() @ x
-        if bias and bias[0].lr_mult:
+        if bias and bias[0].wants_diff:
             bias[0].diff += dy.sum(0)
         return [(dy @ self._weight(dy)).view(self.geometry[1]) if needs[0] else None]
 

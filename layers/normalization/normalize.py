@@ -44,7 +44,7 @@ class Normalize(Layer):
         x, dy = bottoms[0], top_diffs[0]
         norm, a = self._norm(x), self.blobs[0]
         u, da = x / norm, self._scale(x) * dy
-        if a.lr_mult:
+        if a.wants_diff:
             along = [axis for axis in range(x.dim()) if axis != 1]
             a.diff += (u * dy).sum(along) if a.shape else (u * dy).sum()
         return [(da - u * (u * da).sum(self.geometry[0], keepdim=True)) / norm if needs[0] else None]

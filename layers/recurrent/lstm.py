@@ -39,7 +39,7 @@ class LSTM(Recurrent):
             x.flatten(2), saved["cont"], self._weights(x), saved["h"], saved["runs"], top_diffs[0]
         )
         for blob, diff in zip(self.blobs, diffs, strict=True):
-            if blob.lr_mult:
+            if blob.wants_diff:
                 blob.diff += diff
         return [dx.view(x.shape) if needs[0] else None, *[None] * (len(bottoms) - 1)]
 

@@ -122,19 +122,19 @@ class Recurrent(Layer):
         diff = self.unroll_backward(top_diffs[0], saved)
         rows, (weight, bias) = diff.flatten(0, 1), self.blobs[:2]
         diffs: Diffs = [None] * len(bottoms)
-        if weight.lr_mult:
+        if weight.wants_diff:
             weight.diff += rows.t() @ self._rows(x)
-        if bias.lr_mult:
+        if bias.wants_diff:
             bias.diff += rows.sum(0)
         if needs[0]:
             diffs[0] = (rows @ weight.data.to(x.dtype)).view(x.shape)
         if self.static:
             static, weight, total = bottoms[2], self.blobs[2], diff.sum(0)
-            if weight.lr_mult:
+            if weight.wants_diff:
                 weight.diff += total.t() @ static.flatten(1)
             if needs[2]:
                 diffs[2] = (total @ weight.data.to(x.dtype)).view(static.shape)
-        if self.blobs[self.hidden_weight].lr_mult:
+        if self.blobs[self.hidden_weight].wants_diff:
             h = self.before(0, saved["h"], saved)
             self.blobs[self.hidden_weight].diff += rows.t() @ h.flatten(0, 1)
         return diffs

@@ -38,9 +38,9 @@ class RNN(Recurrent):
         weight, cont, begins, h, o = self._hidden_weight(dy), *(saved[name] for name in ("cont", "begins", "h", "o"))
         output, bias = self.blobs[-2:]
         rows = (dy * (1 - o * o)).flatten(0, 1)
-        if output.lr_mult:
+        if output.wants_diff:
             output.diff += rows.t() @ h.flatten(0, 1)
-        if bias.lr_mult:
+        if bias.wants_diff:
             bias.diff += rows.sum(0)
         dhs = (rows @ output.data.to(dy.dtype)).view_as(dy).unbind()
         slopes: Tensor = 1 - h * h

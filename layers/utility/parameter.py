@@ -14,8 +14,8 @@ class Parameter(Layer):
 
     def setup(self, bottoms: Shapes) -> None:
         shape = tuple(self.param.parameter_param.shape.dim)
-        if min(shape, default=0) < 0:
-            raise self.error(f"parameter_param gives the shape {describe(shape)}, with a size below 0")
+        if min(shape, default=1) < 1:
+            raise self.error(f"parameter_param gives the shape {describe(shape)}, with a size below 1")
         self.add_blob(shape, FillerParameter())
 
     def reshape(self, bottoms: Shapes) -> Shapes:
@@ -26,7 +26,7 @@ class Parameter(Layer):
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
         """dw = dy."""
-        if self.blobs[0].lr_mult:
+        if self.blobs[0].wants_diff:
             self.blobs[0].diff += top_diffs[0]
         return []
 

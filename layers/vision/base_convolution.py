@@ -111,7 +111,7 @@ class BaseConvolution(Layer):
     def convolve_backward(self, bottoms: Tensors, top_diffs: Tensors, needs: list[bool], *, bias: bool) -> Diffs:
         """Return dx, and add to the diffs of the weight and, with `bias`, of the bias."""
         weight = self._kernels(self.blobs[0].data.to(top_diffs[0].dtype))
-        learns = [blob.lr_mult != 0 for blob in self.blobs]
+        learns = [blob.wants_diff for blob in self.blobs]
         bottom_diffs: Diffs = []
         missing = self.geometry[2]
         for x, dy, need in zip(bottoms, top_diffs, needs, strict=True):

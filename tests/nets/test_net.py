@@ -201,8 +201,8 @@ def test_a_whole_net_agrees_with_finite_differences() -> None:
         ip("first", "x", "a", 'param { name: "w" } param { name: "b" }'),
         'layer { name: "norm" type: "BatchNorm" bottom: "a" top: "a" }',
         relu("a", "a"),
-        ip("second", "a", "b", 'param { name: "w" } param { name: "b" } loss_weight: 0.25'),
-        'layer { name: "drop" type: "Dropout" bottom: "b" top: "b" }',
+        ip("second", "a", "b", 'param { name: "w" } param { name: "b" }'),
+        'layer { name: "drop" type: "Dropout" bottom: "b" top: "b" loss_weight: 0.25 }',
         'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "c" }',
         'layer { name: "prob" type: "Softmax" bottom: "c" top: "p" }',
         loss("p", "loss1", "loss_weight: 2", "GCELoss"),
@@ -411,6 +411,19 @@ def test_force_backward_gives_gradients_down_to_the_inputs_but_not_to_labels() -
     expected = (p - torch.nn.functional.one_hot(Y, 3)) / 4 @ net.params["a"][0].data
     torch.testing.assert_close(net.diffs["x"], expected)
     assert "y" not in net.diffs
+    assert all(blob.diff.any() for blob in net.params["a"])  # of learning rate 0
+
+
+def test_propagate_down_true_runs_no_layer_that_nothing_learned_leads_to() -> None:
+    last = """layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "x" bottom: "t" top: "loss"
+      propagate_down: true propagate_down: true }"""
+    assert backward_layers(build(relu("x", "t"), last)) == []
+
+
+def test_the_label_of_pairs_is_taken_as_given() -> None:
+    last = """layer { name: "loss" type: "ContrastiveLoss" bottom: "a" bottom: "x" bottom: "y" top: "loss"
+      propagate_down: true propagate_down: false propagate_down: true }"""
+    assert run(build(ip("a", "x", "a"), last))["a"][0].any()
 
 
 # Shared weights
@@ -486,6 +499,14 @@ def test_layers_that_share_may_not_disagree_on_a_multiplier(multiplier: str) -> 
         (
             ['layer { name: "i" type: "Input" top: "a" top: "a" input_param { shape { dim: 1 } } }'],
             'its top "a" is produced',
+        ),
+        (  # as in Caffe, whose Split layer for two readers gives the blob other names
+            [relu("x", "a"), relu("a", "b"), relu("a", "a", name="again")],
+            'layer "again" (ReLU): cannot overwrite "a", which layer "relu_b" reads: its top needs another name',
+        ),
+        (
+            [relu("x", "a", "loss_weight: 1"), relu("a", "a", name="again")],
+            'cannot overwrite "a", which the loss counts',
         ),
         (
             [ip("fc", "x", "a", "param {} param {} param {}")],

@@ -14,7 +14,7 @@ CASES = [
 ]
 
 MISTAKES = [
-    ('type: "Parameter" parameter_param { shape { dim: 2 dim: -1 } }', [], "the shape 2x-1, with a size below 0"),
+    ('type: "Parameter" parameter_param { shape { dim: 2 dim: 0 } }', [], "the shape 2x0, with a size below 1"),
     ('type: "Parameter" parameter_param { shape { dim: 65536 dim: 65536 } }', [], "more than the 2147483647 numbers"),
     ('type: "Parameter"', [(2,)], "takes 0 bottom blobs, the prototxt gives 1"),
 ]
