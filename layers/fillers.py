@@ -27,8 +27,8 @@ def fill(data: Tensor, filler: FillerParameter, generator: torch.Generator) -> N
             raise InputError(f"the uniform filler's {filler.min:g} to {filler.max:g} is more than a float32 can span")
         data.uniform_(filler.min, filler.max, generator=generator)
     elif kind == "gaussian":
-        if not filler.std >= 0:
-            raise InputError(f"the gaussian filler needs a std of at least 0, not {filler.std:g}")
+        if not filler.std > 0:
+            raise InputError(f"the gaussian filler needs a std above 0, not {filler.std:g}")
         data.normal_(filler.mean, filler.std, generator=generator)
         if filler.sparse >= 0:  # on average `sparse` inputs of each of the shape[0] outputs keep their weight
             kept = min(1.0, filler.sparse / max(1, data.shape[0]))

@@ -45,8 +45,8 @@ class Accuracy(Layer):
         self.labels.reshape(bottoms, axis)
         classes = bottoms[0][axis]
         self.geometry = axis, classes
-        if not 1 <= self.top_k <= classes:
-            raise self.error(f"top_k must be 1 to the number of classes, {classes}, not {self.top_k}")
+        if self.top_k > classes:
+            raise self.error(f"top_k must be at most the number of classes, {classes}, not {self.top_k}")
         return [(), (classes,)][: len(self.param.top)]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:

@@ -21,7 +21,7 @@ class ContrastiveLoss(Loss):
 
     type = "ContrastiveLoss"
     bottoms = (3, 3)
-    no_gradient_to = frozenset({2})
+    no_gradient_to = held_fixed = frozenset({2})
     index_bottoms = frozenset({2})
 
     def setup(self, bottoms: Shapes) -> None:

@@ -50,12 +50,13 @@ class Pooling(Layer):
         if len(self.param.top) == 2 and self.method != "MAX":
             raise self.error("only MAX pooling has a second top")
         self.everywhere = param.global_pooling
+        self.kernel, self.stride, self.pad = (self._pair(what) for what in ("kernel", "stride", "pad"))
         if self.everywhere:
             if param.HasField("kernel_size") or param.HasField("kernel_h") or param.HasField("kernel_w"):
                 raise self.error("global_pooling takes no kernel size")
-            self.stride, self.pad = (1, 1), (0, 0)
+            if self.stride != (1, 1) or self.pad != (0, 0):
+                raise self.error("global_pooling takes no stride but 1 and no pad but 0")
         else:
-            self.kernel, self.stride, self.pad = (self._pair(what) for what in ("kernel", "stride", "pad"))
             if min(self.kernel + self.stride) < 1:
                 raise self.error("kernel and stride must be at least 1")
             if max(self.kernel + self.stride) > LARGEST_COUNT:
@@ -250,11 +251,14 @@ class Pooling(Layer):
         return pooled - 1
 
     def _pair(self, what: str) -> tuple[int, int]:
-        """A setting along height and width: from `what`_h and `what`_w, or one number for both."""
+        """A setting along height and width: from `what`_h and `what`_w, or one number for both.
+
+        Beside kernel_size, as in Caffe, one of kernel_h and kernel_w alone has no effect.
+        """
         param, square = self.param.pooling_param, "kernel_size" if what == "kernel" else what
         by_axis = param.HasField(f"{what}_h"), param.HasField(f"{what}_w")
-        if any(by_axis):
-            if param.HasField(square) or not all(by_axis):
-                raise self.error(f"give either {square} or both {what}_h and {what}_w")
-            return getattr(param, f"{what}_h"), getattr(param, f"{what}_w")
-        return getattr(param, square), getattr(param, square)
+        one_for_both = param.HasField(square)
+        if any(by_axis) and (one_for_both if all(by_axis) else not (one_for_both and what == "kernel")):
+            raise self.error(f"give either {square} or both {what}_h and {what}_w")
+        names = (f"{what}_h", f"{what}_w") if all(by_axis) else (square, square)
+        return getattr(param, names[0]), getattr(param, names[1])

@@ -37,6 +37,11 @@ CASES = [
         [normal(3, 3, 2, 2), labels(3, 3, 2, 2)],
         lambda xs, blobs: [hits(*xs, 1)[xs[1] != 1].float().mean()],
     ),
+    Case(
+        'type: "Accuracy" accuracy_param { top_k: 0 }',
+        [normal(4, 3), labels(3, 4)],
+        lambda xs, blobs: [torch.zeros(())],
+    ),
     Case('type: "Accuracy" top: "a" top: "c"', [normal(9, 4), labels(4, 9)], of_classes),
     Case('type: "Accuracy" top: "a" top: "c"', [normal(9, 4), labels(4, 9)], of_classes, TEST),
 ]
@@ -45,7 +50,7 @@ MISTAKES = [
     (
         'type: "Accuracy" accuracy_param { top_k: 4 }',
         [(2, 3), (2,)],
-        "top_k must be 1 to the number of classes, 3, not 4",
+        "top_k must be at most the number of classes, 3, not 4",
     ),
 ]
 

@@ -73,6 +73,7 @@ def pooled(
 CASES = [
     pooling("kernel_size: 2 stride: 2", normal(2, 3, 5, 7), stride=(2, 2)),
     pooling("kernel_size: 3 stride: 2", normal(2, 3, 6, 8), kernel=(3, 3), stride=(2, 2)),
+    pooling("kernel_size: 3 kernel_w: 1", normal(1, 2, 5, 5), kernel=(3, 3)),
     pooling("kernel_size: 3 stride: 2", lambda draw: draw.normal(2, 3, 7, 7).relu(), kernel=(3, 3), stride=(2, 2)),
     pooling(
         "kernel_size: 3 stride: 2 pad: 1", normal(2, 3, 6, 7), kernel=(3, 3), stride=(2, 2), pad=(1, 1), indices=True
@@ -151,10 +152,17 @@ MISTAKES = [
         "give either kernel_size or both kernel_h and kernel_w",
     ),
     (
+        'type: "Pooling" pooling_param { kernel_size: 2 stride_w: 2 }',
+        [(1, 2, 5, 5)],
+        "give either stride or both stride_h and stride_w",
+    ),
+    (
         'type: "Pooling" pooling_param { global_pooling: true kernel_size: 2 }',
         [(1, 2, 5, 5)],
         "takes no kernel size",
     ),
+    ('type: "Pooling" pooling_param { global_pooling: true stride: 2 }', [(1, 2, 5, 5)], "no stride but 1 and no pad"),
+    ('type: "Pooling" pooling_param { global_pooling: true pad_h: 1 }', [(1, 2, 5, 5)], "both pad_h and pad_w"),
     (
         'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 3 pad: 1 }',
         [(1, 2, 5, 5)],
