@@ -2,12 +2,14 @@
 
 Each label is taken for a draw that depends on the sample's true class t, and on what the sample looks like:
 
-    P(label = y | x) = sum over t of p(t | x) T_x[t, y],    p(. | x) = softmax(z(x) M + b),
+    P(label = y | x) = sum over t of p(t | x) T_x[t, y],    p(. | x) = softmax(s(x)^-0.3 z(x) M + b),
     T_x[t, y] = T[t, y] p(y | x)^g / (sum over c of T[t, c] p(c | x)^g)
 
 With g = 0 samples are mislabelled by the transition matrix T, whatever they look like; people rather err where a sample
-looks like another class, g about 0.1. T, g, and M and b, which mend the logits z, are those under which the labels are
-most probable. By Bayes' rule the true class is t with the probability p(t | x) T_x[t, y] / P(y | x).
+looks like another class, g about 0.15. The logits z(x) of a linear head and their spread s(x) over the classes grow in
+proportion to the features, how sure one can be more slowly: hence the power. T, g, and M and b, which mend the logits,
+are those under which the labels are most probable. By Bayes' rule the true class is t with the probability
+p(t | x) T_x[t, y] / P(y | x).
 
 To name the true classes in another order changes none of the labels' probabilities: T is taken to be as near to the
 identity as where the search begins, each sample of the class with the largest logit. Where half of a class's labels or
@@ -19,6 +21,7 @@ with probability e whatever the class, and every other class is as likely, T[t, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,18 +30,23 @@ from torch import Tensor
 
 from imae.layers.waiting import one_thread
 
-SAMPLES = 10_000
-"""So many samples, drawn at random, T is found by."""
-ITERATIONS = 150
-"""Of L-BFGS, at most."""
+SAMPLES, ITERATIONS = 10_000, 100
+"""The model is found by so many samples, drawn at random, in at most so many iterations of L-BFGS,"""
+MORE_SAMPLES, MORE_ITERATIONS = 50_000, 25
+"""and from there by so many in so many more."""
 AT_DIAGONAL = 1.0
 """Labels that the diagonal of T has in advance, for each class; half of it is spread over the row."""
 SCALE_PRIOR = (0.5, 20.0)
 """The logits' scale is expected within so large a factor (its logarithm's deviation), as if by so many samples."""
-LIKENESS = 0.08
-"""g is drawn towards this, by (g - 0.08)^2 / 2 a sample: enough where labels say little of it."""
+TEMPER = 0.3
+"""The power of s."""
+LIKENESS = (0.15, 0.2)
+"""g is drawn towards the first, by (g - 0.15)^2 / 2 times the second a sample: enough where labels say little of it."""
 RIDGE = (3.0, 300.0)
-"""How strongly the logits are held to be mixed by nothing but a scale: at least, and times the square of the noise."""
+"""How strongly the logits are held to be mixed by nothing but a scale: at least, and times the square of the noise.
+
+More samples than `SAMPLES` are held as much each: what M would make up for is then the model's error, not chance.
+"""
 MANY = 200
 """Classes up to which T has an entry for each two of them, and the logits are mixed."""
 ENTRIES = 2**23
@@ -59,10 +67,15 @@ class NoiseModel:
     """b: C."""
     likeness: float = 0.0
     """g."""
+    spread: float = 1.0
+    """Of the logits over the classes, usually."""
+    temper: float = 0.0
+    """The power of their spread that a sample's logits are divided by: 0.3, or 0."""
 
     def truth(self, logits: Tensor) -> Tensor:
         """Return log p(t | x) of logits (N x C): C x N, as a softmax over the first axis is 20 times as fast."""
-        z = logits @ self.mix if self.mix.dim() else logits * self.mix
+        z = tempered(logits, self.spread, self.temper)
+        z = z @ self.mix if self.mix.dim() else z * self.mix
         return torch.log_softmax((z + self.bias).t().contiguous(), 0)
 
     def posterior(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -74,6 +87,14 @@ class NoiseModel:
     def log_likelihood(self, logits: Tensor, labels: Tensor) -> float:
         """Return the mean log-probability of the labels."""
         return float(posterior(self.truth(logits), self.transition, self.likeness, labels)[1].mean())
+
+
+def tempered(logits: Tensor, spread: float, temper: float) -> Tensor:
+    """Return logits (N x C) divided by a power of each sample's spread over the classes, in units of the usual one."""
+    if not temper:
+        return logits
+    z = logits - logits.mean(1, keepdim=True)
+    return z.mul_(z.square().mean(1, keepdim=True).sqrt_().div_(spread).clamp_min_(1e-3).pow_(-temper))
 
 
 def posterior(
@@ -106,60 +127,91 @@ def fit_noise_model(
     seed: int = 0,
     iterations: int = ITERATIONS,
 ) -> NoiseModel:
-    """Find T and the scale of the logits by maximum likelihood; `mixed`: M and b as well, and g, else 0.
+    """Find T and the scale of the logits by maximum likelihood; `mixed`: by more samples, and M, b and g as well.
 
     logits: N x C, best of heads that were not trained on the same samples; labels: N. Of more than `MANY` classes
     nothing is mixed.
     """
     classes = logits.shape[1]
-    if len(labels) > (most := min(SAMPLES, ENTRIES // classes)):
+    mixed = mixed and classes <= MANY
+    most = min(MORE_SAMPLES if mixed else SAMPLES, ENTRIES // classes)
+    if len(labels) > most:
         chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:most]
         logits, labels = logits[chosen], labels[chosen]
     if classes > MANY:
         return _fit_uniform_noise(logits, labels, iterations)
-    eye = torch.eye(classes)
-    spread = float(logits.std()) or 1.0
-    z = (logits / spread).t().contiguous()
-    given = torch.nn.functional.one_hot(labels, classes).float()
-    first = counted_transition(logits.argmax(1), labels, classes)
-    ridge = max(RIDGE[0], RIDGE[1] * (1 - float(first.diagonal().mean())) ** 2)
-    shapes = [(1,), (classes, classes), *([(classes, classes), (classes,), (1,)] if mixed else [])]
-    sizes = [int(np.prod(shape)) for shape in shapes]
+    likelihood = _Likelihood(logits, labels, mixed)
+    found = _minimum(partial(likelihood, blocks=1), likelihood.begin, iterations, likelihood.bounds)
+    if len(labels) > SAMPLES:
+        found = _minimum(likelihood, found, MORE_ITERATIONS, likelihood.bounds)
+    return likelihood.model(found)
 
-    def parts(vector: NDArray[np.float64]) -> list[Tensor]:
-        pieces = torch.split(torch.from_numpy(vector).float(), sizes)
-        found = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-        return found if mixed else [*found, torch.zeros(classes, classes), torch.zeros(classes), torch.zeros(1)]
 
-    def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        log_scale, rows, change, bias, likeness = parts(vector)
-        mix, g = log_scale.exp() * (eye + change), float(likeness)
-        truth, transition = torch.log_softmax(mix.t() @ z + bias[:, None], 0), torch.softmax(rows, 1)
-        responsible, probable, alike, sums = posterior(truth, transition, g, labels)
-        by_row = responsible / sums
-        expected = alike * (transition.t() @ by_row)  # the label, by what the true class was found to be
-        # The derivative by the logits: what each true class is found to be, less what it was expected to be.
-        surprise = responsible - truth.exp() + g * (given.t() - expected)
-        by_mix = z @ surprise.t()
-        by_rows = responsible @ given - transition * (by_row @ alike.t())
-        prior = AT_DIAGONAL * (eye + 0.5 / classes)
-        by_rows += prior - prior.sum(1, keepdim=True) * transition
-        off = float(log_scale) - np.log(spread)
-        width, weight = SCALE_PRIOR
-        value = probable.sum() + (prior * transition.clamp_min(_TINY).log()).sum() - weight * (off / width) ** 2 / 2
+class _Likelihood:
+    """How probable labels are, as a function of a vector: log scale, T's logits and, `mixed`, M's change, b and g."""
+
+    def __init__(self, logits: Tensor, labels: Tensor, mixed: bool) -> None:
+        classes = logits.shape[1]
+        self.eye, self.mixed = torch.eye(classes), mixed
+        self.spread, self.temper = float(logits.std(1, correction=0).square().mean().sqrt()) or 1.0, TEMPER * mixed
+        z = tempered(logits, self.spread, self.temper).t() / self.spread
+        given = torch.nn.functional.one_hot(labels, classes).float().t()
+        parts = zip(*(torch.split(each, SAMPLES, -1) for each in (z, given, labels)), strict=True)
+        self.blocks = [(z.contiguous(), given.contiguous(), labels) for z, given, labels in parts]
+        first = counted_transition(logits.argmax(1), labels, classes)
+        self.ridge = max(RIDGE[0], RIDGE[1] * (1 - float(first.diagonal().mean())) ** 2)
+        self.prior = AT_DIAGONAL * (self.eye + 0.5 / classes)
+        shapes = [(1,), (classes, classes), *([(classes, classes), (classes,), (1,)] if mixed else [])]
+        self.shapes, self.sizes = shapes, [int(np.prod(shape)) for shape in shapes]
+        rows = first.clamp_min(_TINY).log().flatten().numpy()
+        self.begin = np.concatenate([[np.log(self.spread)], rows, np.zeros(sum(self.sizes[2:]))])
+        free: tuple[float | None, float | None] = (None, None)
+        self.bounds = [free] * (len(self.begin) - 1) + [(0.0, None) if mixed else free]
+
+    def parts(self, vector: NDArray[np.float64]) -> list[Tensor]:
+        """Return log scale, T's logits, M's change, b and g."""
+        pieces = torch.split(torch.from_numpy(vector).float(), self.sizes)
+        found = [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return found if self.mixed else [*found, torch.zeros_like(self.eye), torch.zeros(len(self.eye)), torch.zeros(1)]
+
+    def model(self, vector: NDArray[np.float64]) -> NoiseModel:
+        """Return the model with these numbers."""
+        log_scale, rows, change, bias, likeness = self.parts(vector)
+        mix = log_scale.exp() * (self.eye + change) / self.spread
+        return NoiseModel(torch.softmax(rows, 1), mix, bias, float(likeness), self.spread, self.temper)
+
+    def __call__(self, vector: NDArray[np.float64], blocks: int | None = None) -> tuple[float, NDArray[np.float64]]:
+        """Return the mean log-probability of the labels of the first `blocks`, negative, with priors; its gradient."""
+        log_scale, rows, change, bias, likeness = self.parts(vector)
+        mix, g, transition = log_scale.exp() * (self.eye + change), float(likeness), torch.softmax(rows, 1)
+        value, by_mix, by_rows = 0.0, torch.zeros_like(self.eye), torch.zeros_like(self.eye)
+        by_bias, by_g, count = torch.zeros(len(self.eye)), 0.0, 0
+        for z, given, labels in self.blocks[:blocks]:
+            truth = torch.log_softmax(torch.addmm(bias[:, None], mix.t(), z), 0)
+            responsible, probable, alike, sums = posterior(truth, transition, g, labels)
+            by_row = responsible / sums
+            # The derivative by the logits: what each true class is found to be, less what it was expected to be.
+            surprise = responsible - truth.exp()
+            if self.mixed:
+                # The label, less what it was expected to be, by what the true class was found to be.
+                unforeseen = torch.addcmul(given, alike, transition.t() @ by_row, value=-1)
+                surprise.add_(unforeseen, alpha=g)
+                by_g += float(torch.dot(unforeseen.flatten(), truth.flatten()))
+            value, count = value + float(probable.sum()), count + len(labels)
+            by_rows += responsible @ given.t() - transition * (by_row @ alike.t())
+            by_mix += z @ surprise.t()
+            by_bias += surprise.sum(1)
+        value += float((self.prior * transition.clamp_min(_TINY).log()).sum())
+        by_rows += self.prior - self.prior.sum(1, keepdim=True) * transition
+        off, (width, weight) = float(log_scale) - np.log(self.spread), SCALE_PRIOR
+        value -= weight * (off / width) ** 2 / 2
         gradients = [(by_mix * mix).sum().view(1) - weight * off / width**2, by_rows.flatten()]
-        if mixed:
-            value = value - ridge / 2 * ((change**2).sum() + (bias**2).sum()) - len(labels) * (g - LIKENESS) ** 2 / 2
-            by_g = ((given.t() - expected) * truth).sum() - len(labels) * (g - LIKENESS)
-            gradients += [(by_mix * log_scale.exp() - ridge * change).flatten(), surprise.sum(1) - ridge * bias]
-            gradients += [by_g.view(1)]
-        return -float(value) / len(labels), (-torch.cat(gradients) / len(labels)).double().numpy()
-
-    begin = np.concatenate([[np.log(spread)], first.clamp_min(_TINY).log().flatten().numpy(), np.zeros(sum(sizes[2:]))])
-    bounds = [(None, None)] * (len(begin) - 1) + [(0.0, None) if mixed else (None, None)]
-    log_scale, rows, change, bias, likeness = parts(_minimum(objective, begin, iterations, bounds))
-    mix = log_scale.exp() * (eye + change) / spread
-    return NoiseModel(torch.softmax(rows, 1), mix, bias, float(likeness))
+        if self.mixed:
+            ridge, (usual, strength) = self.ridge * max(1, count / SAMPLES), LIKENESS
+            value -= ridge / 2 * float((change**2).sum() + (bias**2).sum()) + strength * count * (g - usual) ** 2 / 2
+            gradients += [(by_mix * log_scale.exp() - ridge * change).flatten(), by_bias - ridge * bias]
+            gradients += [torch.tensor([by_g - strength * count * (g - usual)])]
+        return -value / count, (-torch.cat(gradients) / count).double().numpy()
 
 
 def _fit_uniform_noise(logits: Tensor, labels: Tensor, iterations: int) -> NoiseModel:

@@ -104,7 +104,7 @@ def test_a_data_frame_where_pandas_is(found: LabelIssues) -> None:
     assert found.frame["label"].iloc[0] == str(found.label[0])
 
 
-def test_the_noise_model_finds_the_transition_matrix_that_labels_were_drawn_by() -> None:
+def test_the_noise_model_finds_the_transition_matrix_that_labels_were_drawn_by(monkeypatch: pytest.MonkeyPatch) -> None:
     draws = np.random.default_rng(0)
     transition = np.array([[0.7, 0.3, 0.0], [0.0, 0.8, 0.2], [0.1, 0.1, 0.8]])
     logits = 4 * draws.normal(size=(6000, 3))
@@ -118,8 +118,31 @@ def test_the_noise_model_finds_the_transition_matrix_that_labels_were_drawn_by()
     p_wrong = 1 - model.posterior(z, y).gather(1, y[:, None])[:, 0].numpy()
     assert p_wrong.mean() == pytest.approx((labels != true).mean(), abs=0.02)
     mixed = fit_noise_model(z, y, mixed=True)
-    assert mixed.log_likelihood(z, y) > model.log_likelihood(z, y) - 1e-4
-    assert mixed.likeness < 0.05
+    assert mixed.log_likelihood(z, y) > model.log_likelihood(z, y) - 1e-3
+    assert mixed.likeness < 0.1
+    errors = {}
+    for samples in (0, 30_000):  # beyond the first 500
+        monkeypatch.setattr(noise_model, "SAMPLES", 500)
+        monkeypatch.setattr(noise_model, "MORE_SAMPLES", max(500, samples))
+        errors[samples] = np.abs(fit_noise_model(z, y, mixed=True).transition.numpy() - transition).max()
+    assert errors[30_000] < errors[0]
+
+
+def test_the_likelihood_of_a_noise_model_has_the_gradient_that_finite_differences_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(noise_model, "SAMPLES", 300)  # in three blocks
+    draws = np.random.default_rng(0)
+    z = torch.from_numpy(3 * draws.normal(size=(800, 3))).float()
+    y = torch.from_numpy(draws.integers(0, 3, 800))
+    for mixed in (False, True):
+        likelihood = noise_model._Likelihood(z, y, mixed)
+        at = likelihood.begin + 0.1 * draws.normal(size=len(likelihood.begin))
+        at[-1] = 0.2
+        gradient = likelihood(at)[1]
+        for i, step in enumerate(0.02 * np.eye(len(at))):
+            measured = (likelihood(at + step)[0] - likelihood(at - step)[0]) / 0.04
+            assert gradient[i] == pytest.approx(measured, abs=1e-3 + 1e-2 * abs(measured))
 
 
 def with_threads(threads: int, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -134,12 +157,13 @@ def with_threads(threads: int, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor
 def test_the_noise_model_finds_that_labels_are_wrong_where_samples_look_like_another_class() -> None:
     draws = np.random.default_rng(0)
     logits = 6 * draws.normal(size=(6000, 3))
-    truth = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    z = torch.from_numpy(logits).float()
+    truth = torch.softmax(noise_model.tempered(z, float(z.std()), noise_model.TEMPER), 1).double().numpy()
     true = (truth.cumsum(1) < draws.random((6000, 1))).sum(1)
     rows = np.array([[0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.2, 0.2, 0.6]])[true] * truth**0.2
     chances = rows / rows.sum(1, keepdims=True)
     labels = (chances.cumsum(1) < draws.random((6000, 1))).sum(1).clip(0, 2)
-    z, y = torch.from_numpy(logits).float(), torch.from_numpy(labels)
+    y = torch.from_numpy(labels)
     rates = {}
     for mixed in (False, True):
         model = fit_noise_model(z, y, mixed=mixed)
