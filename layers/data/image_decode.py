@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from imae.prototxt_like.errors import InputError
 
@@ -33,7 +33,7 @@ def decode_image(data: bytes, color: bool | None = None) -> NDArray[np.uint8]:
 def decode_view(
     data: bytes | Image.Image, color: bool | None = None, window: Window | None = None
 ) -> NDArray[np.uint8]:
-    """Return the same, also of an opened image, as a view of what was decoded: neither contiguous nor writable.
+    """Return the same, also of an opened image, as a view of what was decoded, which is not contiguous.
 
     Of the image as it would be returned, only the `window`, if one is given: all is decoded, but no more is copied.
     """
@@ -43,14 +43,12 @@ def decode_view(
             raise InputError(f"an image of {image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
         if color is False:
             image.draft("L", None)  # of a JPEG the luminance as it is stored
-        image.load()
+        pixels = _load(image, ours=image is not data)
         orientation = 1 if color is None else _orientation(image)
-        if window and orientation == 1:
-            image, window = _cut(image, *window(image.height, image.width)), None
-            if image.mode == "RGB" and color:
-                planes = b"".join(image.tobytes("raw", band) for band in "BGR")
-                return np.frombuffer(planes, np.uint8).reshape(3, image.height, image.width)
-        pixels = _pixels(image, color)
+        if pixels is None:
+            if window and orientation == 1:
+                image, window = _cut(image, *window(image.height, image.width)), None
+            pixels = _pixels(image, color)
         if orientation > 1:
             pixels = _turned(pixels, orientation)
         if window:
@@ -68,6 +66,20 @@ def decode_view(
         return pixels[None]
     backward = pixels[:, :, ::-1] if pixels.shape[2] == 3 else pixels[:, :, [2, 1, 0, 3]]
     return backward.transpose(2, 0, 1)
+
+
+def _load(image: Image.Image, ours: bool) -> NDArray[np.uint8] | None:
+    """Decode an image; return H x W x (red, green, blue) if Pillow could be given memory for it, as for most JPEGs.
+
+    Of its own memory there are copies alone, each made while other threads wait. `ours`: no one else has the image.
+    """
+    if not ours or image.format != "JPEG" or image.mode != "RGB" or ImageFile.LOAD_TRUNCATED_IMAGES:
+        image.load()
+        return None
+    memory = np.empty((image.height, image.width, 4), np.uint8)
+    given = image.im = Image.frombuffer("RGBX", image.size, memory, "raw", "RGBX", 0, 1).im  # shares the memory
+    image.load()
+    return memory[:, :, :3] if image.im is given else None  # Pillow before 11 takes memory of its own
 
 
 def _cut(image: Image.Image, rows: slice, columns: slice) -> Image.Image:

@@ -91,8 +91,11 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
         return image
     backward = image.strides[0] < 0  # the planes of a decoded image: red, green, blue in memory, pixel by pixel
     ahead = image[::-1] if backward else image
+    if isinstance(image.base, np.ndarray) and image.base.shape == (*image.shape[1:], 4):
+        padded = image.base.transpose(2, 0, 1)  # a fourth byte to each pixel, which costs less than packing the others
+        ahead = padded if padded[:3].__array_interface__ == ahead.__array_interface__ else ahead
     pixels = torch.from_numpy(ahead if ahead.flags.writeable else ahead.copy(order="K"))[None]
     if size == (1, 1):  # to which PyTorch resizes bytes in this memory format alone
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-    resized: NDArray[np.uint8] = F.interpolate(pixels, size, mode="bilinear")[0].numpy()
+    resized: NDArray[np.uint8] = F.interpolate(pixels, size, mode="bilinear")[0, : len(image)].numpy()
     return resized[::-1] if backward else resized

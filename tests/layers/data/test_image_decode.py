@@ -6,9 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from imae.layers.data.image_decode import decode_image, decode_view
+from imae.layers.data.image_list import resize
 from imae.prototxt_like.errors import InputError
 
 DRAW = np.random.default_rng(0)
@@ -113,3 +114,25 @@ def test_a_window_is_that_of_the_whole_image(kind: str, color: bool) -> None:
         return rows, columns
 
     assert np.array_equal(decode_view(STORED[kind], color, window), whole[:, rows, columns])
+
+
+def test_a_jpeg_decoded_into_memory_of_ours_has_the_pixels_of_one_that_pillow_keeps() -> None:
+    """Resized, too; and an image that was opened elsewhere stays whole."""
+    data = stored(COLOUR, "JPEG")
+    opened = Image.open(io.BytesIO(data))
+    expected = decode_view(opened, True)
+    assert np.array_equal(decode_view(data, True), expected)
+    assert np.array_equal(np.asarray(opened), expected.transpose(1, 2, 0)[:, :, ::-1])
+    for size in [(1, 1), (1, 7), (9, 8), (13, 21), (40, 30)]:
+        assert np.array_equal(resize(decode_view(data, True), size), resize(expected, size))
+
+
+def test_what_a_damaged_file_lacks_is_black_where_pillow_is_told_to_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(stored(COLOUR, "JPEG"))
+    table = data.index(b"\xff\xc4")  # of a Huffman code, by its lengths
+    data[table + 5 : table + 21] = b"\xff" * 16
+    with pytest.raises(InputError, match="broken data stream"):
+        decode_image(bytes(data), True)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    np.empty((*PIXELS.shape[:2], 4), np.uint8).fill(7)  # as the memory may be that is taken next
+    assert not decode_image(bytes(data), True).any()
