@@ -32,7 +32,7 @@ class Slice(Layer):
         param, shape, tops = self.param.slice_param, bottoms[0], len(self.param.top)
         axis = self.axis(param.slice_dim if param.HasField("slice_dim") else param.axis, shape)
         size, points = shape[axis], list(param.slice_point)
-        if points and (tops > size or points[-1] > size):
+        if points and points[-1] >= size:
             raise self.error(f"cannot cut axis {axis} of a bottom of shape {describe(shape)} at {points}")
         if not points and size % tops:
             raise self.error(f"cannot cut axis {axis} of a bottom of shape {describe(shape)} into {tops} equal parts")

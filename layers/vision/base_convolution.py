@@ -57,7 +57,7 @@ class BaseConvolution(Layer):
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         shape, axis, axes = bottoms[0], self.windows.axis, len(self.windows.kernel)
-        if any(len(other) != len(shape) or other[axis:] != shape[axis:] for other in bottoms):
+        if any(other != shape for other in bottoms):
             raise self.error(f"its bottoms differ in shape: {', '.join(map(describe, bottoms))}")
         if len(shape) != axis + 1 + axes or shape[axis] != self.channels:
             raise self.error(

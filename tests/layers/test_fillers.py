@@ -54,7 +54,7 @@ def test_sparse_gaussian_keeps_some_inputs_of_each_output() -> None:
     kept = data[data != 0]
     assert kept.numel() / data.numel() == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / data.numel()))
     assert_moments(kept, 0, 2)
-    assert filled((5, 20), type="gaussian", sparse=9).all()
+    assert filled((5, 20), type="gaussian", sparse=5).all()
     assert not filled((5, 20), type="gaussian", sparse=0).any()
 
 
@@ -135,6 +135,7 @@ def test_a_blob_of_nothing_is_filled_too(fields: dict[str, object], shape: tuple
     [
         ({"type": "zavier"}, (2, 3), 'unknown filler "zavier", known are bilinear, constant, .*, xavier'),
         ({"type": "xavier", "sparse": 3}, (2, 3), 'the filler "xavier" cannot be sparse'),
+        ({"type": "gaussian", "sparse": 3}, (2, 3), "can keep 2 weights of an input, not 3"),
         ({"type": "bilinear"}, (2, 3), r"square 4-axis kernels, not \(2, 3\)"),
         ({"type": "bilinear"}, (1, 1, 2, 3), r"square 4-axis kernels, not \(1, 1, 2, 3\)"),
         ({"type": "uniform", "min": 2, "max": 1}, (2, 3), "min <= max, not 2 and 1"),

@@ -31,6 +31,7 @@ MISTAKES = [
     (f"{TWO} slice_param {{ axis: 1 slice_dim: 1 }}", [(2, 4)], "has both axis and slice_dim, it takes one of them"),
     (TWO, [(2, 3)], "cannot cut axis 1 of a bottom of shape 2x3 into 2 equal parts"),
     (f"{TWO} slice_param {{ slice_point: 4 }}", [(2, 3)], "cannot cut axis 1 of a bottom of shape 2x3 at [4]"),
+    (f"{TWO} slice_param {{ slice_point: 3 }}", [(2, 3)], "cannot cut axis 1 of a bottom of shape 2x3 at [3]"),
     (f"{TWO} slice_param {{ slice_point: 1 }}", [(2, 1)], "cannot cut axis 1 of a bottom of shape 2x1 at [1]"),
     (f"{TWO} slice_param {{ slice_point: 0 }}", [(2, 3)], "the first than 0: [0]"),
     (

@@ -120,6 +120,11 @@ MISTAKES = [
     ('type: "Convolution" convolution_param { kernel_size: 3 }', [(1, 2, 5, 5)], "num_output is missing or 0"),
     ('type: "Convolution" convolution_param { num_output: 4 }', [(1, 2, 5, 5)], "kernel_size is missing"),
     (
+        'type: "Convolution" top: "a" top: "b" convolution_param { num_output: 4 kernel_size: 3 }',
+        [(1, 2, 5, 5), (2, 2, 5, 5)],
+        "its bottoms differ in shape: 1x2x5x5, 2x2x5x5",
+    ),
+    (
         'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 stride: 0 }',
         [(1, 2, 5, 5)],
         "kernel, stride and dilation must be at least 1",
