@@ -38,6 +38,8 @@ GAP = 0.02
 """By how much more labels a head may predict where it was trained than where not, to be taken at its word there."""
 FOLDS = 5
 """Where it is not."""
+DOUBTFUL = 2 / 3
+"""A head should find this part of the true classes, for its suspects not to be hard samples."""
 
 Numbers = NDArray[np.float64]
 Report = Callable[[str, int, int], None]
@@ -99,6 +101,25 @@ class LabelIssues:
     def order(self) -> NDArray[np.int64]:
         """The samples, the most suspicious first."""
         return np.argsort(-self.score, kind="stable")
+
+    @property
+    def doubt(self) -> str:
+        """A sentence where the head is too poor to tell wrong labels from hard samples, else "".
+
+        A head predicts about so large a part of the right labels as it finds true classes, and few of the wrong ones.
+        """
+        accuracy, right = self.picked.accuracy_held_out, 1 - float(self.noise_rate.value)
+        usual = float(np.bincount(self.label).max()) / len(self.label)
+        chance = 2 * (usual * (1 - usual) * HELD_OUT / min(PICKED_ON, len(self.label))) ** 0.5  # two deviations
+        said = f"The head predicts {100 * accuracy:.0f} % of the labels held out, where "
+        if accuracy <= usual + chance:
+            return f"{said}the most frequent label is {100 * usual:.0f} % of all: nothing found here can be trusted"
+        if accuracy < DOUBTFUL * right:
+            return (
+                f"{said}{100 * right:.0f} % are taken for right: many suspects may be hard samples, and p_wrong is "
+                "too sure. Better features tell more"
+            )
+        return ""
 
     def expected_wrong(self, n: int) -> float:
         """Return how many of the `n` most suspicious labels are expected to be wrong."""

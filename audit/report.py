@@ -83,8 +83,10 @@ def _headline(result: Result, summary: dict[str, Any]) -> list[Part]:
     parameter = {"IMAE": "T", "GCE": "q"}.get(picked["loss"])
     setting = f", {parameter} = {picked['parameter']:g}" if parameter else ""
     stopped = ["The audit was stopped early: this is of what had been read by then."] if summary["stopped"] else []
+    doubt = [f"{summary['doubt']}."] if summary["doubt"] else []
     return [
         *stopped,
+        *doubt,
         Items(
             [
                 f"About {100 * rate['value']:.1f} %{among} of {total:,} labels of "

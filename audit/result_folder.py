@@ -146,6 +146,7 @@ def _summary(samples: Samples, found: LabelIssues, duplicates: Duplicates) -> di
         "expected_wrong": {str(n): found.expected_wrong(n) for n in tops},
         "transition": _interval(found.transition) if len(found.classes) <= MANY else None,
         "picked": asdict(found.picked),
+        "doubt": found.doubt,
         "duplicates": len(duplicates.pairs),
         "duplicates_among": duplicates.compared,
         "merged_classes": [

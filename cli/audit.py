@@ -152,6 +152,8 @@ def audit(
     issues = summary["issues"]
     expected = found.expected_wrong(issues)
     typer.echo(f"{counted(issues, 'label')} to look at, of which {expected:.0f} are expected to be wrong")
+    if summary["doubt"]:
+        typer.echo(summary["doubt"])
     rows = [
         [
             _printable(outcome.samples.names[i]),

@@ -1,6 +1,7 @@
 """Wrong labels are found, counted and told apart from right ones, by the labels at hand alone."""
 
 import importlib.util
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_names_data_sets_losses_and_folds(digits: SimpleNamespace, monkeypatch: 
     np.testing.assert_array_equal(of_pairs.score, by_name.score)
     hidden = find_label_issues(digits.images[part], names, hidden=8, parameter=8.0, folds=0)
     assert roc_auc_score(digits.wrong[part], hidden.score) > 0.85
+
+
+def test_the_audit_says_where_its_head_is_too_poor_to_be_believed(found: LabelIssues) -> None:
+    assert found.doubt == ""
+    draws = np.random.default_rng(0)
+    nothing = find_label_issues(draws.normal(size=(500, 20)), draws.integers(0, 3, 500))
+    assert nothing.doubt.endswith("nothing found here can be trusted")
+    poor = replace(found, picked=replace(found.picked, accuracy_held_out=0.3))
+    assert "hard samples" in poor.doubt
 
 
 def test_a_data_frame_where_pandas_is(found: LabelIssues) -> None:
