@@ -1,7 +1,7 @@
 """The features of images by a backbone, kept on disk as they are made, so that nothing is made twice."""
 
-import hashlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imae.audit.backbones import Backbone
-from imae.audit.image_arrays import ImageArrays
+from imae.audit.image_arrays import ImageArrays, fingerprint
 from imae.audit.samples import Samples
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes, write_atomically
-from imae.prototxt_like.number_file import map_numbers
+from imae.prototxt_like.number_file import map_numbers, new_map
 
+_log = logging.getLogger(__name__)
 BATCH = 64
 KEPT_EVERY = 8
 """Batches after which what was done is noted."""
@@ -29,8 +30,7 @@ class BackboneFeatures:
     def __init__(self, folder: Path, samples: Samples, backbone: Backbone, *, seed: int = 0) -> None:
         self._folder, self._samples, self._backbone = folder, samples, backbone
         self._order = np.random.Generator(np.random.PCG64(seed)).permutation(len(samples))
-        names = hashlib.blake2b("\n".join(samples.names).encode(errors="surrogateescape"), digest_size=8).hexdigest()
-        self._fingerprint = f"{backbone.fingerprint} {names} {seed}"
+        self._fingerprint = f"{backbone.fingerprint} {fingerprint(samples)} {seed}"
         self._path, self._note = folder / "features.npy", folder / "features.json"
         self.done, self.unreadable = self._kept()
 
@@ -38,15 +38,15 @@ class BackboneFeatures:
         """How many are done and which are unreadable, by the note; none where there is no sound one of this audit."""
         try:
             note = json.loads(read_bytes(self._note))
-            same = note["fingerprint"] == self._fingerprint
             done, shape = int(note["done"]), map_numbers(self._path).shape
             unreadable = {int(index): str(why) for index, why in note["unreadable"].items()}
         except (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return 0, {}
-        same = (
-            note["fingerprint"] == self._fingerprint and len(shape) == 2 and shape[0] == len(self._samples) >= done >= 0
-        )
-        return (done, unreadable) if same else (0, {})
+        if note["fingerprint"] != self._fingerprint:
+            _log.warning("%s: is of other images or another backbone: all are read anew", self._path)
+            return 0, {}
+        sound = len(shape) == 2 and shape[0] == len(self._samples) >= done >= 0
+        return (done, unreadable) if sound else (0, {})
 
     def fill(self, images: ImageArrays, on_progress: Callable[[int, int], None]) -> None:
         """Compute the rows that are missing; interrupted, those that are done stay."""
@@ -69,8 +69,10 @@ class BackboneFeatures:
                 self._keep(table)
 
     def _open(self, width: int) -> NDArray[np.float32]:
-        shape, mode = (len(self._samples), width), "r+" if self.done else "w+"
-        table = np.lib.format.open_memmap(self._path, mode=mode, dtype=np.float32, shape=shape)
+        shape = (len(self._samples), width)
+        if not self.done:
+            return new_map(self._path, shape, np.dtype(np.float32))
+        table: NDArray[np.float32] = np.lib.format.open_memmap(self._path, mode="r+")
         if table.shape != shape or table.dtype != np.float32:
             raise InputError(f"{self._path}: has {table.dtype} of shape {table.shape}, expected {shape}: remove it")
         return table

@@ -14,6 +14,7 @@ from imae.audit.data_set_images import DataSetImages, looks_like_image
 from imae.audit.features import IN_MEMORY, check_labels
 from imae.audit.samples import Samples
 from imae.prototxt_like.errors import InputError, counted
+from imae.prototxt_like.number_file import new_map
 from imae.prototxt_like.text import did_you_mean
 
 _ROWS = 1000
@@ -149,4 +150,4 @@ def _table(shape: tuple[int, int], kind: np.dtype[Any], folder: Path | None) -> 
     """An array to be filled; a large one in a file, of which memory holds what is being used."""
     if folder is None or shape[0] * shape[1] * kind.itemsize <= IN_MEMORY:
         return np.empty(shape, kind)
-    return np.lib.format.open_memmap(folder / "items.npy", "w+", kind, shape)
+    return new_map(folder / "items.npy", shape, kind)

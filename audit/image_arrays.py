@@ -1,5 +1,8 @@
 """Images of samples as arrays of one size, read when they are needed."""
 
+import contextlib
+import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -61,6 +64,18 @@ class ImageArrays:
         except InputError as error:
             return str(error)
         return image if size is None else shrunk(image, size)
+
+
+def fingerprint(samples: Samples) -> str:
+    """Return what tells these images from others: their names, and of files their sizes and when they were changed."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in samples.names:
+        digest.update(f"{name}\n".encode(errors="surrogateescape"))
+        if samples.root is not None:
+            with contextlib.suppress(OSError):
+                found = os.stat(os.path.join(samples.root, name))  # noqa: PTH116, PTH118  there may be a million
+                digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def shrunk(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

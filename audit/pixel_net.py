@@ -1,5 +1,6 @@
 """A small residual net for images that no backbone is at hand for, trained on their labels by a robust loss."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.audit.image_arrays import ImageArrays
+from imae.audit.image_arrays import ImageArrays, fingerprint
 from imae.audit.samples import Samples
 from imae.nets.deploy import deploy
 from imae.nets.net import Net
 from imae.nets.onnx_export import export_onnx
 from imae.nets.residual import classify, convolution, residual_block
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.prototxt_like.net_spec import L, NetSpec
 from imae.prototxt_like.schema import TEST, NetParameter, SolverParameter
 from imae.prototxt_like.text import write_text
@@ -57,6 +59,9 @@ class PixelNet:
         settings = {"IMAE": {"imae_param": {"T": parameter or 8.0}}, "GCE": {"gce_param": {"q": parameter or 0.7}}}
         self.param = _net(self.pixels.shape[1:], len(samples.classes), self._batch, loss, settings.get(loss, {}))
         self._seed = seed
+        settings_too = [fingerprint(samples), samples.label.tolist(), samples.classes, side, loss, parameter, seed]
+        self._fingerprint = hashlib.blake2b(repr(settings_too).encode(errors="surrogateescape")).hexdigest()
+        self._note = folder / "pixels.txt"
 
     def train(self, minutes: float, *, resume: bool, on_progress: Progress, show: Callable[[str], None]) -> bool:
         """Train for EPOCHS, or as much less as `minutes` allow; return whether it ended of itself, not by an interrupt.
@@ -65,8 +70,12 @@ class PixelNet:
         """
         wanted = max(ITERATIONS, EPOCHS * (len(self._readable) // self._batch))
         solver = self._solver(wanted)
-        if resume and (states := list(self._folder.glob("pixels_iter_*.solverstate"))):
+        if resume and (states := list(self._folder.glob("pixels_iter_*.solverstate"))) and self._is_of_these(show):
             solver.restore(max(states, key=lambda path: path.stat().st_mtime))
+        else:
+            for path in self._folder.glob("pixels_iter_*"):
+                path.unlink()
+            write_atomically(self._note, self._fingerprint.encode())
         begun, since, kept, total = solver.iteration, time.perf_counter(), 0.0, wanted
         solver.on_progress = lambda what, done, _: on_progress(done, total) if what == "train" else None
         try:
@@ -99,6 +108,13 @@ class PixelNet:
         write_text(net.param, self._folder / "net.prototxt")
         net.write_weights(self._folder / "net.caffemodel")
         export_onnx(net, None, self._folder / "net.onnx")
+
+    def _is_of_these(self, show: Callable[[str], None]) -> bool:
+        """Whether the snapshots there are were trained on the same images and labels, by the same settings."""
+        if self._note.exists() and read_bytes(self._note).decode(errors="replace") == self._fingerprint:
+            return True
+        show(f"{self._folder}: has snapshots of other images, labels or settings: the net is trained anew")
+        return False
 
     def _snapshot(self, solver: Solver) -> None:
         """Write a snapshot, and remove those before it."""

@@ -15,6 +15,7 @@
 | `head.prototxt`, `.caffemodel`, `.onnx` | the trained head, of features as they were given |
 | `net.prototxt`, `.caffemodel`, `.onnx` | of images without a backbone: the net on the pixels, 0 to 255 |
 | `classes.txt` | the classes of both, one a line |
+| `pixels.txt`, `pixels_iter_*` | what that net is of, and a snapshot, if it was interrupted |
 | `features.npy`, `features.json` | of images with a backbone: their features, and how far they are |
 """
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import pickle
 import pickletools
 import re
@@ -192,6 +193,22 @@ def map_numbers(path: str | Path, kinds: str = "iuf") -> Numbers:
         if not size:
             return np.zeros(shape, dtype)
         return np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+def new_map(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> Numbers:
+    """Return a map of a new .npy file, to be filled; raises InputError where the disk has no room for all of it.
+
+    What is written to a map without room for it ends the process.
+    """
+    try:
+        table: Numbers = np.lib.format.open_memmap(path, "w+", kind, shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return table
 
 
 def _from_pt(content: bytes) -> Any:

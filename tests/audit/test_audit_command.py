@@ -1,6 +1,7 @@
 """`imae audit`, from what the user has to the folder of results."""
 
 import csv
+import errno
 import hashlib
 import json
 import struct
@@ -17,6 +18,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from imae.audit import backbones, label_issues, pixel_net, run
+from imae.audit.backbone_features import BackboneFeatures
 from imae.audit.result import SUMMARY, read_result
 from imae.audit.samples import Samples, read_samples
 from imae.cli import main
@@ -24,6 +26,7 @@ from imae.cli.progress import Display
 from imae.layers.data.image_list import read_image_list
 from imae.layers.data.label_noise import corrupt
 from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.number_file import new_map
 
 Command = Callable[..., tuple[int, str, str]]
 CAFFE = """
@@ -148,7 +151,7 @@ def test_a_folder_of_images_by_a_net_on_the_pixels(
 
 
 def test_a_backbone_an_interrupt_and_going_on(
-    imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from imae.nets.net import Net
     from imae.prototxt_like.text import parse_net
@@ -177,6 +180,24 @@ def test_a_backbone_an_interrupt_and_going_on(
     assert imae(*arguments, "--resume")[0] == 0
     assert sum(calls[4:]) == 302 - 192, "what is done is not done again"
     assert len(read_result(out)[0].scores["label"]) == 300 and not json.loads((out / SUMMARY).read_text())["stopped"]
+
+    def done() -> int:
+        return BackboneFeatures(out, read_samples(str(folder)), backbones.open_backbone(backbone)).done
+
+    assert done() == 302
+    changed = next(folder.rglob("*-is-0.png"))
+    changed.write_bytes(changed.read_bytes() + b" ")
+    assert done() == 0 and "is of other images or another backbone: all are read anew" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_for_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(InputError, match=r"x\.npy: cannot be written: No space left on device"):
+        new_map(tmp_path / "x.npy", (2, 3), np.dtype(np.float32))
+    assert not (tmp_path / "x.npy").exists()
 
 
 def test_a_folder_that_changes_while_it_is_read(
@@ -321,4 +342,7 @@ def test_a_net_on_the_pixels_that_is_interrupted_goes_on(
     assert json.loads((out / SUMMARY).read_text())["stopped"] and (out / "net.onnx").exists()
     assert imae("audit", folder, "-o", out, "--parameter", 8, "--resume")[0] == 0
     assert seen[6:] == list(range(7, 11))
+    status, _, err = imae("audit", folder, "-o", out, "--parameter", 8, "--resume", "--seed", 1)
+    assert status == 0 and "has snapshots of other images, labels or settings: the net is trained anew" in err
+    assert seen[10:] == list(range(1, 11))
     assert not json.loads((out / SUMMARY).read_text())["stopped"]
