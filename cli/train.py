@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imae.cli.caffe_flags import Glog
-from imae.cli.messages import warn
 from imae.cli.options import LARGEST_SEED, NetOptions, choice, describe_device, flag, number, option, taking, words_of
 from imae.cli.progress import Display
 from imae.cli.signals import Effect, exit_status, handle_signals
@@ -159,6 +158,7 @@ def train(
             lock=lock,
             on_divergence=on_divergence.value,
             keep_best=keep_best,
+            weights=[] if state or not first else [weights] if weights else None,
             log_folder=glog.log_dir,
             **options.state,
             **options.settings,
@@ -174,8 +174,6 @@ def train(
             f"{trainer.net.name}: {counted(size, 'learnable parameter')}, on {each}{describe_device(device)}",
             "caffe.cpp:204",
         )
-        if first and not state:
-            _copy_weights(trainer, [weights] if weights else list(param.weights))
         if first and overwrite:
             remove_results(param.snapshot_prefix)
         since = time.perf_counter()
@@ -240,24 +238,6 @@ def _solver_param(path: Path, iterations: int | None, seed: int | None, prefix: 
     if not param.HasField("max_iter"):
         raise InputError(f"{path}: has no max_iter, the iteration at which to stop; --iterations gives it, too")
     return param
-
-
-def _copy_weights(trainer: "Solver", sources: list[str]) -> None:
-    """Copy the weights of files, each of `sources` one or `A,B`, and say which layers got them."""
-    from imae.prototxt_like import provenance
-
-    for name in ",".join(sources).split(",") if sources else []:
-        source = next((path for path in (Path(name), trainer.folder / name) if path.exists()), Path(name))
-        report = trainer.net.copy_weights(source)
-        trainer.log.line(f"Copied the weights of {counted(len(report.copied), 'layer')} from {source}", "net.cpp:744")
-        if report.provenance:
-            trainer.log.line(f"{source} is of {provenance.describe(report.provenance)}", "net.cpp:744")
-        if report.kept:
-            trainer.log.line(f"Layers that keep theirs: {', '.join(report.kept)}", "net.cpp:744")
-        if report.unused:
-            trainer.log.line(f"Ignoring source layers {', '.join(report.unused)}", "net.cpp:744")
-        if not report.copied:
-            warn(f"{source}: none of its layers has the name of one of the net's: nothing was copied")
 
 
 def _report(ended: "TrainingEnded", context: typer.Context, trainer: "Solver") -> None:

@@ -7,7 +7,7 @@ from imae import __version__
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.schema import ImaeProvenance, NetParameter, SolverParameter
 from imae.prototxt_like.text import format_text
-from imae.solvers.solver_nets import find_net, train_net_source
+from imae.solvers.solver_nets import find_file, train_net_source
 
 
 def provenance_of(param: SolverParameter, folder: Path, file: Path | None, seed: int) -> ImaeProvenance:
@@ -16,7 +16,7 @@ def provenance_of(param: SolverParameter, folder: Path, file: Path | None, seed:
     Where there is none, as for a net inside the solver, it is of the message as prototxt.
     """
     source = train_net_source(param)
-    net = source if isinstance(source, NetParameter) else find_net(source, folder)
+    net = source if isinstance(source, NetParameter) else find_file(source, folder)
     return ImaeProvenance(
         version=__version__, random_seed=seed, net_sha256=_hash(net), solver_sha256=_hash(file or param)
     )

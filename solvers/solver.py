@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,7 +53,7 @@ from imae.solvers.log import Log
 from imae.solvers.provenance import provenance_of
 from imae.solvers.results import newest_snapshot, weights_beside
 from imae.solvers.run_lock import RunLock
-from imae.solvers.solver_nets import net_params
+from imae.solvers.solver_nets import find_file, net_params
 from imae.solvers.update import create_update
 
 WITHOUT_STATISTICS = "test without statistics"
@@ -96,6 +96,7 @@ class Solver:
         lock: RunLock | None = None,
         on_divergence: OnDivergence = "stop",
         keep_best: bool = False,
+        weights: Sequence[str] | None = None,
         **net_options: Any,
     ) -> None:
         """Build the nets of a solver prototxt (read, or its path).
@@ -106,7 +107,8 @@ class Solver:
         `log_folder` of its own. `show` gets the log's lines. While it solves it holds `lock`, by default one on the
         prefix. With `on_divergence` "warn" it goes on with losses that are not finite, but writes no snapshot of such
         weights. With `keep_best` the weights of the best test accuracy are kept beside the snapshots. On a GPU an
-        iteration is captured once and replayed, which `capture` can switch off. `net_options`, such as `dtype` and
+        iteration is captured once and replayed, which `capture` can switch off. It begins with `weights`, which are as
+        for `copy_weights`, by default with the solver's own. `net_options`, such as `dtype` and
         `tf32`, are as for `Net`, but that the plan is "fused" unless they say otherwise.
         Raises InputError for what is wrong in the files, or if the prefix's folder cannot be written.
         """
@@ -152,6 +154,7 @@ class Solver:
         self._warned = False  # whether it went on with what is not finite, of which nothing more is said
         on_gpu = self.device.type == "cuda"
         self.capture_with((CudaGraphs(self.device) if capture else Eager()) if on_gpu else None)
+        self.copy_weights(param.weights if weights is None else weights)
 
     def capture_with(self, recorder: Recorder | None) -> None:
         """Have iterations and test batches recorded and replayed, once they have run; log what cannot be, and why."""
@@ -186,6 +189,25 @@ class Solver:
     def outputs(self) -> dict[str, Tensor]:
         """The train net's outputs in the last pass."""
         return self.training.outputs
+
+    def copy_weights(self, sources: Iterable[str]) -> None:
+        """Copy the weights of files, each of `sources` one or several as `A, B`, and log which layers got them.
+
+        Paths are looked up in the working directory, then in the solver's folder. Raises InputError as
+        `Net.copy_weights`.
+        """
+        for name in (name.strip() for source in sources for name in source.split(",")):
+            path = find_file(name, self.folder)
+            report = self.net.copy_weights(path)
+            self.log.line(f"Copied the weights of {counted(len(report.copied), 'layer')} from {path}", "net.cpp:744")
+            if report.provenance:
+                self.log.line(f"{path} is of {provenances.describe(report.provenance)}", "net.cpp:744")
+            if report.kept:
+                self.log.line(f"Layers that keep theirs: {', '.join(report.kept)}", "net.cpp:744")
+            if report.unused:
+                self.log.line(f"Ignoring source layers {', '.join(report.unused)}", "net.cpp:744")
+            if not report.copied:
+                _log.warning("%s: none of its layers has the name of one of the net's: nothing was copied", path)
 
     # Training
 

@@ -39,8 +39,8 @@ def train_net_source(param: SolverParameter) -> NetParameter | str:
     return getattr(param, given[0])
 
 
-def find_net(name: str, folder: Path) -> Path:
-    """Return the path of a net's file: in the working directory if it is there, else in `folder` if it is there."""
+def find_file(name: str, folder: Path) -> Path:
+    """Return the path of a file that a solver names: in the working directory if there, else in `folder` if there."""
     return next((path for path in (Path(name), folder / name) if path.exists()), Path(name))
 
 
@@ -63,7 +63,7 @@ def _test_nets(param: SolverParameter, folder: Path) -> list[tuple[NetParameter,
 
 def _read(source: NetParameter | str, folder: Path) -> tuple[NetParameter, Path]:
     if isinstance(source, str):
-        path = find_net(source, folder)
+        path = find_file(source, folder)
         return read_net(path), path.parent
     param = NetParameter()
     param.CopyFrom(source)

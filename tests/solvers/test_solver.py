@@ -424,6 +424,17 @@ def test_a_stage_for_one_of_several_nets_is_no_mistake(tmp_path: Path) -> None:
         assert "relued" not in solver.test_nets[0].outputs
 
 
+def test_a_solver_begins_with_the_weights_that_it_names(tmp_path: Path) -> None:
+    first = create_solver(tmp_path)
+    for name in "hidden", "ip":
+        first.net.params[name][1].data.fill_(7)
+        model = first.net.to_proto()
+        write_caffemodel(NetParameter(layer=[layer for layer in model.layer if layer.name == name]), tmp_path / name)
+    solver = create_solver(tmp_path, 'weights: "hidden, ip"')
+    assert torch.equal(solver.net.storage.data, first.net.storage.data)
+    assert not create_solver(tmp_path, 'weights: "hidden, ip"', weights=[]).net.params["ip"][1].data.any()
+
+
 def test_weights_that_lack_a_layer_are_not_resumed_from(tmp_path: Path) -> None:
     """A caffemodel cut between two layers is one that reads well: the rest would stay as initialised."""
     create_solver(tmp_path, "max_iter: 2").solve()
