@@ -26,8 +26,6 @@ from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import clear_leftovers, create_folder
 from imae.prototxt_like.limits import check_message
 from imae.prototxt_like.schema import (
-    TEST,
-    TRAIN,
     ImaeLayerState,
     ImaeProvenance,
     ImaeState,
@@ -124,11 +122,11 @@ class Solver:
         if param.debug_info:  # whose blobs a fused plan has not
             options["plan"] = "plain"
         (train_param, train_folder), *test_params = net_params(param, self.folder, level, stages)
-        self.net = Net(train_param, TRAIN, folder=train_folder, **options)
+        self.net = Net(train_param, train_param.state.phase, folder=train_folder, **options)
         self.net.keep_blobs = False
         self.test_nets: list[Net] = []
         for test_param, test_folder in test_params:
-            net = Net(test_param, TEST, folder=test_folder, backward=False, **options)
+            net = Net(test_param, test_param.state.phase, folder=test_folder, backward=False, **options)
             net.keep_blobs = False
             net.share_weights(self.net)
             self.test_nets.append(net)

@@ -34,7 +34,7 @@ class ContrastiveLoss(Loss):
         a, b, similar = bottoms
         if math.prod(a) != n * c or math.prod(b) != n * c or math.prod(b[1:2]) != c:
             raise self.error(f"needs two bottoms of N x C, found {describe(a)} and {describe(b)}")
-        if math.prod(similar) != n:
+        if math.prod(similar[:1]) != n or math.prod(similar[1:]) != 1:
             raise self.error(f"{n} pairs need as many labels, found {describe(similar)}")
         return [()]
 

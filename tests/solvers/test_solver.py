@@ -15,7 +15,7 @@ from imae.layers.registry import register, registry
 from imae.nets.net import Net
 from imae.prototxt_like.binary import read_caffemodel, read_solverstate, write_caffemodel, write_solverstate
 from imae.prototxt_like.errors import InputError
-from imae.prototxt_like.schema import TRAIN, NetParameter, SolverParameter
+from imae.prototxt_like.schema import TEST, TRAIN, NetParameter, SolverParameter
 from imae.prototxt_like.text import parse_net, parse_solver
 from imae.solvers.divergence import Diverged, LossWatch, first_not_finite
 from imae.solvers.learning_rate import check_policy, current_step, learning_rate
@@ -422,6 +422,12 @@ def test_a_stage_for_one_of_several_nets_is_no_mistake(tmp_path: Path) -> None:
         solver = Solver(param, folder=tmp_path, stages=["more"])
         assert "relued" in solver.net.outputs
         assert "relued" not in solver.test_nets[0].outputs
+
+
+def test_the_solvers_states_choose_the_phases_too(tmp_path: Path) -> None:
+    states = "train_state { phase: TEST } test_state { phase: TRAIN } test_iter: 1 test_interval: 1"
+    solver = create_solver(tmp_path, states)
+    assert [net.context.phase for net in (solver.net, *solver.test_nets)] == [TEST, TRAIN]
 
 
 def test_a_solver_begins_with_the_weights_that_it_names(tmp_path: Path) -> None:

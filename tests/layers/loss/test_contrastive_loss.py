@@ -40,6 +40,7 @@ MISTAKES = [
     (TYPE, [(3, 4), (3, 5), (3,)], "needs two bottoms of N x C, found 3x4 and 3x5"),
     (TYPE, [(3, 4, 2, 1), (3, 4, 2, 1), (3,)], "needs two bottoms of N x C, found 3x4x2x1 and 3x4x2x1"),
     (TYPE, [(3, 4), (3, 4), (4,)], "3 pairs need as many labels, found 4"),
+    (TYPE, [(2, 4), (2, 4), (1, 2)], "2 pairs need as many labels, found 1x2"),
     (TYPE, [(3, 4), (3, 4)], "takes 3 bottom blobs, the prototxt gives 2"),
 ]
 

@@ -57,6 +57,14 @@ MISTAKES = [
 ]
 
 
+def test_a_product_has_its_gradient_where_a_bottom_is_zero() -> None:
+    layer = build_layer('type: "Eltwise" eltwise_param { operation: PROD stable_prod_grad: false }', [(2,), (2,)])
+    saved: Saved = {}
+    bottoms = [torch.tensor([0.0, 2.0]), torch.tensor([3.0, 0.0])]
+    diffs = backward(layer, bottoms, layer.forward(bottoms, saved), [torch.ones(2)], saved, [True, True])
+    assert torch.equal(torch.stack([diff for diff in diffs if diff is not None]), torch.tensor([[3.0, 0], [0, 2]]))
+
+
 def test_eltwise_max_gives_a_tie_to_the_second_of_two_then_to_the_earlier() -> None:
     layer = build_layer('type: "Eltwise" eltwise_param { operation: MAX }', [(1, 3)] * 3)
     saved: Saved = {}

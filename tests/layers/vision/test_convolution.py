@@ -130,6 +130,11 @@ MISTAKES = [
         "kernel, stride and dilation must be at least 1",
     ),
     (
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 dilation: 0 }',
+        [(1, 2, 5, 5)],
+        "kernel, stride and dilation must be at least 1",
+    ),
+    (
         'type: "Convolution" convolution_param { num_output: 4 kernel_size: 6 }',
         [(1, 2, 5, 5)],
         "a 6x6 kernel does not fit into the bottom of 1x2x5x5",
