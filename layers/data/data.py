@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.data.data_layer import DataLayer
+from imae.layers.data.data_layer import DataLayer, readers
 from imae.layers.data.image_decode import decode_view
 from imae.layers.data.leveldb_file import CURRENT_FILE, LevelDbFile
 from imae.layers.data.lmdb_file import DATA_FILE, LmdbFile
@@ -30,7 +30,8 @@ class Data(DataLayer):
     The records come in the order of their keys, over and over: batch n begins at record n B. As in Caffe, crop_size
     cuts at random in phase TRAIN and from the centre in TEST, while `mirror: true` mirrors in both. `rand_skip: n`
     starts at one of the first n records, by the net's seed. From batch to batch images may differ in size, and the net
-    follows; within a batch they are of one size, as they are or cropped to it.
+    follows; within a batch they are of one size, as they are or cropped to it. Where the first record is an encoded
+    image, they are decoded on all cores.
     """
 
     type = "Data"
@@ -47,6 +48,8 @@ class Data(DataLayer):
             self._folder = self.context.find(param.source)
             self._records = self._open()
             key, image, _ = self._decode(0)
+            encoded = Datum.FromString(self._records[0][1]).encoded
+        self._map = readers(f"read {self.name}").map if encoded else map
         self._first_shape = self._transform.shape(image.shape, f"record {key}", self._folder)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
@@ -75,7 +78,7 @@ class Data(DataLayer):
         position = torch.arange(number * param.batch_size, (number + 1) * param.batch_size)
         numbers = (position + self.skipped(param.rand_skip)).tolist()
         with self.naming():
-            keys, images, labels = zip(*map(self._decode, numbers), strict=True)
+            keys, images, labels = zip(*self._map(self._decode, numbers), strict=True)
         data = self._transform.together(images, position, "record", keys, self._folder, _ADVICE)
         return [data, torch.tensor(labels, device=device)][: len(self.param.top)]
 
