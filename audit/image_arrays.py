@@ -82,7 +82,7 @@ def shrunk(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Return an image (C x H x W) of another size, each pixel the mean of what it covers."""
     if image.shape[1:] == size:
         return image
-    pixels = torch.from_numpy(np.array(image)).float()[None]
+    pixels = torch.from_numpy(np.array(image, order="C")).float()[None]
     resized: NDArray[np.uint8] = (
         F.interpolate(pixels, size, mode="bilinear", antialias=True)[0].round_().clamp_(0, 255).byte().numpy()
     )

@@ -262,7 +262,7 @@ class Predictor:
             raise InputError(f"{name}: an image of {describe(view.shape[1:])}, of which {window} cannot be cut")
         # Images.seen takes red, green, blue
         as_rgb = color and (self._order == "RGB" or not self._raw)
-        return (view[::-1] if as_rgb else view).transpose(1, 2, 0)
+        return _by_pixels(view[::-1] if as_rgb else view)
 
     def _ask(self, images: list[tuple[int, NDArray[np.uint8]]]) -> Iterator[tuple[int, Rows]]:
         """The outputs of a batch of images of one size; of a fixed batch the rest is the last image, once more."""
@@ -296,6 +296,16 @@ def largest(scores: NDArray[Any], k: int) -> list[tuple[int, float]]:
     flat = scores.ravel()
     order = np.argsort(-flat, kind="stable")[:k]
     return [(int(number), float(flat[number])) for number in order]
+
+
+def _by_pixels(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """C x H x W as H x W x C in one piece: plane by plane, as NumPy, going pixel by pixel, takes four times as long."""
+    if planes.transpose(1, 2, 0).flags.c_contiguous:
+        return planes.transpose(1, 2, 0)
+    pixels = np.empty((*planes.shape[1:], len(planes)), np.uint8)
+    for channel, plane in enumerate(planes):
+        pixels[:, :, channel] = plane
+    return pixels
 
 
 def _planes(image: Any, color: bool) -> NDArray[np.uint8]:
