@@ -9,18 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from imae.layers.data.transform import Transform
+from imae.nets.deploy import data_layer, deploy
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import read_bytes
-from imae.prototxt_like.schema import TEST
+from imae.prototxt_like.schema import TEST, NetParameter
 from imae.prototxt_like.text import did_you_mean, read_net
 
 SIDE = 224
 """Pixels, where a net leaves the size of its images open."""
 IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 """Mean and standard deviation of red, green, blue, of 0 to 1."""
-CAFFE_MEAN = np.array([104.0, 117.0, 123.0], np.float32)
+CAFFE_MEAN = np.array([104.0, 117.0, 123.0], np.float32).reshape(3, 1, 1)
 """Of blue, green, red, of 0 to 255."""
+BGR_LAYERS = ("Data", "ImageData", "WindowData")
+"""Whose images are blue, green, red: a Data layer's as Caffe's own convert_imageset writes them."""
 LONGEST_REASON = 200
 """Characters: torch names each weight that is missing."""
 Floats = NDArray[np.float32]
@@ -54,7 +58,8 @@ def open_backbone(name: str) -> Backbone:
 
     Of an ONNX model the first output is taken, of a Caffe net what its last InnerProduct layer reads, else its output;
     values of images (B x C x H x W) are averaged over H and W. ONNX gets red, green, blue, of ImageNet's mean and
-    deviation, torchvision's nets as their weights say; Caffe's nets blue, green, red less 104, 117, 123.
+    deviation, torchvision's nets as their weights say; Caffe's nets blue, green, red less 104, 117, 123, or as the data
+    layer of their TEST phase has them, whose data need not be there.
 
     Raises InputError for a file that is missing or no such net, and for torchvision's weights where they are neither in
     its cache nor to be fetched, or are not those that it publishes.
@@ -113,8 +118,30 @@ def _onnx(path: Path) -> Backbone:
     return Backbone(str(path), (height, width), run, digest)
 
 
+def _predicting(model: Path) -> tuple[NetParameter, Floats, float]:
+    """The net that predicts, what is taken from its images (3 x H x W, or 3 x 1 x 1), and what they are times then."""
+    layer = data_layer(model)
+    if layer is None:
+        return read_net(model), CAFFE_MEAN, 1.0
+    if layer.param.type not in BGR_LAYERS:
+        raise InputError(
+            f"{model}: its images are of a {layer.param.type} layer, expected one of {', '.join(BGR_LAYERS)}, or an "
+            "Input, as a deploy prototxt has"
+        )
+    transform = Transform(layer, random_crop=False, mirror=False)
+    mean = torch.zeros(3, 1, 1) if transform.mean is None else transform.mean
+    height, width = [transform.crop] * 2 if transform.crop else mean.shape[1:]
+    if height == 1 or len(mean) not in (1, 3):
+        raise layer.error(f"{model}: no crop_size and no mean_file of colour images says how large images are")
+    if mean.shape[1:] != (1, 1):
+        top, left = ((whole - side) // 2 for whole, side in zip(mean.shape[1:], (height, width), strict=True))
+        mean = mean[:, top : top + height, left : left + width]
+    return deploy(model, shape=(3, height, width)), mean.numpy(), transform.scale
+
+
 def _caffe(model: Path, weights: Path) -> Backbone:
-    net = Net(read_net(model), TEST, folder=model.parent, backward=False)
+    param, mean, scale = _predicting(model)
+    net = Net(param, TEST, folder=model.parent, backward=False)
     if kept := net.copy_weights(weights).kept:
         raise InputError(f"{weights}: lacks weights of the layers {', '.join(kept)} of {model}")
     if len(net.inputs) != 1 or len(shape := net.blobs[net.inputs[0]].shape) != 4 or shape[1] != 3:
@@ -125,8 +152,7 @@ def _caffe(model: Path, weights: Path) -> Backbone:
     (name,) = net.inputs
 
     def run(images: NDArray[np.uint8]) -> Floats:
-        values = images.astype(np.float32) - CAFFE_MEAN[:, None, None]
-        inputs: dict[str, Any] = {name: values}
+        inputs: dict[str, Any] = {name: (images - mean) * np.float32(scale)}
         features: Floats = net.forward(end=last, **inputs)[blob].float().numpy()
         return features
 

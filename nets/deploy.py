@@ -99,10 +99,12 @@ def _reshape(deployed: NetParameter, names: set[str], shape: Sequence[int]) -> N
     given.dim[:] = [*given.dim[:1], *shape] if given.dim else [1, *shape]
 
 
-def data_layer(net: Net | NetParameter | str | Path, top: str, folder: Path | None = None) -> Layer | None:
-    """Return the data layer, not set up, that gives the blob `top` in the TEST phase of `net`, if one does."""
+def data_layer(
+    net: Net | NetParameter | str | Path, top: str | None = None, folder: Path | None = None
+) -> Layer | None:
+    """Return the data layer, not set up, that gives the blob `top`, or any, in the TEST phase of `net`, if one does."""
     param, context = (net.param, net.context) if isinstance(net, Net) else _read(net, folder)
-    given = (layer for layer in param.layer if top in layer.top and issubclass(_kind(layer), DataLayer))
+    given = (layer for layer in param.layer if top in (None, *layer.top) and issubclass(_kind(layer), DataLayer))
     return next((create_layer(layer, context) for layer in given), None)
 
 

@@ -190,6 +190,37 @@ def test_a_backbone_an_interrupt_and_going_on(
     assert done() == 0 and "is of other images or another backbone: all are read anew" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("file", [False, True])
+def test_a_backbone_takes_images_as_the_data_layer_has_them_that_it_was_trained_by(file: bool, tmp_path: Path) -> None:
+    from imae.nets.net import Net
+    from imae.prototxt_like.mean_file import write_mean
+    from imae.prototxt_like.text import parse_net
+
+    mean = np.arange(300, dtype=np.float32).reshape(3, 10, 10)
+    write_mean(mean, tmp_path / "mean.binaryproto")
+    model, weights = tmp_path / "train_val.prototxt", tmp_path / "tiny.caffemodel"
+    own = 'mean_file: "mean.binaryproto"' if file else "mean_value: 1 mean_value: 2 mean_value: 3"
+    trained = f"""
+    layer {{ name: "data" type: "Data" top: "data" top: "label" data_param {{ source: "gone" batch_size: 9 }}
+             transform_param {{ {own} crop_size: 8 scale: 0.5 }} }}
+    {"".join(CAFFE.splitlines()[3:])}
+    layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" }}"""
+    model.write_text(trained)
+    Net(parse_net(CAFFE)).write_weights(weights)
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
+    backbone = backbones.open_backbone(f"{model},{weights}")
+    assert backbone.size == (8, 8)
+    less = mean[:, 1:9, 1:9] if file else np.array([1, 2, 3]).reshape(3, 1, 1)
+    np.testing.assert_allclose(backbone(images), ((images - less) * 0.5).reshape(4, -1), rtol=1e-6)
+    model.write_text(trained.replace('"Data"', '"HDF5Data"').replace("crop_size: 8", ""))
+    with pytest.raises(InputError, match="of a HDF5Data layer, expected one of Data, ImageData"):
+        backbones.open_backbone(f"{model},{weights}")
+    if not file:
+        model.write_text(trained.replace("crop_size: 8", ""))
+        with pytest.raises(InputError, match="says how large images are"):
+            backbones.open_backbone(f"{model},{weights}")
+
+
 def test_a_disk_without_room_for_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
