@@ -5,9 +5,9 @@
 The layer resizes to 256 x 256, crops 227 x 227 at random, mirrors, and gives float32 planes less a mean. Beside it
 a pool of as many threads has Pillow and NumPy make the same batches, as it is written by hand. Images alone are read,
 decoded and, where that is said, resized, and nothing is made of them: by Pillow, `Image.open(file).convert("RGB")`; by
-the layer just as it does it in training, but for the writing of the batch, whose floats are 0.6 MB an
-image. The floor is `Image.open(file).load()`, without that copy of each image. All files are in the system's cache. A
-turn is one epoch of the files, and the sides take turns.
+the layer just as it does it in training, but for the writing of the batch, whose floats are 0.6 MB an image. The floor
+is `Image.open(file).load()`, which makes no copy. All files are in the system's cache. A turn is one epoch of the
+files, and the sides take turns.
 """
 
 import argparse
