@@ -20,6 +20,8 @@ from imae.prototxt_like.number_file import has_key, map_numbers, read_numbers, s
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 IMAGE_SUFFIXES |= {".heic", ".heif", ".avif", ".jxl"}  # told of as unreadable where Pillow cannot, not passed over
+_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""What the parts of a data set are called, each with the classes in it."""
 TABLES = (".csv", ".tsv", ".parquet")
 _log = logging.getLogger(__name__)
 
@@ -152,7 +154,7 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
     classes = [entry.name for entry in entries if entry.is_dir()]
     base = folder.resolve()
     for name in classes:
-        for place, folders, files in os.walk(folder / name):  # follows no links to folders
+        for place, folders, files in os.walk(folder / name, onerror=_refuse):  # follows no links to folders
             folders[:] = [each for each in folders if not each.startswith(".")]
             for file in sorted(file for file in files if _is_image(file)):
                 path = Path(place) / file
@@ -166,6 +168,8 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
         )
     if empty := sorted({*classes} - {*labels}):
         _log.warning("%s: no image in %s", folder, ", ".join(empty[:5]) + ", ..." * (len(empty) > 5))
+    if parts := [name for name in classes if name.lower() in _PARTS and any((folder / name).glob("*/"))]:
+        _log.warning("%s: %s are taken for classes; for those in them, audit each", folder, ", ".join(parts))
     if loose := sum(_is_image(entry.name) and entry.is_file() for entry in entries):
         _log.warning("%s: left out %s beside the subfolders, of no class", folder, counted(loose, "image"))
     given, found_classes = check_labels(np.array(labels), len(labels))
@@ -173,6 +177,10 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
     return Samples(
         str(folder), given[order], found_classes, [names[i] for i in order], root=folder, outside=allow_outside
     )
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def _is_image(file: str) -> bool:

@@ -1,6 +1,7 @@
 """What `imae audit` reads, and what it refuses in one line."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,25 @@ def test_a_folder_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "lies outside" in refusal(tmp_path)
     assert "has images in 1 subfolder, expected one subfolder for each class" in refusal(tmp_path / "dog")
     assert "no such file or folder" in refusal(tmp_path / "yak")
+
+
+def test_a_folder_of_parts_and_one_that_cannot_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train/cat/1.png", "Test/dog/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    read_samples(str(tmp_path))
+    assert caplog.messages == [f"{tmp_path}: Test, train are taken for classes; for those in them, audit each"]
+    walked = os.scandir
+
+    def refused(folder: str) -> object:
+        if str(folder).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return walked(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert refusal(tmp_path) == f"{tmp_path}/train/cat: cannot be read: Permission denied"
 
 
 def test_names_of_an_audits_table_are_read_as_they_were(tmp_path: Path) -> None:
