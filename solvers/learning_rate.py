@@ -50,7 +50,10 @@ def learning_rate(param: SolverParameter, iteration: int) -> float:
 
 
 def current_step(param: SolverParameter, iteration: int) -> int:
-    """Return how many steps of the `step` or `multistep` policy lie behind `iteration`, as a solverstate keeps it."""
+    """Return how many steps of the `step` or `multistep` policy `iteration` has had.
+
+    A solverstate keeps that of the last update, as Caffe looks for the next step before each.
+    """
     if param.lr_policy == "step":
         return int(iteration // param.stepsize)
     if param.lr_policy != "multistep":

@@ -450,7 +450,7 @@ class Solver:
         state = SolverState(
             iter=self.iteration,
             learned_net=str(model),
-            current_step=current_step(self.param, self.iteration),
+            current_step=current_step(self.param, self.iteration - 1) if self.iteration else 0,
             imae_state=ImaeState(
                 random_seed=self.seed,
                 train_forwards=self.net.context.passes.number,

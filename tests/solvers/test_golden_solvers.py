@@ -11,7 +11,7 @@ from layer_cases import DEVICES
 from imae.layers.blob import Blob
 from imae.prototxt_like.binary import open_solverstate
 from imae.prototxt_like.text import parse_net, parse_solver
-from imae.solvers.learning_rate import learning_rate
+from imae.solvers.learning_rate import current_step, learning_rate
 from imae.solvers.solver import Solver
 from imae.solvers.update import UPDATES
 
@@ -98,6 +98,7 @@ def test_histories_after_five_steps_are_those_of_caffes_snapshot(record: Path) -
     solver = begin(golden)
     train(solver, golden, range(5))
     stored = open_solverstate(record.with_name(f"{record.stem}_iter_5.solverstate"))
+    assert current_step(solver.param, 4) == stored.message.current_step, "of the last update"
     recorded = iter(stored.message.history)
     for history in solver.update.histories:
         for i, blob in enumerate(solver.net.learnable):
