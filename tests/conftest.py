@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import logging
 import lzma
 import os
 from collections.abc import Generator, Iterator
@@ -40,6 +41,14 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+        forget_loggers()
+
+
+def forget_loggers() -> None:
+    """Leave pytest none of the hundreds of loggers of torch and others, which it goes through six times a test."""
+    loggers = logging.root.manager.loggerDict
+    for name in [name for name in loggers if name.partition(".")[0] != "imae"]:
+        del loggers[name]
 
 
 @pytest.fixture(scope="session")
