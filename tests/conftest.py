@@ -70,6 +70,12 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, but not drawn as SVG and PNG: most of a page's time. Other tests draw each of them."""
+    monkeypatch.setattr("imae.reports.pictures._bytes", lambda figure, format, metadata: b"<svg></svg>\n")
+
+
+@pytest.fixture
 def no_garbage_collection() -> Iterator[None]:
     """While it lasts only the last reference to an object frees it."""
     gc.disable()

@@ -17,6 +17,7 @@ from imae.prototxt_like.files import write_atomically
 from imae.prototxt_like.mars_info import read_query_index, read_tracks
 
 Imae = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture
