@@ -1,11 +1,15 @@
 """Which labels are kept, changed and dropped: `cleaned.csv`, and `cleaned.txt` for ImageData."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imae.audit.result import Result
 from imae.prototxt_like.csv_file import CLEANED, DROP, KEEP, RELABEL, write_csv
+from imae.prototxt_like.errors import counted
 from imae.prototxt_like.files import write_atomically
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ def write_cleaned(result: Result, thresholds: Thresholds, decisions: Mapping[int
             final = decisions[i].label if action == RELABEL else label
         counts[action] += 1
         rows.append((i, name, classes[final], classes[label], action, reason))
-        if action != DROP:
-            lines.append(f"{one_line(name)} {final}\n")
+        if action != DROP and one_line(name) == name:
+            lines.append(f"{name} {final}\n")
     write_csv(result.folder / "cleaned.csv", CLEANED, rows)
     if result.root is not None:
+        if broken := sum(one_line(name) != name for name in result.names):
+            _log.warning("cleaned.txt: left out %s whose name has a line's end", counted(broken, "image"))
         write_atomically(result.folder / "cleaned.txt", "".join(lines).encode(errors="surrogateescape"))
     return counts
 

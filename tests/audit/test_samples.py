@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imae.audit.cleaned import Thresholds, write_cleaned
+from imae.audit.result import Result
 from imae.audit.samples import read_samples
 from imae.prototxt_like.csv_file import CLEANED, write_csv
 from imae.prototxt_like.errors import InputError
@@ -249,3 +251,12 @@ def test_tables_of_other_countries_and_columns_that_number_the_rows(
     assert "no column of features" in refusal(path, label="l", ignore=["k", "user_id", "a"])
     for data, options in (("digits", {"image": "p"}), (tmp_path, {"ignore": ["k"]}), (tmp_path, {"label": "l"})):
         assert "--image, --root and --ignore" in (line := refusal(data, **options)) or "takes no --label" in line
+
+
+def test_a_name_with_a_lines_end_is_in_no_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    zeros = np.zeros(2, np.int64)
+    scores = {"label": np.arange(2), "suggested": zeros, "p_wrong": zeros, "p_suggested": zeros}
+    result = Result(tmp_path, ["a\nb.png", "c d.png"], ["x", "y"], scores, "photos", tmp_path)
+    assert write_cleaned(result, Thresholds(), {})["keep"] == 2
+    assert (tmp_path / "cleaned.txt").read_text() == "c d.png 1\n"
+    assert caplog.messages == ["cleaned.txt: left out 1 image whose name has a line's end"]
