@@ -87,10 +87,10 @@ CASES = [
     convolution("num_output: 2 kernel_size: 2 kernel_size: 3 dilation: 1 dilation: 2", (1, 2, 4, 7), dilation=(1, 2)),
     convolution("num_output: 3 kernel_size: 3 stride: 2 pad: 1", (2, 2, 7), stride=2, padding=1),
     convolution("num_output: 2 kernel_size: 2 pad: 1 pad: 0 pad: 1", (1, 2, 3, 4, 3), padding=(1, 0, 1)),
-    convolution("num_output: 2 kernel_size: 2", (2, 3, 4, 4), (1, 3, 4, 4), (2, 3, 4, 4)),
+    convolution("num_output: 2 kernel_size: 2", (2, 3, 4, 4), (2, 3, 4, 4), (2, 3, 4, 4)),
     convolution("num_output: 2 kernel_size: 2 engine: CUDNN force_nd_im2col: true", (2, 3, 4, 4)),
     along_axis("num_output: 9 kernel_size: 2 axis: 2 group: 3", F.conv1d, (2, 2, 6, 5), groups=3),
-    along_axis("num_output: 4 kernel_size: 2 axis: -3 pad: 1", F.conv2d, (2, 2, 3, 4, 5), (1, 2, 3, 4, 5), padding=1),
+    along_axis("num_output: 4 kernel_size: 2 axis: -3 pad: 1", F.conv2d, (2, 2, 3, 4, 5), (2, 2, 3, 4, 5), padding=1),
     along_axis("num_output: 4 kernel_size: 2 axis: 0", F.conv2d, (3, 4, 5)),
     Case(
         'type: "Convolution" convolution_param { num_output: 4 group: 2 }',
@@ -100,7 +100,7 @@ CASES = [
     over_four_axes("num_output: 2 kernel_size: 2", (2, 3, 2, 3, 3, 2)),
     over_four_axes(
         "num_output: 4 kernel_size: 2 group: 2 dilation: 2 stride: 1 stride: 2 stride: 1 stride: 3 pad: 1",
-        (1, 2, 2, 3, 1, 3),
+        (2, 2, 2, 3, 1, 3),
         (2, 2, 2, 3, 1, 3),
         group=2,
         dilation=(2, 2, 2, 2),

@@ -67,7 +67,7 @@ CASES = [
     ),
     deconvolution("num_output: 3 kernel_size: 3 stride: 2 dilation: 2", (2, 2, 5), stride=2, dilation=2),
     deconvolution("num_output: 2 kernel_size: 2 stride: 2 group: 2", (1, 2, 3, 2, 3), stride=2, groups=2),
-    deconvolution("num_output: 2 kernel_size: 2 engine: CAFFE", (2, 3, 3, 3), (1, 3, 3, 3)),
+    deconvolution("num_output: 2 kernel_size: 2 engine: CAFFE", (2, 3, 3, 3), (2, 3, 3, 3)),
     Case(
         'type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 axis: 2 }',
         [normal(2, 2, 3, 4)],
