@@ -85,7 +85,7 @@ def test_a_table_of_paths_is_read_below_its_root_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (",".join(f"c{i}" for i in range(1_000_000)) + "\n", "has 1,000,000 columns, expected at most 65,536"),
+        (",".join(f"c{i}" for i in range(70_000)) + "\n", "has 70,000 columns, expected at most 65,536"),
         ("a,b,l\n1,2,x\n1,2\n", "line 3: 2 cells, expected 3, one for each column"),
         ("a,b,l\n1,2,x\n1,cat,y\n", "line 3: column \"b\": 'cat' is no number"),
         ("a,a,l\n1,2,x\n", "has several columns of one name: 'a'"),
