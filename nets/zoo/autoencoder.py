@@ -41,7 +41,7 @@ def _linear(n: NetSpec, name: str, bottom: Top, outputs: int) -> Top:
             bottom,
             num_output=outputs,
             param=[{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 1, "decay_mult": 0}],
-            weight_filler={"type": "gaussian", "std": 1, "sparse": 15},
+            weight_filler={"type": "gaussian", "std": 1, "sparse": min(15, outputs)},
         ),
     )
 
