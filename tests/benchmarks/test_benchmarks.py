@@ -25,6 +25,8 @@ TINY = {
     "plan_building": ["--blocks", "0", "0", "1", "--batch", "1"],
     "startup": [],
 }
+SLOW = ("plan_building", "startup")
+"""Of these, what takes seconds."""
 
 
 def run(name: str, arguments: list[str], folder: Path) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def run(name: str, arguments: list[str], folder: Path) -> dict[str, Any]:
     return record
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in TINY])
 def test_a_benchmark_records_its_figures_and_their_floor(name: str, tmp_path: Path) -> None:
     record = run(name, TINY[name], tmp_path)
     if name == "loading":

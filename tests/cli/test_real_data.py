@@ -1,6 +1,7 @@
 """On the real CIFAR-10: the accuracy of a real Caffe net, and a training run, are those that Caffe 1.0 printed."""
 
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from imae.layers.data.convert import convert_cifar10
 from imae.solvers.log import read_metrics
@@ -19,16 +21,25 @@ Imae = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def lmdbs(cifar10_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the LMDBs and the mean, as `imae convert cifar10` writes them."""
+def lmdbs(cifar10_part: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the LMDBs, as `imae convert cifar10` writes them of the first training file, and Caffe's mean."""
+    if not RESNET20.exists():
+        pytest.skip("the real net is not at ../shared/data/resnet20")
     folder = tmp_path_factory.mktemp("lmdbs")
-    convert_cifar10(cifar10_root, folder)
+
+    def load(root: Path, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        file = root / "cifar-10-batches-py" / ("data_batch_1" if train else "test_batch")
+        batch = pickle.loads(file.read_bytes(), encoding="bytes")
+        return torch.from_numpy(batch[b"data"]).view(-1, 3, 32, 32), torch.tensor(batch[b"labels"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imae.layers.data.convert.load_cifar10", load)
+        convert_cifar10(cifar10_part, folder)
+    shutil.copy(RESNET20 / "mean.binaryproto", folder)
     return folder
 
 
 def test_the_real_resnet20_has_caffes_accuracy_and_loss(imae: Imae, lmdbs: Path) -> None:
-    if not RESNET20.exists():
-        pytest.skip("the real net is not at ../shared/data/resnet20")
     text = (RESNET20 / "res20_cifar_train_test.prototxt").read_text()
     model = lmdbs / "res20_cifar_train_test.prototxt"
     model.write_text(text.replace('"../', f'"{lmdbs}/'))

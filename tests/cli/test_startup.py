@@ -35,6 +35,7 @@ def test_help_takes_little_more_than_a_command_without_options() -> None:
     assert median(seconds(ours, "train") / seconds(bare, "--help") for _ in range(5)) < 1.65  # 1.35; with numpy, 1.9
 
 
+@pytest.mark.slow
 def test_torch_is_loaded_without_a_search_for_garbage_then_or_at_exit() -> None:
     code = (
         "import gc; from imae.cli.options import load_torch; load_torch(); print(gc.isenabled(), gc.get_freeze_count())"

@@ -40,6 +40,7 @@ def test_the_noise_is_measured_against_the_clean_labels(files: tuple[Path, Path]
     assert noise_percent(sets, "worse_label", subset=16) == 0
 
 
+@pytest.mark.slow
 def test_the_published_labels_are_as_wrong_as_the_description_of_the_data_says(cifar10_root: Path) -> None:
     """../shared/data/README.md: 9.0 % of aggre_label, 17 to 18 % of the random_labels, 40.2 % of worse_label."""
     if not PUBLISHED.exists():

@@ -125,6 +125,7 @@ def test_features_give_what_their_cosine_distances_give():
         np.testing.assert_array_equal(result.cmc, expected.cmc)
 
 
+@pytest.mark.slow
 def test_the_size_of_mars_takes_seconds():
     random = np.random.default_rng(0)
     labels, cameras = random.integers(-1, 636, 12180), random.integers(1, 7, 12180)

@@ -40,9 +40,9 @@ def test_every_blob_of_the_test_phase(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_six_sgd_steps_of_the_train_phase(device: str, cifar10_root: Path, tmp_path: Path) -> None:
+def test_six_sgd_steps_of_the_train_phase(device: str, cifar10_part: Path, tmp_path: Path) -> None:
     golden = np.load(GOLDEN)
-    batch = pickle.loads((cifar10_root / "cifar-10-batches-py" / "data_batch_1").read_bytes(), encoding="bytes")
+    batch = pickle.loads((cifar10_part / "cifar-10-batches-py" / "data_batch_1").read_bytes(), encoding="bytes")
     images = np.asarray(batch[b"data"], np.float32).reshape(-1, 3, 32, 32)
     from imae.prototxt_like.binary import read_binaryproto
 

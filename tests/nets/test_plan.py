@@ -189,6 +189,7 @@ def test_what_a_normalisation_made_is_recomputed_for_backward() -> None:
     assert all(not step.saved for step in net.plan if step.backward)
 
 
+@pytest.mark.slow
 def test_a_chain_eight_times_as_long_is_planned_in_time_that_is_proportional() -> None:
     """Quadratic planning would take 64 times as long."""
 

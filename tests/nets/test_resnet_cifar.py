@@ -101,6 +101,7 @@ def test_a_user_is_told_what_is_wrong(arguments: tuple[int, str], options: dict[
         resnet_cifar(*arguments, **options)
 
 
+@pytest.mark.slow
 def test_reaches_the_accuracy_that_digits_allow() -> None:
     param = SolverParameter(
         base_lr=0.1,

@@ -157,7 +157,7 @@ def train_cases(rank: int, folder: Path) -> None:
     processes.leave()
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3], ids="{} processes".format)
+@pytest.fixture(scope="module", params=[1, 2, pytest.param(3, marks=pytest.mark.slow)], ids="{} processes".format)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """How many processes trained, and the folder of what they left; in `one` and its like, one process's."""
     count, folder, here = request.param, tmp_path_factory.mktemp("parallel"), Path.cwd()

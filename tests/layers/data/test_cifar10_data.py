@@ -36,6 +36,7 @@ def test_nets_of_a_process_share_one_copy(mini_cifar10: Path) -> None:
     assert load_cifar10(mini_cifar10, True)[0] is load_cifar10(mini_cifar10 / "cifar-10-batches-bin", True)[0]
 
 
+@pytest.mark.slow
 def test_the_real_data_is_read_and_is_what_was_published(cifar10_root: Path) -> None:
     images, labels = load_cifar10(cifar10_root, True)
     assert images.shape == (50_000, 3, 32, 32)
@@ -48,6 +49,7 @@ def test_the_real_data_is_read_and_is_what_was_published(cifar10_root: Path) -> 
     assert labels[:5].tolist() == [3, 8, 8, 0, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MEAN.exists(), reason="Caffe's mean image is not at ../shared/data/resnet20")
 def test_the_mean_image_is_caffes(cifar10_root: Path) -> None:
     np.testing.assert_array_equal(mean_image(load_cifar10(cifar10_root, True)[0]), read_binaryproto(MEAN)[0])
@@ -74,11 +76,10 @@ def test_a_file_with_another_checksum_is_named_and_not_unpickled(tmp_path: Path)
     assert str(folder) in str(error.value)
 
 
-def test_a_file_missing_from_the_real_data_is_named(cifar10_root: Path, tmp_path: Path) -> None:
+def test_a_file_missing_from_the_real_data_is_named(cifar10_part: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for i in (1, 3, 4, 5):
-        (folder / f"data_batch_{i}").symlink_to(cifar10_root / folder.name / f"data_batch_{i}")
+    (folder / "data_batch_1").symlink_to(cifar10_part / folder.name / "data_batch_1")
     with pytest.raises(InputError, match="the file data_batch_2 of CIFAR-10 is missing"):
         load_cifar10(tmp_path, True)
 

@@ -54,6 +54,7 @@ def test_pad_adds_the_padded_training_images_and_their_mean(mini_cifar10: Path, 
     np.testing.assert_allclose(read_binaryproto(written[4])[0], images.mean(0), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MEAN.exists(), reason="Caffe's mean image is not at ../shared/data/resnet20")
 def test_the_real_mean_file_is_caffes_byte_for_byte(cifar10_root: Path, tmp_path: Path) -> None:
     write_mean(mean_image(load_cifar10(cifar10_root, True)[0]).numpy(), tmp_path / "mean.binaryproto")
