@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imae.layers.data.transform import Transform
+from imae.layers.data.transform import Place, Transform
 from imae.nets.deploy import data_layer, deploy
 from imae.nets.net import Net
 from imae.prototxt_like.errors import InputError, counted
@@ -120,9 +120,10 @@ def _onnx(path: Path) -> Backbone:
 
 def _predicting(model: Path) -> tuple[NetParameter, Floats, float]:
     """The net that predicts, what is taken from its images (3 x H x W, or 3 x 1 x 1), and what they are times then."""
-    layer = data_layer(model)
+    param = read_net(model)
+    layer = data_layer(param, folder=model.parent)
     if layer is None:
-        return read_net(model), CAFFE_MEAN, 1.0
+        return param, CAFFE_MEAN, 1.0
     if layer.param.type not in BGR_LAYERS:
         raise InputError(
             f"{model}: its images are of a {layer.param.type} layer, expected one of {', '.join(BGR_LAYERS)}, or an "
@@ -133,10 +134,9 @@ def _predicting(model: Path) -> tuple[NetParameter, Floats, float]:
     height, width = [transform.crop] * 2 if transform.crop else mean.shape[1:]
     if height == 1 or len(mean) not in (1, 3):
         raise layer.error(f"{model}: no crop_size and no mean_file of colour images says how large images are")
-    if mean.shape[1:] != (1, 1):
-        top, left = ((whole - side) // 2 for whole, side in zip(mean.shape[1:], (height, width), strict=True))
-        mean = mean[:, top : top + height, left : left + width]
-    return deploy(model, shape=(3, height, width)), mean.numpy(), transform.scale
+    rows, columns = Place(transform.crop, None, None, None).window(*mean.shape[1:])
+    deployed = deploy(param, shape=(3, height, width), folder=model.parent)
+    return deployed, mean[:, rows, columns].numpy(), transform.scale
 
 
 def _caffe(model: Path, weights: Path) -> Backbone:
