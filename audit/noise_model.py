@@ -160,7 +160,7 @@ class _Likelihood:
         self.blocks = [(z.contiguous(), given.contiguous(), labels) for z, given, labels in parts]
         first = counted_transition(logits.argmax(1), labels, classes)
         self.ridge = max(RIDGE[0], RIDGE[1] * (1 - float(first.diagonal().mean())) ** 2)
-        self.prior = AT_DIAGONAL * (self.eye + 0.5 / classes)
+        self.prior = _prior(classes)
         shapes = [(1,), (classes, classes), *([(classes, classes), (classes,), (1,)] if mixed else [])]
         self.shapes, self.sizes = shapes, [int(np.prod(shape)) for shape in shapes]
         rows = first.clamp_min(_TINY).log().flatten().numpy()
@@ -285,7 +285,7 @@ def bootstrap(
     rates, matrices, value = [], [], model.transition
     if classes <= MANY:
         truth, labels = model.truth(logits[kept]), labels[kept]
-        prior = AT_DIAGONAL * (torch.eye(classes) + 0.5 / classes)
+        prior = _prior(classes)
         given = torch.nn.functional.one_hot(labels, classes).float()
         value = _share(posterior(truth, model.transition, model.likeness, labels)[0] @ given + prior)
         for _ in range(BOOTSTRAPS):
@@ -303,6 +303,11 @@ def bootstrap(
         _interval(np.array(rate), np.array(rates), shrink),
         _interval(value.double().numpy(), np.array(matrices), shrink),
     )
+
+
+def _prior(classes: int) -> Tensor:
+    """Labels that each entry of T has in advance."""
+    return AT_DIAGONAL * (torch.eye(classes) + 0.5 / classes)
 
 
 def _share(counts: Tensor) -> Tensor:
