@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imae.audit.features import check_labels
+from imae.prototxt_like.csv_file import NO_LABEL
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.number_file import read_numbers, split_key
 
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.0*)?")
 """How whole numbers are written, as 3 and 3.0; 03 is a name."""
-_NONE, _PERHAPS = {"", "nan", "nat", "<na>"}, {"na", "n/a", "null", "none"}
-"""What stands for no label: always, and where all others are numbers."""
+_PERHAPS = {"na", "n/a", "null", "none"}
+"""What stands for no label where all others are numbers."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,9 +45,9 @@ def classes_of(
 
 
 def _texts(source: str, texts: list[str], line: Callable[[int], str]) -> NDArray[Any]:
-    missing = {text for text in {*texts} if text.strip().lower() in _NONE | _PERHAPS}
+    missing = {text for text in {*texts} if text.strip().lower() in NO_LABEL | _PERHAPS}
     whole = all(_WHOLE.fullmatch(text) for text in {*texts} - missing)
-    none = missing if whole else {text for text in missing if text.strip().lower() in _NONE}
+    none = missing if whole else {text for text in missing if text.strip().lower() in NO_LABEL}
     if none:
         row = next(row for row, text in enumerate(texts) if text in none)
         raise InputError(f"{source}: {line(row)} has no label" + f": {texts[row]!r}" * bool(texts[row]))

@@ -31,11 +31,11 @@ def fill(data: Tensor, filler: FillerParameter, generator: torch.Generator) -> N
             raise InputError(f"the gaussian filler needs a std above 0, not {filler.std:g}")
         data.normal_(filler.mean, filler.std, generator=generator)
         if filler.sparse >= 0:  # on average `sparse` inputs of each of the shape[0] outputs keep their weight
-            kept = min(1.0, filler.sparse / max(1, data.shape[0]))
             if filler.sparse > data.shape[0] > 0:
                 raise InputError(
                     f"the gaussian filler can keep {data.shape[0]} weights of an input, not {filler.sparse}"
                 )
+            kept = min(1.0, filler.sparse / max(1, data.shape[0]))
             data.mul_(torch.empty_like(data).bernoulli_(kept, generator=generator))
     elif kind == "xavier":  # Glorot and Bengio 2010: var = 1 / n
         bound = math.sqrt(3 / _fan(data, filler))

@@ -17,6 +17,8 @@ SUSPECTS = ("rank", "index", "name", "label", "p_wrong", "suggested", "p_suggest
 """The columns of an audit's `suspects.csv`."""
 KEEP, DROP, RELABEL = "keep", "drop", "relabel"
 """What stands in the column "action"."""
+NO_LABEL = frozenset({"", "nan", "nat", "<na>"})
+"""What stands for no label in a table, in small letters."""
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

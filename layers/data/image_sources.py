@@ -11,13 +11,11 @@ import numpy as np
 from PIL import Image
 
 from imae.layers.data.image_list import ImageList, label_of, read_image_list
-from imae.prototxt_like.csv_file import CLEANED, DROP, is_ours, original, split_header
+from imae.prototxt_like.csv_file import CLEANED, DROP, NO_LABEL, is_ours, original, split_header
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
 _TABLES = (".csv", ".tsv")
-_NONE = ("", "nan", "nat", "<na>")
-"""What stands for no label."""
 _PATHS = ("path", "image", "file", "filename", "file_name", "name", "image_path", "filepath")
 _LABELS = ("label", "class", "category", "target", "class_name", "label_name")
 """How tables call their columns."""
@@ -115,7 +113,7 @@ def _read_table(path: Path, columns: tuple[str, str] | None) -> Labelled:
     if not rows:
         raise InputError(f"{path}: names no image")
     for line, row in rows:
-        if len(row) <= max(places) or not row[places[0]] or row[places[1]].lower() in _NONE:
+        if len(row) <= max(places) or not row[places[0]] or row[places[1]].lower() in NO_LABEL:
             raise InputError(
                 f"{path}: line {line}: expected a path and a label in columns {places[0] + 1} and "
                 f"{places[1] + 1}, found {','.join(row)!r}"
