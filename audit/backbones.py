@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from imae.layers.data.transform import Place, Transform
 from imae.nets.deploy import data_layer, deploy
 from imae.nets.net import Net
+from imae.nets.onnx_session import start_session
+from imae.nets.precision import set_gpu_arithmetic
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.schema import TEST, NetParameter
@@ -53,8 +55,8 @@ class Backbone:
         return features.reshape(len(images), -1)
 
 
-def open_backbone(name: str) -> Backbone:
-    """Open `FILE.onnx`, `deploy.prototxt,FILE.caffemodel` or `torchvision:NAME`.
+def open_backbone(name: str, device: str = "cpu") -> Backbone:
+    """Open `FILE.onnx`, `deploy.prototxt,FILE.caffemodel` or `torchvision:NAME`, on a device of PyTorch's.
 
     Of an ONNX model the first output is taken, of a Caffe net what its last InnerProduct layer reads, else its output;
     values of images (B x C x H x W) are averaged over H and W. ONNX gets red, green, blue, of ImageNet's mean and
@@ -65,12 +67,12 @@ def open_backbone(name: str) -> Backbone:
     its cache nor to be fetched, or are not those that it publishes.
     """
     if name.startswith("torchvision:"):
-        return _torchvision(name.partition(":")[2])
+        return _torchvision(name.partition(":")[2], device)
     if name.endswith(".onnx"):
-        return _onnx(Path(name))
+        return _onnx(Path(name), device)
     model, comma, weights = name.partition(",")
     if comma:
-        return _caffe(Path(model), Path(weights))
+        return _caffe(Path(model), Path(weights), device)
     raise InputError(f"--backbone takes FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME, not {name!r}")
 
 
@@ -87,14 +89,9 @@ def _digest(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _onnx(path: Path) -> Backbone:
-    import onnxruntime
-
+def _onnx(path: Path, device: str) -> Backbone:
     digest = _digest(path)
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise InputError(f"{path}: is no ONNX model that ONNX Runtime runs: {' '.join(str(error).split())}") from error
+    session = start_session(path, cpu=device == "cpu")
     inputs = session.get_inputs()
     shape = inputs[0].shape
     if len(inputs) != 1 or len(shape) != 4 or (shape[1] not in (3, None) and not isinstance(shape[1], str)):
@@ -139,9 +136,9 @@ def _predicting(model: Path) -> tuple[NetParameter, Floats, float]:
     return deployed, mean[:, rows, columns].numpy(), transform.scale
 
 
-def _caffe(model: Path, weights: Path) -> Backbone:
+def _caffe(model: Path, weights: Path, device: str) -> Backbone:
     param, mean, scale = _predicting(model)
-    net = Net(param, TEST, folder=model.parent, backward=False)
+    net = Net(param, TEST, folder=model.parent, backward=False, device=device)
     if kept := net.copy_weights(weights).kept:
         raise InputError(f"{weights}: lacks weights of the layers {', '.join(kept)} of {model}")
     if len(net.inputs) != 1 or len(shape := net.blobs[net.inputs[0]].shape) != 4 or shape[1] != 3:
@@ -153,13 +150,13 @@ def _caffe(model: Path, weights: Path) -> Backbone:
 
     def run(images: NDArray[np.uint8]) -> Floats:
         inputs: dict[str, Any] = {name: (images - mean) * np.float32(scale)}
-        features: Floats = net.forward(end=last, **inputs)[blob].float().numpy()
+        features: Floats = net.forward(end=last, **inputs)[blob].float().cpu().numpy()
         return features
 
     return Backbone(f"{model},{weights}", (int(shape[2]), int(shape[3])), run, _digest(model, weights))
 
 
-def _torchvision(name: str) -> Backbone:
+def _torchvision(name: str, device: str) -> Backbone:
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -179,12 +176,15 @@ def _torchvision(name: str) -> Backbone:
             f"the weights of torchvision's {name} are not in {path.parent} and cannot be fetched: {reason}"
         ) from error
     _cut(model)
+    model.to(device)
+    if device != "cpu":
+        set_gpu_arithmetic(tf32=False)  # for the CPU's features, nearly
     expected = weights.transforms()
     moments = np.array([expected.mean, expected.std], np.float32)
 
     def run(images: NDArray[np.uint8]) -> Floats:
         with torch.inference_mode():
-            features: Floats = model(torch.from_numpy(_normalised(images, moments))).numpy()
+            features: Floats = model(torch.from_numpy(_normalised(images, moments)).to(device)).cpu().numpy()
         return features
 
     digest = digest or checked_digest(path)

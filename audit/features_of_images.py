@@ -31,16 +31,18 @@ def features_of_images(
     seed: int = 0,
     resume: bool = False,
     jobs: int = 2,
+    device: str = "cpu",
     on_progress: Progress = lambda what, done, total: None,
     show: Callable[[str], None] = lambda line: None,
 ) -> tuple[Samples, bool]:
     """Return the samples that could be read, with features of their images, and whether that was interrupted.
 
     By a `backbone`, as `open_backbone` takes it, else by a net that is trained for `budget` minutes at most. What is
-    to be gone on with is kept in `folder`; `jobs` images are read at a time. Raises InputError where there are too few.
+    to be gone on with is kept in `folder`; `jobs` images are read at a time, and the net runs on `device`. Raises
+    InputError where there are too few.
     """
     if backbone:
-        images, net = ImageArrays(samples, threads=jobs), open_backbone(backbone)
+        images, net = ImageArrays(samples, threads=jobs), open_backbone(backbone, device)
         table, stopped = BackboneFeatures(folder, samples, net, seed=seed), False
         try:
             table.fill(images, lambda done, total: on_progress("features", done, total))
@@ -54,7 +56,7 @@ def features_of_images(
         return _chosen(samples, kept, features if whole else features[kept], table.unreadable), stopped
     color = samples.images is None or len(samples.images[0]) == 3
     images = ImageArrays(samples, color=color, threads=jobs)
-    pixels = PixelNet(folder, samples, images, loss=loss, parameter=parameter, seed=seed)
+    pixels = PixelNet(folder, samples, images, loss=loss, parameter=parameter, seed=seed, device=device)
     ended = pixels.train(
         budget, resume=resume, on_progress=lambda done, total: on_progress("training", done, total), show=show
     )

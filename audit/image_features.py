@@ -19,14 +19,15 @@ BATCH = 64
 class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A transformer of N images, an array or a sequence of what `as_image` takes, to features (N x D).
 
-    Parameters: `backbone`, as `open_backbone` takes it; without one, the values of X (N x ...) are the features.
+    Parameters: `backbone`, as `open_backbone` takes it, and the `device` of PyTorch's that it runs on; without one, the
+    values of X (N x ...) are the features.
 
     Nothing is learnt: `fit` opens the backbone, which is opened by its name again where the fitted transformer is read
     from a pickle. Raises InputError for a backbone that is none, and for an image, which it names.
     """
 
-    def __init__(self, backbone: str = "") -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: str = "", device: str = "cpu") -> None:
+        self.backbone, self.device = backbone, device
 
     def fit(self, X: Any, y: object = None) -> "ImageFeatures":
         """Find out how many features an image has."""
@@ -49,10 +50,10 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         return features
 
     def _features(self, X: Sequence[Any], chosen: Sequence[int]) -> NDArray[np.float32]:
-        backbone, images = _opened(self.backbone), DataSetImages(lambda i: X[i], len(X), color=True)
+        backbone, images = _opened(self.backbone, self.device), DataSetImages(lambda i: X[i], len(X), color=True)
         return backbone(np.stack([shrunk(images[i], backbone.size) for i in chosen]))
 
 
 @lru_cache(maxsize=2)
-def _opened(name: str) -> Backbone:
-    return open_backbone(name)
+def _opened(name: str, device: str) -> Backbone:
+    return open_backbone(name, device)

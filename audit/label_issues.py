@@ -139,16 +139,17 @@ def find_label_issues(
     seeds: int = 1,
     seed: int = 0,
     jobs: int | None = None,
+    device: str = "cpu",
     on_progress: Report = lambda what, done, total: None,
 ) -> LabelIssues:
     """Find the labels that are wrong.
 
     features: N x D numbers (NumPy, PyTorch, pandas, a map of a file), or a data set of features or images as
     `read_data_set` takes it; labels: N classes, of any integers or texts, left out where a data set has its own. Images
-    go through a `backbone` as `open_backbone` takes it, else a net is trained on them, for `budget` minutes at most. A
-    head, one fully connected layer, or two with `hidden` values in between, is trained on the features by `loss`,
-    "IMAE", "GCE", "CCE" or "MAE". T or q is `parameter`, else picked, as are learning rate and stopping, by the labels
-    of samples held out; no label needs to be right for that.
+    go through a `backbone` as `open_backbone` takes it, else a net is trained on them, for `budget` minutes at most;
+    both on `device`, one of PyTorch's. A head, one fully connected layer, or two with `hidden` values in between, is
+    trained on the features by `loss`, "IMAE", "GCE", "CCE" or "MAE". T or q is `parameter`, else picked, as are the
+    learning rate and stopping, by the labels of samples held out; no label needs to be right for that.
     `folds`: in so many parts, each scored by heads trained on the others; 0, by heads trained on all; None: by how
     much better the head predicts labels that it was trained on. Scores are means over `seeds` trainings;
     `jobs` processes share all trainings, or an engine that `joblib.parallel_config` names.
@@ -161,7 +162,7 @@ def find_label_issues(
 
         options: dict[str, Any] = {"loss": loss, "parameter": parameter, "seed": seed, "on_progress": on_progress}
         with tempfile.TemporaryDirectory() as folder:  # for features that are more than memory holds
-            images = {"backbone": backbone, "budget": budget, **options}
+            images = {"backbone": backbone, "budget": budget, "device": device, **options}
             samples = features_of_data_set(features, labels, Path(folder), **images)
             own = {"hidden": hidden, "folds": folds, "seeds": seeds, "jobs": jobs, **options}
             found = replace(find_label_issues(samples.features, samples.label, **own), classes=samples.classes)

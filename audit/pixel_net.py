@@ -46,9 +46,17 @@ class PixelNet:
     """
 
     def __init__(
-        self, folder: Path, samples: Samples, images: ImageArrays, *, loss: str, parameter: float | None, seed: int = 0
+        self,
+        folder: Path,
+        samples: Samples,
+        images: ImageArrays,
+        *,
+        loss: str,
+        parameter: float | None,
+        seed: int = 0,
+        device: str = "cpu",
     ) -> None:
-        self._folder = folder
+        self._folder, self._device = folder, device
         side = min(LARGEST_SIDE, max(8, images.usual_size()))
         self.pixels, self.unreadable = _read_all(images, len(samples), side)
         self._labels = torch.from_numpy(samples.label)
@@ -99,7 +107,7 @@ class PixelNet:
         """Return which samples could be read, and the values below the last layer of these (N x D)."""
         net, parts = self._deployed("pool"), []
         for chosen in torch.split(self._readable, 256):
-            parts.append(net.forward(data=self.pixels[chosen].float())["pool"].reshape(len(chosen), -1).clone())
+            parts.append(net.forward(data=self.pixels[chosen].float())["pool"].reshape(len(chosen), -1).cpu().clone())
         return self._readable.numpy(), torch.cat(parts).numpy()
 
     def write(self) -> None:
@@ -125,7 +133,8 @@ class PixelNet:
 
     def _deployed(self, output: str) -> Net:
         """The trained net up to an output."""
-        net = Net(deploy(self.param, shape=self.pixels.shape[1:], outputs=(output,)), TEST, backward=False)
+        param = deploy(self.param, shape=self.pixels.shape[1:], outputs=(output,))
+        net = Net(param, TEST, backward=False, device=self._device)
         net.share_weights(self._trained)
         return net
 
@@ -143,7 +152,7 @@ class PixelNet:
             snapshot_prefix=str(self._folder / "pixels"),
             snapshot_after_train=False,
         )
-        return Solver(param)
+        return Solver(param, device=self._device)
 
     def _feed(self, solver: Solver) -> int:
         """Give the net the next batches of an epoch, in a new order each; return how many."""
@@ -152,7 +161,7 @@ class PixelNet:
         count = min(CHUNK, len(self._order) // self._batch)
         chosen, self._order = self._order[: count * self._batch], self._order[count * self._batch :]
         data = solver.net.steps[0].layer
-        data.set_input_arrays(_moved(self.pixels[chosen], self._draws), self._labels[chosen])  # type: ignore[attr-defined]
+        data.set_input_arrays(_moved(self.pixels[chosen].to(self._device), self._draws), self._labels[chosen])  # type: ignore[attr-defined]
         return count
 
 
@@ -196,4 +205,4 @@ def _moved(pixels: Tensor, draws: torch.Generator) -> Tensor:
     mirrored = torch.rand(count, 1, generator=draws) < 0.5 if height > 12 else torch.zeros(count, 1, dtype=torch.bool)
     columns = columns.where(~mirrored, columns.flip(1))[:, None, None, :]
     every, channel = torch.arange(count)[:, None, None, None], torch.arange(pixels.shape[1])[:, None, None]
-    return padded[every, channel, rows, columns]
+    return padded[tuple(index.to(pixels.device) for index in (every, channel, rows, columns))]

@@ -6,6 +6,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from imae.audit.cleaned import Thresholds
 from imae.audit.features import Features
 from imae.audit.features_of_images import features_of_images
@@ -44,6 +46,8 @@ class AuditOptions:
     resume: bool = False
     jobs: int | None = None
     """Processes that train, and image files that are read at a time; None: this one, and two files."""
+    cpu: bool = False
+    """Whether the net that gives features of images runs on the CPU even where there is a GPU."""
     engine: str = ""
     """What trains in its place, as `workers.engine` takes it."""
 
@@ -85,6 +89,9 @@ def audit(
         raise InputError(f"{options.output}: cannot be made: {error.strerror or error}") from error
     show(f"{options.data}: {counted(len(samples), 'sample')} of {counted(len(samples.classes), 'class')}")
     stopped = False
+    device = "cuda" if torch.cuda.is_available() and not options.cpu else "cpu"
+    if samples.features is None and device == "cuda":
+        show(f"features are made on a GPU, {torch.cuda.get_device_name()}")
     with engine(options.engine, options.jobs):
         if samples.features is None:
             samples, stopped = features_of_images(
@@ -97,6 +104,7 @@ def audit(
                 seed=options.seed,
                 resume=options.resume,
                 jobs=options.jobs or 2,
+                device=device,
                 on_progress=on_progress,
                 show=show,
             )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import Loss, Threads, argument, choice, flag, load_torch, number, option
+from imae.cli.options import Cpu, Loss, Threads, argument, choice, flag, load_torch, number, option
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import counted
@@ -97,6 +97,7 @@ def audit(
     engine: Annotated[
         str, option("ray[:ADDRESS]", "Train settings, folds and seeds by Ray, here or on a cluster.", panel=METHOD)
     ] = "",
+    cpu: Cpu = False,
     threads: Threads = None,
 ) -> None:
     """Find the labels that are wrong, how many there are, and what they should be.
@@ -135,6 +136,7 @@ def audit(
         thresholds=Thresholds(drop_above, relabel_above),
         resume=resume,
         jobs=jobs,
+        cpu=cpu,
         engine=engine,
     )
     with Display() as display:

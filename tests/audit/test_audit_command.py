@@ -17,7 +17,7 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from imae.audit import backbones, label_issues, pixel_net, run
+from imae.audit import backbones, features_of_images, label_issues, pixel_net, run
 from imae.audit.backbone_features import BackboneFeatures
 from imae.audit.result import SUMMARY, read_result
 from imae.audit.samples import Samples, read_samples
@@ -188,6 +188,23 @@ def test_a_backbone_an_interrupt_and_going_on(
     changed = next(folder.rglob("*-is-0.png"))
     changed.write_bytes(changed.read_bytes() + b" ")
     assert done() == 0 and "is of other images or another backbone: all are read anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("there", "options", "device"), [(True, (), "cuda"), (True, ("--cpu",), "cpu"), (False, (), "cpu")]
+)
+def test_features_are_made_on_a_gpu_where_there_is_one(
+    there: bool, options: tuple[str, ...], device: str, imae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(name: str, device: str) -> None:
+        raise InputError(f"{name} on {device}")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Some GPU")
+    monkeypatch.setattr(features_of_images, "open_backbone", opened)
+    status, _, err = imae("audit", "digits", "--backbone", "n.onnx", "-o", tmp_path / "out", *options)
+    assert status == 1 and f"n.onnx on {device}" in err
+    assert ("Some GPU" in err) == (device == "cuda")
 
 
 @pytest.mark.parametrize("file", [False, True])

@@ -103,18 +103,22 @@ def test_a_large_pass_has_the_same_bits_each_time(text: str) -> None:
     for blob, other in zip(layer.blobs, here.blobs, strict=True):
         other.data.copy_(blob.data)
     before = [x.clone() for x in values(layer)]
+    tops = here.forward([image], {})
+    given = [torch.randn(y.shape, generator=generator) for y in tops]  # what changes slowly MVN's gradient hardly has
+    for a, b in zip(values(here), before, strict=True):
+        a.copy_(b)
     runs = []
     for _ in range(5):
         for a, b in zip(values(layer), before, strict=True):
             a.copy_(b)
-        tops, diffs = run(layer, [image.to(GPU, memory_format=torch.channels_last)])
+        tops, diffs = run(layer, [image.to(GPU, memory_format=torch.channels_last)], [dy.to(GPU) for dy in given])
         runs.append([*tops, *diffs, *(x.clone() for x in values(layer))])
     for again in runs[1:]:
         for a, b in zip(runs[0], again, strict=True):
             assert torch.equal(a, b)
     if "STOCHASTIC" in text:
         return
-    tops, diffs = run(here, [image.contiguous(memory_format=torch.channels_last)])
+    tops, diffs = run(here, [image.contiguous(memory_format=torch.channels_last)], given)
     for a, b in zip(runs[0], [*tops, *diffs, *values(here)], strict=True):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
 
