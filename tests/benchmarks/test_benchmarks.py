@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,23 @@ def test_the_parts_of_a_build_are_found_in_its_profile() -> None:
     shares = plan_building.shares(inception_resnet_v2(1, blocks=(0, 0, 1)))
     assert all(share > 0 for part, share in shares.items())
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_function_that_returns_in_another_thread_changes_no_times() -> None:
+    """As one does in cProfile from Python 3.12 on, which then may not find the function that was called at all."""
+
+    def returning(depth: int) -> None:
+        returning(depth - 1) if depth else over.wait()
+
+    def waiting() -> None:
+        over.set()
+        thread.join()
+
+    over, thread = threading.Event(), threading.Thread(target=returning, args=(9,))
+    thread.start()
+    file = Path(__file__).name
+    spent = plan_building.spent_in([(file, "waiting"), (file, "returning")], waiting)
+    assert spent[file, "waiting"] > 0 and spent[file, "returning"] == 0
 
 
 @pytest.mark.slow
