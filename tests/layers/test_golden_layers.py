@@ -7,7 +7,6 @@ import pytest
 import torch
 from layer_cases import DEVICES
 
-from imae.layers.registry import registry
 from imae.nets.net import Net
 from imae.prototxt_like.schema import TEST, TRAIN
 from imae.prototxt_like.text import parse_net
@@ -24,24 +23,12 @@ def assert_close(actual: torch.Tensor, expected: np.ndarray, what: str) -> None:
     )
 
 
-def layer_type(record: Path) -> str:
-    net = parse_net(str(np.load(record)["prototxt"]))
-    return next(layer.type for layer in net.layer if layer.name == "layer")
-
-
-def case(record: Path) -> object:
-    """The record as a parameter; that of a type which does not exist yet must fail, for as long as it does not."""
-    kind = layer_type(record)
-    missing = () if kind in registry else pytest.mark.xfail(reason=f"there is no {kind} layer yet", strict=True)
-    return pytest.param(record, id=f"{record.parent.name}/{record.stem}", marks=missing)
-
-
 def test_there_are_records() -> None:
     assert len(RECORDS) >= 66 + 239
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("record", [case(record) for record in RECORDS])
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: f"{record.parent.name}/{record.stem}")
 def test_layer_gives_what_caffe_gave(record: Path, device: str) -> None:
     golden = np.load(record)
     net = Net(parse_net(str(golden["prototxt"])), TRAIN if golden["phase"] == "TRAIN" else TEST, device=device)
