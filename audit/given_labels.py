@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imae.audit.features import check_labels
-from imae.prototxt_like.csv_file import NO_LABEL
+from imae.prototxt_like.csv_file import NO_LABEL, TEXT_TABLES, split_header
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.number_file import read_numbers, split_key
@@ -76,14 +76,18 @@ def read_labels(name: str, count: int) -> NDArray[Any]:
         hot: NDArray[np.int64] = labels.argmax(1)
         return hot
     lines = read_bytes(path).decode("utf-8-sig", "surrogateescape").split("\n")
-    delimiter = {".csv": ",", ".tsv": "\t"}.get(Path(path).suffix.lower())
-    if delimiter:
-        rows = list(csv.reader(lines, delimiter=delimiter))
+    suffix = Path(path).suffix.lower()
+    if table := suffix in TEXT_TABLES:
+        try:
+            _, delimiter = split_header(lines[0], suffix)
+            rows = list(csv.reader(lines, delimiter=delimiter))
+        except csv.Error as error:
+            raise InputError(f"{path}: {error}") from error
         if max(map(len, rows)) > 1:
             raise InputError(f"{path}: has several columns, expected one label a line")
         lines = ["".join(row) for row in rows]
     lines = [line.strip() for line in lines[: len(lines) - (not lines[-1].strip())]]
-    if delimiter and len(lines) == count + 1:  # the column's name
+    if table and len(lines) == count + 1:  # the column's name
         del lines[0]
     check((len(lines),))
     return np.array(lines)

@@ -15,6 +15,7 @@ from imae.audit.data_set_images import DataSetImages
 from imae.audit.features import check_labels
 from imae.audit.given_labels import classes_of, read_labels
 from imae.audit.tables import Table, check_expansion, open_table
+from imae.prototxt_like.csv_file import TEXT_TABLES
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.number_file import has_key, map_numbers, read_numbers, split_key
 
@@ -22,7 +23,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".we
 IMAGE_SUFFIXES |= {".heic", ".heif", ".avif", ".jxl"}  # told of as unreadable where Pillow cannot, not passed over
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """What the parts of a data set are called, each with the classes in it."""
-TABLES = (".csv", ".tsv", ".parquet")
+TABLES = (*TEXT_TABLES, ".parquet")
 _log = logging.getLogger(__name__)
 
 

@@ -38,8 +38,7 @@ _log = logging.getLogger(__name__)
 
 def open_table(path: Path) -> "Table":
     """Open a .csv, .tsv or .parquet; raises InputError for what is none."""
-    suffix = path.suffix.lower()
-    return ParquetTable(path) if suffix == ".parquet" else TextTable(path, "\t" if suffix == ".tsv" else "")
+    return ParquetTable(path) if path.suffix.lower() == ".parquet" else TextTable(path)
 
 
 class Table:
@@ -119,10 +118,9 @@ def _distinct(values: NDArray[np.float32]) -> list[int]:
 
 
 class TextTable(Table):
-    """A CSV or TSV file with a line of column names."""
+    """A CSV or TSV file with a line of column names; where ";" is between them, numbers may have a decimal comma."""
 
-    def __init__(self, path: Path, delimiter: str) -> None:
-        """`delimiter` "": what is between the column names; where that is ";", numbers may have a decimal comma."""
+    def __init__(self, path: Path) -> None:
         self._path = path
         with open_regular(path) as file:
             header = file.readline(LONGEST_LINE)
@@ -135,9 +133,7 @@ class TextTable(Table):
         if "\r" in first.rstrip("\r\n"):
             raise InputError(f"{path}: line 1: has line ends of old Macs, CR, within; expected LF or CR LF")
         try:
-            self.columns, self._delimiter = (
-                (next(csv.reader([first], delimiter=delimiter), []), delimiter) if delimiter else split_header(first)
-            )
+            self.columns, self._delimiter = split_header(first, path.suffix)
         except csv.Error as error:
             raise InputError(f"{path}: line 1: {error}") from error
         if any("\n" in name for name in self.columns):

@@ -15,6 +15,8 @@ CLEANED = ("index", "name", "label", "given", "action", "reason")
 """The columns of an audit's `cleaned.csv`: every sample, and what becomes of its label."""
 SUSPECTS = ("rank", "index", "name", "label", "p_wrong", "suggested", "p_suggested")
 """The columns of an audit's `suspects.csv`."""
+TEXT_TABLES = (".csv", ".tsv")
+"""How the names of tables of text end."""
 KEEP, DROP, RELABEL = "keep", "drop", "relabel"
 """What stands in the column "action"."""
 NO_LABEL = frozenset({"", "nan", "nat", "<na>"})
@@ -36,16 +38,17 @@ def csv_lines(rows: Iterable[Sequence[object]]) -> list[str]:
     return lines
 
 
-def split_header(line: str) -> tuple[list[str], str]:
-    """Return the column names in a CSV's first line, and what is between them: a comma, or without one ";" or a tab.
+def split_header(line: str, suffix: str) -> tuple[list[str], str]:
+    """Return the cells of a table's first line, and what is between them.
 
-    Where a comma is the decimal one, spreadsheets write ";". Raises csv.Error for what is none.
+    Of a .tsv that is a tab; else a comma, or without one ";", as spreadsheets write where a comma is the decimal one,
+    or a tab. Raises csv.Error for what is no line of a table.
     """
-    for delimiter in ",;\t":
-        names = next(csv.reader([line], delimiter=delimiter), [])
-        if len(names) > 1:
-            return names, delimiter
-    return next(csv.reader([line]), []), ","
+    for delimiter in "\t" if suffix.lower() == ".tsv" else ",;\t,":  # a comma again, for a cell alone
+        cells = next(csv.reader([line], delimiter=delimiter), [])
+        if len(cells) > 1:
+            break
+    return cells, delimiter
 
 
 def is_ours(columns: Iterable[str]) -> bool:

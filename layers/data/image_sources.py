@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 
 from imae.layers.data.image_list import ImageList, label_of, read_image_list
-from imae.prototxt_like.csv_file import CLEANED, DROP, NO_LABEL, is_ours, original, split_header
+from imae.prototxt_like.csv_file import CLEANED, DROP, NO_LABEL, TEXT_TABLES, is_ours, original, split_header
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
-_TABLES = (".csv", ".tsv")
 _PATHS = ("path", "image", "file", "filename", "file_name", "name", "image_path", "filepath")
 _LABELS = ("label", "class", "category", "target", "class_name", "label_name")
 """How tables call their columns."""
@@ -42,7 +41,7 @@ def read_source(source: Path, columns: tuple[str, str] | None = None) -> Labelle
     """
     if source.is_dir():
         return _read_folder(source)
-    if source.suffix.lower() in _TABLES:
+    if source.suffix.lower() in TEXT_TABLES:
         return _read_table(source, columns)
     if source.suffix.lower() == ".parquet":
         raise InputError(f"{source}: expected a .csv or .tsv, Parquet is for imae audit")
@@ -96,7 +95,7 @@ def _read_table(path: Path, columns: tuple[str, str] | None) -> Labelled:
     ours = False
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else split_header(text.partition("\n")[0])[1]
+        _, delimiter = split_header(text.partition("\n")[0], path.suffix)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         for row in reader:
             if any(cell.strip() for cell in row):

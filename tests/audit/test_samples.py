@@ -225,8 +225,11 @@ def test_labels_of_lines(tmp_path: Path) -> None:
     for name, text in (("y.txt", "\ufeff3\r\n=b, c\r\n"), ("y.csv", '\ufefflabel\n3\n"=b, c"\n')):
         samples = read_samples(f"{tmp_path}/x.npy", label=str(table(tmp_path / name, text)))
         assert [samples.classes[i] for i in samples.label] == ["3", "=b, c"]
-    line = refusal(tmp_path / "x.npy", label=str(table(tmp_path / "y.csv", "1,a\n2,b\n")))
-    assert line == f"{tmp_path}/y.csv: has several columns, expected one label a line"
+    for text in ("1,a\n2,b\n", "1;a\n2;b\n"):
+        line = refusal(tmp_path / "x.npy", label=str(table(tmp_path / "y.csv", text)))
+        assert line == f"{tmp_path}/y.csv: has several columns, expected one label a line"
+    line = refusal(tmp_path / "x.npy", label=str(table(tmp_path / "y.tsv", "a" * 2**18)))
+    assert line == f"{tmp_path}/y.tsv: field larger than field limit (131072)"
 
 
 def test_tables_of_other_countries_and_columns_that_number_the_rows(
