@@ -76,6 +76,7 @@ MICROSECONDS = "both take microseconds"
 ARGMAX = "argmax takes the first of equal scores, so that a tie can be a hit; of Caffe it is a miss: the row above"
 TOPK = "topk leaves open in which order equal values are; Caffe has the last first: the row above"
 ELSEWHERE = {
+    "BoxAnnotatorOHEM": MICROSECONDS,
     "Cifar10Data": "benchmarks.data_path has it",
     "Data": "benchmarks.data_path has it",
     "DetectionOutput": "torchvision's kernel is all of its work",
@@ -86,11 +87,14 @@ ELSEWHERE = {
     "Input": "does nothing",
     "MarsData": "reads files",
     "MultiBoxLoss": "PyTorch has none; box by box it would take many times as long",
+    "PSROIPooling": "torchvision's ps_roi_pool has other cells",
     "PriorBox": "depends on shapes alone",
     "Proposal": "torchvision's kernel is all of its work",
     "Python": "runs its user's code",
     "ROIPooling": "is torchvision's kernel",
     "Silence": "does nothing",
+    "SmoothL1LossOHEM": "is SmoothL1Loss but for a sum over channels",
+    "SoftmaxWithLossOHEM": "is SoftmaxWithLoss but for a top more",
     "WindowData": "reads files",
 }
 """The types that have no case, and why."""
@@ -258,6 +262,7 @@ def loss() -> list[Case]:
         Case("ContrastiveLoss", "", pairs, contrastive),
         Case("ContrastiveLoss", "contrastive_loss_param { legacy_version: true }", pairs, contrastive_legacy),
         Case("EuclideanLoss", "", [scores, scores], lambda a, b: F.mse_loss(a, b, reduction="sum") / (2 * len(a))),
+        Case("SmoothL1Loss", "", [scores, scores], lambda a, b: F.smooth_l1_loss(a, b, reduction="sum") / len(a)),
         Case("HingeLoss", "", [scores, label], functools.partial(hinge, power=1)),
         Case("HingeLoss", "hinge_loss_param { norm: L2 }", [scores, label], functools.partial(hinge, power=2)),
         Case(

@@ -18,6 +18,8 @@ BESIDE = {
     "SoftmaxWithMAELoss": "MAELoss",
     "SoftmaxWithIMAELoss": "IMAELoss",
     "SoftmaxWithGCELoss": "GCELoss",
+    "SoftmaxWithLossOHEM": "MultinomialLogisticLoss",
+    "SmoothL1LossOHEM": "SmoothL1Loss",
     "ConvolutionDepthwise": "DepthwiseConvolution",
 }
 """Types that stand in the file of another, whose mathematics they share."""

@@ -33,6 +33,9 @@ _FORKS = {
     "DetectionOutput": ("detection_output_param", (204,)),
     "Normalize": ("norm_param", (206,)),
     "Proposal": ("proposal_param", (8266713,)),
+    "SmoothL1Loss": ("smooth_l1_loss_param", (8266712, 148, 150)),  # Faster R-CNN; R-FCN's, Intel's; another of R-FCN's
+    "PSROIPooling": ("psroi_pooling_param", (149, 148, 153)),  # R-FCN's two; Intel's
+    "BoxAnnotatorOHEM": ("box_annotator_ohem_param", (150, 151, 152)),
 }
 """By type: the field of its settings here, and its numbers, the one to write where nothing else is known first."""
 _LAST_OF_CAFFE = range(_FIELDS["embed_param"].number, _FIELDS["clip_param"].number + 1)

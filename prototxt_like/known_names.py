@@ -39,14 +39,12 @@ FORK_LAYERS = {layer: fork for fork, layers in _LAYERS_BY_FORK.items() for layer
 
 _SETTINGS_BY_FORK = {
     "SSD": "annotated_data",
-    "R-FCN": "box_annotator_ohem psroi_pooling",
     "SegNet": "bn",
     "face recognition": "center_loss",
     "MobileNet": "conv_dw relu6",
     "FlowNet": "correlation",
     "DeepLab and PSPNet": "seg_accuracy",
     "YOLO": "region_loss reorg",
-    "Fast and Faster R-CNN": "smooth_l1_loss",
     "spatial transformers": "st",
 }
 FORK_FIELDS = {f"{name}_param": fork for fork, names in _SETTINGS_BY_FORK.items() for name in names.split()}

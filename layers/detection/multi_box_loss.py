@@ -68,7 +68,7 @@ class MultiBoxLoss(Loss):
         self.background = own.background_label_id
         self.logistic = own.conf_loss_type == MultiBoxLossParameter.LOGISTIC
         self.smooth = own.loc_loss_type == MultiBoxLossParameter.SMOOTH_L1
-        self.mode = Normaliser(self.param.loss_param).mode
+        self.normaliser = Normaliser(self.param.loss_param)
         # The first two of the layer's `propagate_down` say which of the two losses there are.
         self.parts = [*self.param.propagate_down, True, True][:2] if self.param.propagate_down else [True, True]
         if own.num_classes < 1:
@@ -124,8 +124,8 @@ class MultiBoxLoss(Loss):
             targets.append(target[chosen])
         residual, number, target = torch.cat(residuals), torch.cat(numbers), torch.cat(targets)
         chosen_scores = scores.flatten(0, 1)[number]
-        by = {"VALID": len(residual), "FULL": images * count, "BATCH_SIZE": images, "NONE": 1}[self.mode]
-        saved.update(scale=1 / max(1, by), like=[(x.shape, x.dtype, x.device) for x in bottoms[:2]])
+        by = self.normaliser.of_all(len(residual) if self.normaliser.mode == "VALID" else images * count, images)
+        saved.update(scale=1 / by, like=[(x.shape, x.dtype, x.device) for x in bottoms[:2]])
         saved["location"], saved["scores"] = (torch.cat(at, 1), residual), (number, chosen_scores, target)
         loss = self.parts[0] * self.own.loc_weight * self._of_residuals(residual).sum()
         loss = (loss + self.parts[1] * self._of_scores(chosen_scores, target).sum()) * saved["scale"]

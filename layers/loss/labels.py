@@ -17,6 +17,7 @@ class Normaliser:
 
     def __init__(self, param: LossParameter, otherwise: str = "VALID") -> None:
         self.ignore_label: int | None = param.ignore_label if param.HasField("ignore_label") else None
+        self._fixed: float = param.pre_fixed_normalizer
         self.mode = otherwise
         if param.HasField("normalization"):
             self.mode = param.NormalizationMode.Name(param.normalization)
@@ -25,7 +26,7 @@ class Normaliser:
 
     def __call__(self, valid: Tensor, batch: int) -> Tensor | float:
         """Return the number of samples that count, as `valid` says where a label is ignored (VALID), of all (FULL), of
-        the batch (BATCH_SIZE), or 1 (NONE); at least 1.
+        the batch (BATCH_SIZE), `pre_fixed_normalizer` (PRE_FIXED), or 1 (NONE); at least 1.
         """
         if self.mode == "VALID" and self.ignore_label is not None:
             return valid.sum().clamp_min(1)
@@ -33,7 +34,7 @@ class Normaliser:
 
     def of_all(self, count: int, batch: int) -> float:
         """Return the same where all of `count` samples count."""
-        return 1.0 if self.mode == "NONE" else float(max(1, batch if self.mode == "BATCH_SIZE" else count))
+        return float(max(1, {"NONE": 1, "PRE_FIXED": self._fixed, "BATCH_SIZE": batch}.get(self.mode, count)))
 
 
 class Labels:

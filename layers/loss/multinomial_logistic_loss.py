@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Saved, Shapes
+from imae.layers.layer import Saved, Shapes, Tensors
+from imae.layers.loss.labels import counted
 from imae.layers.loss.sample_loss import OnLogits, OnProbabilities, SampleLoss
 
 
@@ -35,6 +36,22 @@ class SoftmaxWithLoss(CrossEntropy, OnLogits):
         """-log p_y without the bound, which the gradient does not have either."""
         log_p = torch.log_softmax(bottoms[0], self.geometry)
         return [self.mean(-log_p.gather(self.geometry, saved["index"]), saved)]
+
+
+class SoftmaxWithLossOHEM(SoftmaxWithLoss):
+    """Cross entropy of logits, in R-FCN's form: a third top has that of each sample, without a gradient."""
+
+    type = "SoftmaxWithLossOHEM"
+    tops = (1, 3)
+    no_gradient_from = frozenset({1, 2})
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """As SoftmaxWithLoss; the third top has the labels' shape."""
+        return [*super().reshape(bottoms), bottoms[1]][: len(self.param.top)]
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        tops = super().forward(bottoms, saved)
+        return [*tops, counted(self.value(saved), saved["valid"]).reshape(bottoms[1].shape)][: len(self.param.top)]
 
 
 class MultinomialLogisticLoss(CrossEntropy, OnProbabilities):

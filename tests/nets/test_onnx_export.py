@@ -160,6 +160,8 @@ LAYERS |= {
 LAYERS["axpy"] = ('type: "Axpy"', [(3,), (3, 4, 5), (3, 4, 5)])
 LAYERS["prior_box"] = ('type: "PriorBox" prior_box_param { min_size: 2 aspect_ratio: 2 }', [(3, 2, 4), (3, 8, 16)])
 LAYERS["roi_pooling"] = ('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 }', [(3, 6, 7), (5,)])
+PSROI = "psroi_pooling_param { spatial_scale: 0.5 output_dim: 2 group_size: 3 }"
+LAYERS["psroi_pooling"] = (f'type: "PSROIPooling" {PSROI}', [(18, 6, 7), (5,)])
 # Windows that end within, at and past the border and the padding, on sizes that leave different rests.
 for pool in ("AVE", "MAX"):
     for kernel, stride, pad in ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 2), (2, 3, 1), (5, 2, 4), (4, 3, 1)):

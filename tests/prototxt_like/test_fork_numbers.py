@@ -22,6 +22,9 @@ OWN = {
     "prefix_param": "prefix:s source:s strides:i batch_size:i",
     "seg_accuracy_param": "top_k:i ignore_label:i",
     "sigma_param": "sigma:f",
+    "smooth_l1_loss_param": "sigma:f",
+    "psroi_pooling_param": "spatial_scale:f output_dim:i group_size:i",
+    "box_annotator_ohem_param": "roi_per_img:i ignore_label:i",
     "permute_param": "order:i",
 }
 """Settings of forks, their fields in the order of their numbers from 1."""
@@ -29,10 +32,16 @@ FORKS = {
     "DeepLab": {"interp_param": 143, "seg_accuracy_param": 144, "prefix_param": 145},
     "SegNet": {"upsample_param": 137, "prefix_param": 138},
     "YOLO": {"upsample_param": 149},
-    "R-FCN": {"roi_pooling_param": 147, "sigma_param": 148},
-    "Intel": {"embed_param": 137, "roi_pooling_param": 154, "engine": 149},
+    "R-FCN": {
+        "roi_pooling_param": 147,
+        "sigma_param": 148,
+        "psroi_pooling_param": 149,
+        "box_annotator_ohem_param": 150,
+    },
+    "another R-FCN": {"psroi_pooling_param": 148, "smooth_l1_loss_param": 150, "box_annotator_ohem_param": 151},
+    "Intel": {"embed_param": 137, "roi_pooling_param": 154, "engine": 149, "psroi_pooling_param": 153},
     "NVIDIA": {"recurrent_param": 151, "embed_param": 137},
-    "Faster R-CNN": {"roi_pooling_param": 8266711, "sigma_param": 8266712},
+    "Faster R-CNN": {"roi_pooling_param": 8266711, "smooth_l1_loss_param": 8266712},
     "SSD": {"permute_param": 202, "embed_param": 137},
 }
 """The numbers of each fork's settings in its LayerParameter; Intel's `engine` is a string in any layer."""
@@ -45,11 +54,18 @@ LAYERS: list[tuple[str, str, dict[str, Any]]] = [
     ("YOLO", "Upsample", {"upsample_param": {"scale": 4}}),
     ("R-FCN", "ROIPooling", {"roi_pooling_param": {"pooled_h": 7, "spatial_scale": 0.0625}}),
     ("R-FCN", "SmoothL1LossOHEM", {"sigma_param": {"sigma": 3}}),
+    ("R-FCN", "PSROIPooling", {"psroi_pooling_param": {"spatial_scale": 0.0625, "group_size": 7}}),
+    ("R-FCN", "BoxAnnotatorOHEM", {"box_annotator_ohem_param": {"roi_per_img": 128}}),
+    ("another R-FCN", "PSROIPooling", {"psroi_pooling_param": {"output_dim": 21}}),
+    ("another R-FCN", "SmoothL1Loss", {"smooth_l1_loss_param": {"sigma": 3}}),
+    ("another R-FCN", "BoxAnnotatorOHEM", {"box_annotator_ohem_param": {"roi_per_img": 64}}),
+    ("Intel", "PSROIPooling", {"psroi_pooling_param": {"group_size": 3}}),
     ("Intel", "ROIPooling", {"roi_pooling_param": {"pooled_h": 7}, "engine": "CAFFE"}),
     ("Intel", "Convolution", {"engine": "MKL2017"}),
     ("Intel", "Embed", {"embed_param": {"num_output": 4}, "engine": "CAFFE"}),
     ("NVIDIA", "LSTM", {"recurrent_param": {"num_output": 5}}),
     ("NVIDIA", "Embed", {"embed_param": {"num_output": 5}}),
+    ("Faster R-CNN", "SmoothL1Loss", {"smooth_l1_loss_param": {"sigma": 3}}),
     ("Faster R-CNN", "ROIPooling", {"roi_pooling_param": {"pooled_w": 6}}),
     ("SSD", "Permute", {"permute_param": {"order": 2}}),
     ("SSD", "OurOwn", {"embed_param": {"num_output": 5}}),
@@ -107,7 +123,7 @@ def test_a_forks_net_is_read_by_its_types_and_written_back(name: str, again: boo
         assert (layer.type, list(layer.blobs[0].data)) == (kind, [1, 2])
         found = {field.name: value for field, value in layer.ListFields()}
         for field, value in settings.items():
-            if field in ("interp_param", "upsample_param", "roi_pooling_param", "recurrent_param", "embed_param"):
+            if field in schema.LayerParameter.DESCRIPTOR.fields_by_name and field != "permute_param":
                 assert {one.name: number for one, number in found[field].ListFields()} == value
             elif field != "permute_param":
                 assert set(found) <= {"name", "type", "blobs", "roi_pooling_param", "embed_param"}

@@ -1,4 +1,4 @@
-"""MultinomialLogisticLoss and SoftmaxWithLoss."""
+"""MultinomialLogisticLoss, SoftmaxWithLoss and SoftmaxWithLossOHEM."""
 
 import math
 
@@ -21,7 +21,29 @@ def of_all_axes(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
     return [-p.gather(1, xs[1].reshape(-1, 1)).log().mean()]
 
 
+def of_each(xs: list[Tensor], ignored: int | None) -> list[Tensor]:
+    """Sample by sample, as R-FCN's Caffe: its mean over those that count, the probabilities, and each."""
+    p, each, counted = xs[0].softmax(1), torch.zeros(xs[1].shape, dtype=xs[0].dtype), 0
+    total = p.new_zeros(())
+    for n in range(len(p)):
+        for s in range(p[0, 0].numel()):
+            label = int(xs[1].reshape(len(p), -1)[n, s])
+            if label != ignored:
+                loss = -p.reshape(*p.shape[:2], -1)[n, label, s].log()
+                total, counted = total + loss, counted + 1
+                each.view(len(p), -1)[n, s] = loss.detach()
+    return [total / counted, p, each]
+
+
+def ohem(x: tuple[int, ...], y: tuple[int, ...], ignored: int | None = None) -> Case:
+    param = "" if ignored is None else f"loss_param {{ ignore_label: {ignored} }}"
+    text = f'type: "SoftmaxWithLossOHEM" top: "l" top: "p" top: "each" {param}'
+    return Case(text, [normal(*x), labels(x[1], *y)], lambda xs, blobs: of_each(xs, ignored))
+
+
 CASES = [
+    ohem((4, 3), (4, 1, 1, 1)),
+    ohem((2, 3, 2, 2), (2, 1, 2, 2), ignored=1),
     Case(ON_PROBABILITIES, [scores("MultinomialLogisticLoss", 3, 2, 3, 2), labels(12, 3, 1, 1, 1)], of_all_axes),
     *usual_losses("SoftmaxWithLoss", value),
     *usual_losses("MultinomialLogisticLoss", value),
