@@ -83,7 +83,7 @@ class LabelIssues:
     p_suggested: Numbers
     """The probability that this is the true class."""
     is_issue: NDArray[np.bool_]
-    """Whether the label is among those to look at: where the expected F1 of wrong labels found is largest."""
+    """Whether the label is among those to look at: so many that the expected F1 of wrong labels found is largest."""
     noise_rate: Interval
     """Which part of all labels is wrong."""
     transition: Interval
@@ -370,12 +370,15 @@ def _score(
 
 
 def _best_f1(score: Numbers, p_wrong: Numbers) -> NDArray[np.bool_]:
-    """The most suspicious samples, as many as give the largest expected F1, 2 found / (flagged + wrong)."""
+    """The most suspicious samples, as many as give the largest expected F1, 2 found / (flagged + wrong).
+
+    None where among those not one wrong label is expected, to the nearest whole number.
+    """
     order = np.argsort(-score, kind="stable")
     found = np.cumsum(p_wrong[order])
-    expected = 2 * found / (np.arange(1, len(order) + 1) + found[-1])
+    most = int((found / (np.arange(1, len(order) + 1) + found[-1])).argmax())
     flagged = np.zeros(len(order), np.bool_)
-    flagged[order[: int(expected.argmax()) + 1]] = found[-1] > 0
+    flagged[order[: most + 1]] = found[most] > 0.5
     return flagged
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imae.audit.result import Result, read_result
+from imae.audit.result import Result, read_result, review_command
 from imae.audit.samples import Samples
 from imae.audit.thumbnails import Thumbnails
 from imae.prototxt_like.csv_file import original
@@ -57,17 +57,19 @@ def write_report(
     `threads` image files are read at a time.
     """
     result, summary = read_result(folder)
+    found = len(result.suspects) > 0
     thumbnails = Thumbnails(result, samples)
     parts: list[Part] = [
         *_headline(result, summary),
-        *_suspects(result, thumbnails, threads, on_progress),
+        *(_suspects(result, thumbnails, threads, on_progress) if found else []),
         *_confusions(result, summary),
         *_curve(result),
         *_findings(result, summary),
         *_next(result, command),
     ]
     style, script = ((files(__package__) / f"report.{suffix}").read_text() for suffix in ("css", "js"))
-    text = page_html(f"Labels of {result.source}", parts, style=style, script=script, policy=POLICY)
+    title = f"Labels of {result.source}"
+    text = page_html(title, parts, style=style, script=script if found else "", policy=POLICY)
     write_atomically(folder / "report.html", text.encode(errors="replace"))
     return folder / "report.html"
 
@@ -91,7 +93,9 @@ def _headline(result: Result, summary: dict[str, Any]) -> list[Part]:
             [
                 f"About {100 * rate['value']:.1f} %{among} of {total:,} labels of "
                 f"{counted(len(result.classes), 'class')} are wrong: {count}.",
-                f"{len(suspects):,} are suspects, of which {expected:,.0f} are expected to be wrong.",
+                f"{len(suspects):,} are suspects, of which {expected:,.0f} are expected to be wrong."
+                if len(suspects)
+                else "None is so suspicious that it should be looked at.",
                 f"{counted(summary['duplicates'], 'pair')} of near duplicates with different labels, "
                 f"{counted(summary['unreadable'], 'unreadable image')}.",
                 f"Trained by {picked['loss']}{setting}; it predicts {100 * picked['accuracy_held_out']:.1f} % of the "
@@ -179,14 +183,14 @@ def _confusions(result: Result, summary: dict[str, Any]) -> list[Part]:
     ]
     header = ["label → suggestion", "suspects", "expected wrong", "samples with the label"]
     caption = "The pairs of classes with the most suspects."
-    if not matrix:
-        return [Heading("Which classes are taken for which"), Table(header, rows, caption)]
-    caption += " The last column: which part of the suggested class has that label, with its interval by resampling."
-    return [
-        Heading("Which classes are taken for which"),
-        *_matrix([html.escape(name) for name in result.classes], matrix, pairs),
-        Table([*header, "of the true class, in %"], rows, caption),
-    ]
+    parts: list[Part] = []
+    if matrix:
+        header.append("of the true class, in %")
+        caption += " Last column: which part of the suggested class has that label, with its interval by resampling."
+        parts += _matrix([html.escape(name) for name in result.classes], matrix, pairs)
+    if rows:
+        parts.append(Table(header, rows, caption))
+    return [Heading("Which classes are taken for which"), *parts] if parts else []
 
 
 def _matrix(names: Sequence[str], matrix: dict[str, Any], pairs: Mapping[tuple[int, int], int]) -> list[Part]:
@@ -200,6 +204,7 @@ def _matrix(names: Sequence[str], matrix: dict[str, Any], pairs: Mapping[tuple[i
         cells = "".join(f"<td>{_cell(matrix, names, i, j, (int(j), int(i)) in pairs)}</td>" for j in kept)
         rows.append(f'<tr><th scope="row" title="{names[i]}">{names[i]}</th>{cells}</tr>')
     left_out = len(names) - len(kept)
+    buttons = " A button shows these suspects." if pairs else ""
     only = f" The {len(kept)} classes of {len(names)} that most often are, or stand for, another." if left_out else ""
     return [
         Html(
@@ -208,7 +213,7 @@ def _matrix(names: Sequence[str], matrix: dict[str, Any], pairs: Mapping[tuple[i
         ),
         Html(
             '<p class="caption">Row: true class; column: label. Of 100 samples of the row\'s class, how many have the '
-            f"column's label. A button shows these suspects.{only}</p>"
+            f"column's label.{buttons}{only}</p>"
         ),
     ]
 
@@ -242,15 +247,16 @@ def _curve(result: Result) -> list[Part]:
         figure, (axes,) = new_figure(width=width, x="the most suspicious labels", y="expected to be wrong")
         axes.plot(points, total[points], color="#d55e00")
         axes.plot([0, total[-1]], [0, total[-1]], color="#8e8e8e", linestyle=(0, (1.5, 1.5)), linewidth=1)
-        axes.plot([issues], [total[issues]], "o", color="#0072b2", markersize=5)
-        axes.annotate(
-            f"{issues:,} suspects, {total[issues]:,.0f} wrong",
-            (issues, total[issues]),
-            (8, -12),
-            textcoords="offset points",
-            size=SMALL_FONT_SIZE,
-            color=INK,
-        )
+        if issues:
+            axes.plot([issues], [total[issues]], "o", color="#0072b2", markersize=5)
+            axes.annotate(
+                f"{issues:,} suspects, {total[issues]:,.0f} wrong",
+                (issues, total[issues]),
+                (8, -12),
+                textcoords="offset points",
+                size=SMALL_FONT_SIZE,
+                color=INK,
+            )
         axes.set_xlim(0)
         axes.set_ylim(0)
         count_axis(axes)
@@ -324,8 +330,8 @@ def _next(result: Result, command: str) -> list[Part]:
     folder = shlex.quote(str(result.folder))
     parts: list[Part] = [
         Heading("What to do next"),
-        "Look at the suspects, one by one: a key keeps, relabels or drops. What is decided goes before all thresholds.",
-        Code([f"imae review {folder}"]),
+        "Look at the most suspicious, one by one: a key keeps, relabels or drops, whatever the thresholds say.",
+        Code([review_command(result.folder, len(result.suspects))]),
         "Have labels changed by thresholds, the table above helps to find them: `cleaned.csv` follows.",
         Code([f"{command} --relabel-above 0.9 --drop-above 0.8"]),
     ]

@@ -1,6 +1,7 @@
 """What an audit left in its folder, read again; `result_folder.py` says what is there."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,11 @@ class Result:
         order = np.argsort(-self.scores["score"], kind="stable")
         found: NDArray[np.int64] = order[self.scores["is_issue"][order]]
         return found
+
+
+def review_command(folder: Path, suspects: int) -> str:
+    """Return the command by which a person looks at the suspects, or without any at the most suspicious labels."""
+    return shlex.join(["imae", "review", str(folder), *([] if suspects else ["--top", "20"])])
 
 
 def read_result(folder: Path) -> tuple[Result, dict[str, Any]]:

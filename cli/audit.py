@@ -1,6 +1,5 @@
 """`imae audit`: which labels are wrong, how many, and what they should be."""
 
-import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -111,6 +110,7 @@ def audit(
     """
     load_torch(threads)
     from imae.audit.cleaned import Thresholds
+    from imae.audit.result import review_command
     from imae.audit.run import AuditOptions
     from imae.audit.run import audit as run
     from imae.nets.memory import keep_freed_memory
@@ -152,8 +152,10 @@ def audit(
     scored = f"{counted(picked.folds, 'fold')}" if picked.folds else "trained on all"
     typer.echo(f"Picked: {picked.loss}{setting}, rate {picked.rate:g}, {picked.iterations} iterations, {scored}")
     issues = summary["issues"]
-    expected = found.expected_wrong(issues)
-    typer.echo(f"{counted(issues, 'label')} to look at, of which {expected:.0f} are expected to be wrong")
+    expected = (
+        f"{counted(issues, 'label')} to look at, of which {found.expected_wrong(issues):.0f} are expected to be wrong"
+    )
+    typer.echo(expected if issues else "None is so suspicious that it should be looked at")
     if summary["doubt"]:
         typer.echo(summary["doubt"])
     rows = [
@@ -179,9 +181,7 @@ def audit(
         typer.echo(f"Of {name}, {label} is about as usual a label as {name}: nothing tells which is wrong")
     actions = ", ".join(f"{name} {count}" for name, count in summary["actions"].items())
     typer.echo(f"Wrote {folder}: suspects.csv, cleaned.csv ({actions}), {', '.join(sorted(_others(folder)))}")
-    typer.echo(
-        f"To look at: {folder / 'report.html'}; to decide one by one: {shlex.join(['imae', 'review', str(folder)])}"
-    )
+    typer.echo(f"To look at: {folder / 'report.html'}; to decide one by one: {review_command(folder, issues)}")
     if outcome.stopped:
         typer.echo("Stopped early: this is of what was there. --resume goes on")
         raise typer.Exit(130)

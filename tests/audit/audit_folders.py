@@ -14,8 +14,8 @@ from imae.audit.samples import Samples
 CLASSES = ["cat", "<img src=x onerror=alert(1)>", "</script><b>dog"]
 
 
-def audited(folder: Path, count: int = 40, *, images: bool = True) -> tuple[Path, Samples]:
-    """Write the folder of an audit of `count` images, or of rows, half of whose labels are suspects.
+def audited(folder: Path, count: int = 40, *, images: bool = True, suspects: bool = True) -> tuple[Path, Samples]:
+    """Write the folder of an audit of `count` images, or of rows, half of whose labels are `suspects`.
 
     Sample i has the label i % C, of which the next class is suggested; the more suspicious the smaller i is.
     """
@@ -40,7 +40,7 @@ def audited(folder: Path, count: int = 40, *, images: bool = True) -> tuple[Path
         p_wrong=p_wrong,
         suggested=(label + 1) % len(CLASSES),
         p_suggested=p_wrong * 0.9,
-        is_issue=np.arange(count) < count // 2,
+        is_issue=np.arange(count) < count // 2 * suspects,
         noise_rate=Interval(p_wrong.mean(), p_wrong.mean() - 0.1, p_wrong.mean() + 0.1),
         transition=Interval(matrix, matrix - 0.05, matrix + 0.05),
         picked=Picked("IMAE", 8.0, 0.01, 100, 0, 1, 0.8, 0.7, []),

@@ -48,6 +48,18 @@ def imae(capsys: pytest.CaptureFixture[str]) -> Command:
     return command
 
 
+def test_labels_that_are_right(imae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_issues, "SEARCH", 60)
+    monkeypatch.setattr(label_issues, "FINAL", 60)
+    label = np.arange(60) % 2
+    np.savez(tmp_path / "t.npz", x=10.0 * label[:, None] + np.random.default_rng(0).normal(size=(60, 2)), y=label)
+    code, out, _ = imae("audit", f"{tmp_path}/t.npz:x", "--label", "y", "--output", tmp_path / "out", "--folds", 0)
+    assert code == 0 and "None is so suspicious that it should be looked at\n" in out and "--top 20" in out
+    assert json.loads((tmp_path / "out" / SUMMARY).read_text())["issues"] == 0
+    assert rows(tmp_path / "out" / "suspects.csv") == []
+    assert {row["action"] for row in rows(tmp_path / "out" / "cleaned.csv")} == {"keep"}
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", errors="surrogateescape") as file:
         return list(csv.DictReader(file))

@@ -82,6 +82,18 @@ def test_of_many_classes_there_is_no_matrix(tmp_path: Path, monkeypatch: pytest.
     assert "wide matrix" not in page and "of the true class" not in page and "samples with the label" in page
 
 
+def test_without_a_suspect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, samples = audited(tmp_path, suspects=False)
+    page = write_report(folder, "imae audit x", samples).read_text()
+    assert "None is so suspicious that it should be looked at." in page and "wide matrix" in page
+    assert "--top 20" in re.sub("<.*?>", "", page)
+    assert "<h2>Suspects" not in page and 'getElementById("suspects")' not in page and "0 suspects" not in page
+    assert len((folder / "suspects.csv").read_text().splitlines()) == 1
+    monkeypatch.setattr("imae.audit.result_folder.MANY", 2)
+    folder, samples = audited(tmp_path / "many", suspects=False, images=False)
+    assert "taken for which" not in write_report(folder, "imae audit x", samples).read_text()
+
+
 def test_the_command_that_goes_on() -> None:
     options = AuditOptions("my photos", Path("out"), label="class", allow_outside=True, parameter=8.0, seed=0)
     assert _command(options) == (

@@ -68,6 +68,17 @@ def test_probabilities_rise_with_the_score_and_are_some(found: LabelIssues) -> N
     assert (found.suggested != found.label).all()
 
 
+@pytest.mark.parametrize(
+    ("p_wrong", "issues"), [([0.4, 0.0, 0.001], 0), ([0.0, 0.001, 0.6], 1), ([0.9, 0.1, 0.8], 2), ([0.3] * 3, 3)]
+)
+def test_as_many_are_to_look_at_as_find_most_and_none_where_no_error_is_expected(
+    p_wrong: list[float], issues: int
+) -> None:
+    p = np.array(p_wrong)
+    flagged = label_issues._best_f1(p, p)
+    assert flagged.sum() == issues and set(np.argsort(-p)[:issues]) == set(flagged.nonzero()[0])
+
+
 def test_many_labels_are_judged_in_blocks(found: LabelIssues, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_issues, "ENTRIES", 1000)  # 100 samples of ten classes
     logits, label = torch.from_numpy(found.logits), torch.from_numpy(found.label)

@@ -211,8 +211,10 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged, _ = audited(tmp_path / "damaged", images=False)
     summary = json.loads((damaged / SUMMARY).read_text())
     (damaged / SUMMARY).write_text(json.dumps({name: summary[name] for name in ("root", "source", "classes")}))
+    unsuspected, _ = audited(tmp_path / "unsuspected", images=False, suspects=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for arguments, message in (
+            ([unsuspected], "found no label to look at; --top N reviews the N most suspicious"),
             ([tmp_path / "none"], "none: has no audit, summary.json is missing"),
             ([damaged], "has no thresholds: KeyError"),
             ([folder, "--port", taken.getsockname()[1]], "cannot be used: Address already in use"),
