@@ -150,9 +150,8 @@ def _arrays(data: str, label: str) -> Samples:
 def _folder(folder: Path, allow_outside: bool) -> Samples:
     """One subfolder a class."""
     names, labels = [], []
-    with os.scandir(folder) as listed:
-        entries = sorted((entry for entry in listed if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    classes = [entry.name for entry in entries if entry.is_dir()]
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    classes = [path.name for path in entries if path.is_dir()]
     base = folder.resolve()
     for name in classes:
         for place, folders, files in os.walk(folder / name, onerror=_refuse):  # follows no links to folders
@@ -171,7 +170,7 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
         _log.warning("%s: no image in %s", folder, ", ".join(empty[:5]) + ", ..." * (len(empty) > 5))
     if parts := [name for name in classes if name.lower() in _PARTS and any((folder / name).glob("*/"))]:
         _log.warning("%s: %s are taken for classes; for those in them, audit each", folder, ", ".join(parts))
-    if loose := sum(_is_image(entry.name) and entry.is_file() for entry in entries):
+    if loose := sum(_is_image(path.name) and path.is_file() for path in entries):
         _log.warning("%s: left out %s beside the subfolders, of no class", folder, counted(loose, "image"))
     given, found_classes = check_labels(np.array(labels), len(labels))
     order = np.argsort(np.array(names), kind="stable")
@@ -214,8 +213,8 @@ def image_below(root: Path, name: str, outside: bool) -> Path:
 def _within(path: Path, base: Path, allowed: bool, where: str) -> None:
     """Refuse a path that leads out of `base`."""
     try:
-        inside = path.resolve().is_relative_to(base)
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name that is too long
+        inside = Path(os.path.realpath(path)).is_relative_to(base)  # Path.resolve fails at a circle of links
+    except ValueError as error:
         raise InputError(f"{where}: is no path: {error}") from error
     if not allowed and not inside:
         raise InputError(f"{where}: lies outside {base}, from where alone files are read; --allow-outside reads it")

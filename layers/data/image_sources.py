@@ -3,7 +3,9 @@
 import csv
 import glob
 import io
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +59,22 @@ def find_images(given: str) -> list[Path]:
     if path.is_dir():
         files = _image_files(path)
     elif not path.exists() and glob.has_magic(given):
-        found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
-        files = [Path(name) for name in found if Path(name).is_file()]
+        files = [path for path in sorted({*map(Path, _matches(given))}, key=str) if path.is_file()]
     if not files:
         raise InputError(f"{given}: {'has' if path.is_dir() else 'matches'} no image")
     return files
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a pattern matches; ** is all folders below, but hidden ones, and links, of which one may lead back up."""
+    above, *below = re.split(r"(?:^|(?<=/))\*\*(?:/+|$)", pattern, maxsplit=1)
+    if not below:
+        yield from glob.glob(pattern)  # noqa: PTH207  Path.glob takes no absolute pattern
+    else:
+        for top in glob.glob(above or "./"):  # noqa: PTH207
+            for place, folders, _ in os.walk(top):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                yield from _matches(f"{glob.escape(place)}/{below[0] or '*'}")
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -9,7 +9,8 @@ import pytest
 
 from imae.audit.cleaned import Thresholds, write_cleaned
 from imae.audit.result import Result
-from imae.audit.samples import read_samples
+from imae.audit.samples import image_below, read_samples
+from imae.layers.data.image_list import read_image
 from imae.prototxt_like.csv_file import CLEANED, write_csv
 from imae.prototxt_like.errors import InputError
 
@@ -160,6 +161,22 @@ def test_a_folder_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "lies outside" in refusal(tmp_path)
     assert "has images in 1 subfolder, expected one subfolder for each class" in refusal(tmp_path / "dog")
     assert "no such file or folder" in refusal(tmp_path / "yak")
+
+
+def test_a_circle_of_links_is_an_image_that_cannot_be_read_as_is_a_link_to_nothing(tmp_path: Path) -> None:
+    links = {"cat/round.png": "round.png", "cat/gone.png": "nowhere", "dog/up": "..", "fox": "fox", "emu": "nowhere"}
+    for name in ("cat/1.png", "dog/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    for name, target in {**links, "3.png": "3.png"}.items():
+        (tmp_path / name).symlink_to(target)
+    names = ["cat/1.png", "cat/gone.png", "cat/round.png", "dog/2.png"]
+    assert read_samples(str(tmp_path)).names == names and read_samples(str(tmp_path)).classes == ["cat", "dog"]
+    path = table(tmp_path / "t.csv", "p,l\n" + "".join(f"{name},{name[:3]}\n" for name in names))
+    assert read_samples(str(path), image="p", label="l").names == names
+    for name in ("cat/round.png", "cat/gone.png"):
+        with pytest.raises(InputError, match=rf"^{tmp_path}/{name}: "):
+            read_image(image_below(tmp_path, name, False), True)
 
 
 def test_a_folder_of_parts_and_one_that_cannot_be_read(

@@ -11,7 +11,7 @@ from imae.layers.data import convert_images as converting
 from imae.layers.data.convert_images import Stored, convert_images
 from imae.layers.data.image_decode import decode_image
 from imae.layers.data.image_list import read_image
-from imae.layers.data.image_sources import read_source
+from imae.layers.data.image_sources import find_images, read_source
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.schema import Datum
 
@@ -58,6 +58,25 @@ def test_a_folder_becomes_caffes_records_and_a_list_of_its_classes(folder: Path,
         for i, label in enumerate([0, 0, 1, 1, 2])
     ]
     assert [entry.name for entry in out.parent.iterdir()] == ["lmdb"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_links_that_lead_nowhere_or_in_a_circle_are_no_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, target in (("cat/round.png", "round.png"), ("cat/gone.png", "nowhere"), ("cow", "cow")):
+        (folder / name).symlink_to(target)
+    for name in ("cat/up", "dog/up", "dog/sub/up"):  # along which there are as many ways as 3 ** 40
+        (folder / name).symlink_to(folder)
+    (folder / "dog" / ".hidden").mkdir()
+    (folder / "dog" / ".hidden" / "f.png").touch()
+    images = read_source(folder)
+    assert images.images.names == NAMES and images.classes == ["cat", "dog", "owl", "unused"]
+    found = [folder / name for name in NAMES]
+    assert find_images(str(folder)) == find_images(f"{folder}/**/*.png") == found
+    monkeypatch.chdir(folder)
+    assert find_images("**/*.png") == [Path(name) for name in NAMES]
+    assert find_images("dog/**") == find_images("d*/**/**/?.png") == [Path(name) for name in NAMES[2:4]]
+    with pytest.raises(InputError, match=r"^dog/\*\*\.gif: matches no image$"):
+        find_images("dog/**.gif")
 
 
 @pytest.mark.parametrize(
