@@ -234,7 +234,7 @@ class ParquetTable(Table):
         self._path = path
         try:
             with open_regular(path) as file:
-                self._file = parquet.ParquetFile(io.BytesIO(file.read()))
+                self._file = parquet.ParquetFile(io.BytesIO(file.read()), page_checksum_verification=True)
             self.columns = [str(name) for name in self._file.schema_arrow.names]
         except InputError:
             raise

@@ -39,7 +39,7 @@ def _write_parquet(file: Any, path: Path, features: NDArray[np.float32], images:
     if features.ndim > 1:
         column = pyarrow.FixedSizeListArray.from_arrays(column, features.shape[1])
     columns: dict[str, Any] = {"images": pyarrow.array(images)} if images else {}
-    parquet.write_table(pyarrow.table(columns | {"features": column}), file)
+    parquet.write_table(pyarrow.table(columns | {"features": column}), file, write_page_checksum=True)
 
 
 def _pyarrow(path: Path) -> tuple[Any, Any]:

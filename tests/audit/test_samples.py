@@ -10,6 +10,7 @@ import pytest
 from imae.audit.cleaned import Thresholds, write_cleaned
 from imae.audit.result import Result
 from imae.audit.samples import image_below, read_samples
+from imae.experiments.feature_files import write_features
 from imae.layers.data.image_list import read_image
 from imae.prototxt_like.csv_file import CLEANED, write_csv
 from imae.prototxt_like.errors import InputError
@@ -161,6 +162,17 @@ def test_a_folder_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "lies outside" in refusal(tmp_path)
     assert "has images in 1 subfolder, expected one subfolder for each class" in refusal(tmp_path / "dog")
     assert "no such file or folder" in refusal(tmp_path / "yak")
+
+
+def test_damaged_pages_of_parquet_are_refused_where_they_have_checksums(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    path = tmp_path / "t.parquet"
+    write_features(path, np.random.default_rng(0).normal(size=(100, 9)).astype(np.float32), ["a", "b"] * 50)
+    assert len(read_samples(str(path), label="images")) == 100
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert refusal(path, label="images").startswith(f'{path}: column "features": could not verify page integrity')
 
 
 def test_a_circle_of_links_is_an_image_that_cannot_be_read_as_is_a_link_to_nothing(tmp_path: Path) -> None:
