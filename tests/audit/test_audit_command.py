@@ -76,7 +76,7 @@ def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path, m
     np.save(tmp_path / "x.npy", images)
     (tmp_path / "y.txt").write_text("\n".join(names[noisy]))
     out = tmp_path / "out"
-    arguments = ["audit", tmp_path / "x.npy", "--label", tmp_path / "y.txt", "-o", out, "--parameter", 8]
+    arguments = ["audit", tmp_path / "x.npy", "--label", tmp_path / "y.txt", "-o", out, "--parameter", 8, "--folds", 0]
     status, said, err = imae(*arguments, "--relabel-above", 0.9, "--drop-above", 0.5)
     assert status == 0 and "Picked: IMAE, T = 8" in said and f"imae review {out}" in said, err
     scores, summary = read_result(out)[0].scores, json.loads((out / SUMMARY).read_text())
