@@ -12,7 +12,7 @@ from imae.layers.onnx_graph import OnnxGraph
 from imae.layers.registry import registry
 from imae.nets.deploy import deploy
 from imae.nets.net import Net
-from imae.nets.state import filter_layers
+from imae.nets.state import filter_layers, set_state
 from imae.prototxt_like.blobs import Stored
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.known_names import FORK_LAYERS
@@ -97,12 +97,12 @@ def check_net(
     phase: int = TRAIN,
     weights: str | Path | None = None,
     *,
-    level: int = 0,
+    level: int | None = None,
     stages: Sequence[str] = (),
     shape: Sequence[int] = (),
     allow_python: bool = False,
 ) -> NetCheck:
-    """Say what is known of the net of a prototxt, with the layers that it has in `phase` at `level` and `stages`.
+    """Say what is known of the net of a prototxt: of the layers that a `Net` has in `phase`, at `level`, with `stages`.
 
     What cannot be built is noted and left out, so far as shapes can be followed. A data layer without its files gives
     images of `shape` (C, H, W), else of the size that its settings tell. `weights` are compared by the layers' names.
@@ -133,12 +133,12 @@ def check_net(
 class _PartialNet(Net):
     """A net as far as it can be built: the tops of other layers are `unknown`."""
 
-    def __init__(self, param: NetParameter, context: Context, level: int, stages: Sequence[str], images: Shape) -> None:
+    def __init__(
+        self, param: NetParameter, context: Context, level: int | None, stages: Sequence[str], images: Shape
+    ) -> None:
         self._whole = NetParameter()
         self._whole.CopyFrom(param)
-        state = self._whole.state
-        state.phase, state.level = context.phase, state.level or level
-        state.stage.extend(stages)
+        set_state(self._whole.state, context.phase, level, stages)
         self.param, self.context, self.name = filter_layers(self._whole), context, param.name
         self.names, self.shapes, self.newest, self.steps, self._users = [], [], {}, [], {}
         self.unknown: set[int] = set()

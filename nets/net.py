@@ -19,7 +19,7 @@ from imae.layers.values import as_tensor
 from imae.nets.blobs import NamedBlobs
 from imae.nets.precision import set_gpu_arithmetic
 from imae.nets.rules import fused_plan
-from imae.nets.state import filter_layers, left_out
+from imae.nets.state import filter_layers, left_out, set_state
 from imae.nets.step import Observer, Step, plan_liveness, values_made
 from imae.nets.storage import Storage, as_array, copy_array
 from imae.prototxt_like.binary import array_to_blob
@@ -56,7 +56,7 @@ class Net:
         param: NetParameter | str | Path,
         phase: int = TEST,
         *,
-        level: int = 0,
+        level: int | None = None,
         stages: Sequence[str] = (),
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -69,25 +69,24 @@ class Net:
         skip_broken: bool = False,
         filled: bool = True,
     ) -> None:
-        """Build the net that a prototxt (read, or its path) describes in `phase`, at `level` and `stages`.
+        """Build the net that a prototxt (read, or its path) describes in `phase`, with `stages`.
 
-        Relative paths in it are looked up in the working directory, then in `folder` (a file's own, by default).
-        `seed` determines the initial weights and everything random in the passes. Without `backward` nothing is kept
-        for one. On the device "meta" there are shapes alone, at once and in no memory. The plan "fused" runs chains of
-        layers as one (`imae.nets.rules`), whose inner values `blobs` then lacks. `tf32` lets a GPU round the factors of
-        float32 products, from then on in the whole process; with None that stays as it is. With `allow_python` Python
-        layers run the code that they name; with `skip_broken` ImageData, WindowData and MarsData leave out images that
-        cannot be read. Without `filled` the weights are 0 until others are copied or shared, and take no memory of a
-        CPU's before. Raises InputError for what is wrong in the prototxt, naming the layer.
+        A `level` goes before the prototxt's own. Relative paths in it are looked up in the working directory, then in
+        `folder` (a file's own, by default). `seed` determines the initial weights and everything random in the passes.
+        Without `backward` nothing is kept for one. On the device "meta" there are shapes alone, at once and in no
+        memory. The plan "fused" runs chains of layers as one (`imae.nets.rules`), whose inner values `blobs` then
+        lacks. `tf32` lets a GPU round the factors of float32 products, from then on in the whole process; with None
+        that stays as it is. With `allow_python` Python layers run the code that they name; with `skip_broken`
+        ImageData, WindowData and MarsData leave out images that cannot be read. Without `filled` the weights are 0
+        until others are copied or shared, and take no memory of a CPU's before. Raises InputError for what is wrong in
+        the prototxt, naming the layer.
         """
         if not isinstance(param, NetParameter):
             folder = folder or Path(param).parent
             param = read_net(param)
         check_message(param, "net")
         param = deepcopy(param)
-        state = param.state
-        state.phase, state.level = phase, state.level or level
-        state.stage.extend(stages)
+        set_state(param.state, phase, level, stages)
         self._whole, self.param = param, filter_layers(param)
         self.name: str = param.name
         self.context = Context(

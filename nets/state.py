@@ -7,6 +7,14 @@ from imae.prototxt_like.schema import LayerParameter, NetParameter, NetState, Ne
 from imae.prototxt_like.text import did_you_mean
 
 
+def set_state(state: NetState, phase: int, level: int | None, stages: Iterable[str]) -> None:
+    """Give a prototxt's state a phase and, unless it is None, a level; add stages to its own."""
+    state.phase = phase
+    if level is not None:
+        state.level = level
+    state.stage.extend(stages)
+
+
 def filter_layers(param: NetParameter) -> NetParameter:
     """Return `param` with the layers that its `state` (phase, level, stages) meets the rules of.
 

@@ -86,7 +86,7 @@ class Solver:
         folder: Path | None = None,
         file: Path | None = None,
         device: str | torch.device = "cpu",
-        level: int = 0,
+        level: int | None = None,
         stages: Sequence[str] = (),
         capture: bool = True,
         show: Callable[[str], None] = lambda line: None,

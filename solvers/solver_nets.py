@@ -10,13 +10,14 @@ from imae.prototxt_like.text import read_net
 
 
 def net_params(
-    param: SolverParameter, folder: Path, level: int = 0, stages: Sequence[str] = ()
+    param: SolverParameter, folder: Path, level: int | None = None, stages: Sequence[str] = ()
 ) -> list[tuple[NetParameter, Path]]:
     """Return the train net and the test nets of a solver, each with the folder that its paths are relative to.
 
-    Paths of nets are looked up in the working directory, then in `folder`. A net's state is that of `level` and of
-    those `stages` that its rules name, then its own, then the solver's for it. Raises InputError for nets that are
-    missing or too many, and for a stage that no net's rules name.
+    Paths of nets are looked up in the working directory, then in `folder`. A net has those of `stages` that its rules
+    name, its own, and the solver's for it; and of levels the solver's, else its own, else `level`, which of the train
+    net goes before both. Raises InputError for nets that are missing or too many, and for a stage that no net's rules
+    name.
     """
     nets = [_read(train_net_source(param), folder), *_test_nets(param, folder)]
     check_stages(stages, named_stages([net for net, _ in nets]), "solver")
@@ -26,6 +27,8 @@ def net_params(
         state = NetState(phase=TEST if i else TRAIN, level=level, stage=own)
         for more in (net.state, states[i]):
             state.MergeFrom(more)
+        if level is not None and not i:
+            state.level = level
         net.state.CopyFrom(state)
     return nets
 

@@ -84,6 +84,15 @@ def test_caffes_other_flags_are_taken_by_each_of_its_commands(imae: Imae, digits
     assert imae("device_query", "-model", "net.prototxt").status == 0
 
 
+def test_the_level_of_a_command_is_its_flags_or_0_as_caffes(imae: Imae, digits: Path) -> None:
+    net = Path("net.prototxt")
+    inside = 'layer { name: "in" type: "Silence" bottom: "data" include { min_level: 1 } }'
+    net.write_text(f"state {{ level: 1 }} {net.read_text()} {inside}")
+    for flags, there in (((), False), (("-level", "1"), True)):
+        timed = imae("time", "-model", net, "-iterations", "1", *flags)
+        assert timed.status == 0 and ("Silence" in timed.out) == there
+
+
 @pytest.mark.parametrize(
     "more",
     [("-sigint_effect", "SNAPSHOT"), ("--sighup_effect=None",), ("--plan", "Plain"), ("--precision", "FP64")],

@@ -99,9 +99,11 @@ def test_include_and_exclude_do_not_go_together() -> None:
         build(relu("x", "out", "include { phase: TRAIN } exclude { phase: TEST }"))
 
 
-def test_the_nets_own_state_counts_too() -> None:
-    param = parse_net('state { stage: "deploy" level: 3 }' + INPUTS + relu("x", "a", 'include { stage: "deploy" }'))
+def test_the_nets_own_state_counts_too_but_a_level_that_is_given_replaces_its_own() -> None:
+    rules = 'include { stage: "deploy" min_level: 3 max_level: 3 }'
+    param = parse_net('state { stage: "deploy" level: 3 }' + INPUTS + relu("x", "a", rules))
     assert "a" in Net(param).newest
+    assert "a" not in Net(param, level=0).newest and "a" not in Net(param, level=4).newest
     assert param.state == NetState(stage=["deploy"], level=3)  # the caller's is left as it was
 
 

@@ -424,6 +424,24 @@ def test_a_stage_for_one_of_several_nets_is_no_mistake(tmp_path: Path) -> None:
         assert "relued" not in solver.test_nets[0].outputs
 
 
+def test_a_level_and_a_stage_that_are_given(tmp_path: Path) -> None:
+    """The train net's level is what is given, as Caffe's; the test nets, which Caffe gives neither, have their own."""
+    layer = 'layer {{ name: "{0}" type: "ReLU" bottom: "ip" top: "{0}" include {{ {1} }} }}'
+    rules = {"first": "min_level: 1 max_level: 1", "second": "min_level: 2 max_level: 2", "more": 'stage: "more"'}
+    (tmp_path / "staged.prototxt").write_text(NET + "\n".join(layer.format(*rule) for rule in rules.items()))
+
+    def tops(settings: str = "", **given: Any) -> list[set[str]]:
+        settings += f'{SETTINGS} net: "staged.prototxt" test_iter: 1 test_interval: 1'
+        solver = Solver(parse_solver(settings), folder=tmp_path, **given)
+        return [{*rules} & {*net.outputs} for net in (solver.net, *solver.test_nets)]
+
+    states = "train_state { level: 1 } test_state { level: 2 }"
+    assert tops(states) == [{"first"}, {"second"}]
+    assert tops(states, level=0) == [set(), {"second"}]
+    assert tops(states, level=2) == [{"second"}, {"second"}]
+    assert tops(level=1, stages=["more"]) == [{"first", "more"}, {"first", "more"}]
+
+
 def test_the_solvers_states_choose_the_phases_too(tmp_path: Path) -> None:
     states = "train_state { phase: TEST } test_state { phase: TRAIN } test_iter: 1 test_interval: 1"
     solver = create_solver(tmp_path, states)
