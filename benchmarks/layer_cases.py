@@ -76,6 +76,7 @@ MICROSECONDS = "both take microseconds"
 ARGMAX = "argmax takes the first of equal scores, so that a tie can be a hit; of Caffe it is a miss: the row above"
 TOPK = "topk leaves open in which order equal values are; Caffe has the last first: the row above"
 ELSEWHERE = {
+    "AnchorTarget": "PyTorch has none",
     "BoxAnnotatorOHEM": MICROSECONDS,
     "Cifar10Data": "benchmarks.data_path has it",
     "Data": "benchmarks.data_path has it",
@@ -90,6 +91,7 @@ ELSEWHERE = {
     "PSROIPooling": "torchvision's ps_roi_pool has other cells",
     "PriorBox": "depends on shapes alone",
     "Proposal": "torchvision's kernel is all of its work",
+    "ProposalTarget": "PyTorch has none",
     "Python": "runs its user's code",
     "ROIPooling": "is torchvision's kernel",
     "Silence": "does nothing",

@@ -5,8 +5,9 @@
 Each .prototxt with layers is built without values in every phase that it has data for: its shapes are followed, its
 weights are not made. Layers whose files are not at hand (Data, ImageData, HDF5Data, WindowData, Python layers without
 bottoms) become Inputs, of the batch and size that they say: else colour or gray images of 224 pixels, digits or pairs
-of them, with labels that are a number or an image each, whichever the net takes. Nets that choose layers by stages get
-those of a solver beside them. Files alike to the letter count once. With --all each file that does not build is listed.
+of them, with labels that are a number or an image each, whichever the net takes; and of Fast and Faster R-CNN's layers
+in Python, one image with two regions or annotated boxes. Nets that choose layers by stages get those of a solver beside
+them. Files alike to the letter count once. With --all each file that does not build is listed.
 """
 
 import argparse
@@ -116,12 +117,26 @@ def is_python_source(layer: LayerParameter) -> bool:
 
 def an_input(layer: LayerParameter, channels: int, size: int, label: str) -> LayerParameter:
     """Return an Input with the tops of a data layer: images, and labels that are a "number" or an "image" each."""
+    if layer.python_param.module.startswith("roi_data_layer"):
+        return an_input_of_regions(layer, size)
     own = (layer.data_param, layer.image_data_param, layer.hdf5_data_param, layer.window_data_param)
     batch = max(settings.batch_size for settings in own) or BATCH
     height = layer.transform_param.crop_size or layer.image_data_param.new_height or size
     width = layer.transform_param.crop_size or layer.image_data_param.new_width or size
     labels = {"number": [batch], "image": [batch, 1, height, width]}[label]
     shapes = [[batch, channels, height, width], *[labels] * (len(layer.top) - 1)]
+    return inputs(layer, shapes)
+
+
+def an_input_of_regions(layer: LayerParameter, size: int) -> LayerParameter:
+    """Return an Input with the tops of py-faster-rcnn's data layer, by their names: one image, two boxes or regions."""
+    classes = re.search(r"num_classes\W+(\d+)", layer.python_param.param_str)
+    shapes = {"data": [1, 3, size, size], "im_info": [1, 3], "gt_boxes": [2, 5], "rois": [2, 5], "labels": [2]}
+    return inputs(layer, [shapes.get(top, [2, 4 * int(classes[1] if classes else 1)]) for top in layer.top])
+
+
+def inputs(layer: LayerParameter, shapes: Sequence[Sequence[int]]) -> LayerParameter:
+    """Return an Input with the layer's tops, of these shapes."""
     dims = [{"dim": shape} for shape in shapes]
     return LayerParameter(name=layer.name, type="Input", top=layer.top, input_param={"shape": dims})
 

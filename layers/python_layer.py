@@ -151,6 +151,13 @@ def load_layer(module: str, name: str, folders: Sequence[Path]) -> type[Layer]:
     return layer
 
 
+def is_found(module: str, folders: Sequence[Path]) -> bool:
+    """Whether there is a module or package of this name's first part, in `folders` or where Python looks."""
+    with running_python(folders):
+        importlib.invalidate_caches()
+        return importlib.machinery.PathFinder.find_spec(module.partition(".")[0]) is not None
+
+
 @contextmanager
 def running_python(folders: Sequence[Path]) -> Iterator[None]:
     """Let `import caffe` mean this file, and modules be found in `folders` first, while the body runs."""

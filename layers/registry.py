@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from imae.layers.detection.py_faster_rcnn import as_ours
 from imae.layers.layer import Context, Layer
+from imae.layers.python_layer import is_found
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.known_names import FORK_LAYERS, OTHER_NAMES
 from imae.prototxt_like.schema import LayerParameter
@@ -91,8 +93,15 @@ def register(cls: type[L]) -> type[L]:
 def create_layer(param: LayerParameter, context: Context | None = None) -> Layer:
     """Return the layer that `param` describes; raises InputError for an unknown type or a wrong number of blobs.
 
-    A loss without a top gets an anonymous one, as by Caffe's AutoTopBlobs: in the layer's own `param` alone.
+    A loss without a top gets an anonymous one, as by Caffe's AutoTopBlobs: in the layer's own `param` alone. Python
+    layers of py-faster-rcnn are its layers that are here, unless their code may run and is found.
     """
+    if param.type == "Python":
+        context = context or Context()
+        phase = param.phase if param.HasField("phase") else context.phase
+        ours = as_ours(param, phase)
+        if ours and not (context.allow_python and is_found(param.python_param.module, context.folders)):
+            param = ours
     if param.type not in registry:
         raise InputError(f'layer "{param.name}": {_unknown(param.type)}')
     if registry[param.type].is_loss and not param.top:

@@ -38,6 +38,11 @@ def encode(code: str, boxes: Tensor, priors: Tensor, variances: Tensor | None) -
     return offsets if variances is None else offsets / variances
 
 
+def with_ends(boxes: Tensor) -> Tensor:
+    """Return boxes (K x 4) whose last pixels are within, by Faster R-CNN's corners, as boxes that end behind these."""
+    return torch.cat([boxes[:, :2], boxes[:, 2:] + 1], 1)
+
+
 def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
     """Return the intersection over union of each of `boxes` (K x 4) and each of `others` (L x 4), K x L."""
     low, high = (f(boxes[:, None, a], others[None, :, a]) for f, a in ((torch.maximum, _LOW), (torch.minimum, _HIGH)))

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from imae.layers.detection.boxes import suppress
 from imae.layers.layer import Kept, Layer, OnnxGraph, Saved, Shapes, Tensors, describe
+from imae.prototxt_like.errors import InputError
+from imae.prototxt_like.schema import AnchorTargetParameter, ProposalParameter
 
 
 class Proposal(Layer):
@@ -31,11 +33,9 @@ class Proposal(Layer):
 
     def setup(self, bottoms: Shapes) -> None:
         """Check the settings, and list the anchors."""
-        self.own = param = self.param.proposal_param
-        ratios, scales = list(param.ratio) or [0.5, 1.0, 2.0], list(param.scale) or [8.0, 16.0, 32.0]
-        if not all(0 < number < 1e6 for number in (*ratios, *scales, param.feat_stride, param.base_size)):
-            raise self.error("ratio, scale, feat_stride and base_size must be above 0, and below 1e6")
-        self.anchors = anchors(param.base_size, ratios, scales)
+        self.own = self.param.proposal_param
+        with self.naming():
+            self.anchors = anchors_of(self.own)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The geometry is the height and the width of the map."""
@@ -56,16 +56,10 @@ class Proposal(Layer):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """Place the anchors; for each image move, cut, sort, suppress."""
         scores, offsets, info = (x.cpu().double() for x in bottoms)
-        placed, of_image = self._placed(), info.flatten().tolist()
+        placed, of_image = placed_at(self.anchors, self.own.feat_stride, *self.geometry), info.flatten().tolist()
         found = [self._of_image(i, placed, scores[i], offsets[i], of_image) for i in range(len(scores))]
         tops = torch.cat(found or [placed.new_zeros(0, 6)]).to(bottoms[0])
         return [tops[:, :5], tops[:, 5:]][: len(self.param.top)]
-
-    def _placed(self) -> Tensor:
-        """The anchors at all positions (P x 4)."""
-        y, x = (torch.arange(n, dtype=torch.float64) * self.own.feat_stride for n in self.geometry)
-        shift = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).repeat(1, 1, 2)[:, :, None]
-        return (self.anchors + shift).view(-1, 4)
 
     def _of_image(self, image: int, boxes: Tensor, scores: Tensor, offsets: Tensor, info: list[float]) -> Tensor:
         """The regions of one image with their scores (R x 6); one of zeros where none is large enough."""
@@ -94,7 +88,8 @@ class Proposal(Layer):
         def part(value: str, first: int, end: int, axis: int) -> str:
             return graph.add("Slice", [value, number([first]), number([end]), number([axis])])
 
-        placed, offsets = self._placed(), graph.reshape(bottoms[1], [0, count, 4, *self.geometry])
+        placed = placed_at(self.anchors, self.own.feat_stride, *self.geometry)
+        offsets = graph.reshape(bottoms[1], [0, count, 4, *self.geometry])
         offsets = graph.reshape(graph.add("Transpose", [offsets], perm=[0, 3, 4, 1, 2]), [0, places, 4])
         sides, middle = number(placed[:, 2:] - placed[:, :2] + 1), number((placed[:, :2] + placed[:, 2:] + 1) / 2)
         centre = graph.add("Add", [graph.add("Mul", [part(offsets, 0, 2, 2), sides]), middle])
@@ -126,6 +121,24 @@ class Proposal(Layer):
         rows = graph.add("Slice", [rows, number([0]), end])
         for top, first, last in zip(tops, (0, 5), (5, 6), strict=False):
             graph.node("Slice", [rows, number([first]), number([last]), number([1])], [top])
+
+
+def anchors_of(own: ProposalParameter | AnchorTargetParameter) -> Tensor:
+    """Return the anchors of these settings (A x 4), in three ratios and at three scales unless they say which.
+
+    Raises InputError for a number that makes no anchor.
+    """
+    ratios, scales = list(own.ratio) or [0.5, 1.0, 2.0], list(own.scale) or [8.0, 16.0, 32.0]
+    if not all(0 < number < 1e6 for number in (*ratios, *scales, own.feat_stride, own.base_size)):
+        raise InputError("ratio, scale, feat_stride and base_size must be above 0, and below 1e6")
+    return anchors(own.base_size, ratios, scales)
+
+
+def placed_at(boxes: Tensor, stride: float, height: int, width: int) -> Tensor:
+    """Return the anchors `boxes` (A x 4) at all positions of a map, `stride` apart: H W A x 4."""
+    y, x = (torch.arange(n, dtype=torch.float64) * stride for n in (height, width))
+    shift = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).repeat(1, 1, 2)[:, :, None]
+    return (boxes + shift).view(-1, 4)
 
 
 def anchors(base: float, ratios: list[float], scales: list[float]) -> Tensor:

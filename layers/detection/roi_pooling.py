@@ -18,7 +18,7 @@ class ROIPooling(Layer):
     type = "ROIPooling"
     last_opset = 21
     bottoms = (2, 2)
-    no_gradient_to = index_bottoms = frozenset({1})
+    no_gradient_to = held_fixed = index_bottoms = frozenset({1})
     in_place = False
     kept = Kept(bottoms=(1,))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
+from detection_cases import overlap
 from layer_cases import Case, Draw, run
 from torch import Tensor
 
@@ -57,13 +58,6 @@ def expected(xs: list[Tensor], least: float, before: int, after: int) -> list[li
         if all(overlap(box, other) <= 0.6 for _, other in kept):
             kept.append((score, box))
     return [[0, *box, score] for score, box in kept[:after]] or [[0.0] * 6]
-
-
-def overlap(a: list[float], b: list[float]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]) + 1, min(a[3], b[3]) - max(a[1], b[1]) + 1
-    both = max(0, width) * max(0, height)
-    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b)]
-    return both / (sum(areas) - both)
 
 
 def bottoms(seed: int, info: list[float]) -> list[Tensor]:
