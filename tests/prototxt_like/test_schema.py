@@ -70,6 +70,8 @@ def test_our_additions_lie_in_numbers_caffe_leaves_free_and_change_no_other_byte
         "digits_data_param",
         "shortcut_param",
         "mars_data_param",
+        "anchor_target_param",
+        "proposal_target_param",
     ]
 
 
