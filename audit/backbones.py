@@ -176,7 +176,7 @@ def _torchvision(name: str, device: str) -> Backbone:
             f"the weights of torchvision's {name} are not in {path.parent} and cannot be fetched: {reason}"
         ) from error
     _cut(model)
-    model.to(device)
+    model.to(device, memory_format=torch.channels_last)
     if device != "cpu":
         set_gpu_arithmetic(tf32=False)  # for the CPU's features, nearly
     expected = weights.transforms()
@@ -184,7 +184,8 @@ def _torchvision(name: str, device: str) -> Backbone:
 
     def run(images: NDArray[np.uint8]) -> Floats:
         with torch.inference_mode():
-            features: Floats = model(torch.from_numpy(_normalised(images, moments)).to(device)).cpu().numpy()
+            values = torch.from_numpy(_normalised(images, moments)).to(device, memory_format=torch.channels_last)
+            features: Floats = model(values).cpu().numpy()
         return features
 
     digest = digest or checked_digest(path)

@@ -30,7 +30,7 @@ def features_of_images(
     parameter: float | None = None,
     seed: int = 0,
     resume: bool = False,
-    jobs: int = 2,
+    jobs: int | None = None,
     device: str = "cpu",
     on_progress: Progress = lambda what, done, total: None,
     show: Callable[[str], None] = lambda line: None,

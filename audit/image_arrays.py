@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from imae.audit.data_set_images import DataSetImages
 from imae.audit.samples import Samples, image_below
+from imae.layers.data.data_layer import reader_count, workers
 from imae.layers.data.image_list import read_image
 from imae.prototxt_like.errors import InputError
 
@@ -21,14 +21,16 @@ Size = tuple[int, int]
 
 
 class ImageArrays:
-    """The images of `samples`, each C x H x W, uint8: gray, or blue, green, red; `threads` files are read at a time.
+    """The images of `samples`, each C x H x W, uint8: gray, or blue, green, red.
 
-    The items of a data set, whose code may not stand more, one at a time.
+    `threads` files are read at a time, without it as many as there are cores; the items of a data set, whose code may
+    not stand more, one at a time.
     """
 
-    def __init__(self, samples: Samples, *, color: bool = True, threads: int = 2) -> None:
+    def __init__(self, samples: Samples, *, color: bool = True, threads: int | None = None) -> None:
         self._samples, self._color = samples, color
-        self._pool = ThreadPoolExecutor(1 if isinstance(samples.images, DataSetImages) else threads)
+        one = isinstance(samples.images, DataSetImages)
+        self._pool = workers(1 if one else threads or reader_count(), "images")
 
     def read(self, indices: Sequence[int], size: Size) -> tuple[NDArray[np.uint8], dict[int, str]]:
         """Return images (B x C x H x W), black where they cannot be read, and why not, by place in the batch."""

@@ -8,7 +8,6 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 from imae.audit.result import Result, read_result, review_command
 from imae.audit.samples import Samples
 from imae.audit.thumbnails import Thumbnails
+from imae.layers.data.data_layer import reader_count, workers
 from imae.prototxt_like.csv_file import original
 from imae.prototxt_like.errors import counted
 from imae.prototxt_like.files import read_bytes, write_atomically
@@ -48,13 +48,13 @@ def write_report(
     command: str,
     samples: Samples | None = None,
     *,
-    threads: int = 2,
+    threads: int | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> Path:
     """Write the page of the audit in `folder`; return its path.
 
     `command` is the one that goes on with the audit, `samples` are those of the audit, where they are at hand;
-    `threads` image files are read at a time.
+    `threads` image files are read at a time, without it as many as there are cores.
     """
     result, summary = read_result(folder)
     found = len(result.suspects) > 0
@@ -105,7 +105,7 @@ def _headline(result: Result, summary: dict[str, Any]) -> list[Part]:
     ]
 
 
-def _suspects(result: Result, thumbnails: Thumbnails, threads: int, on_progress: Progress) -> list[Part]:
+def _suspects(result: Result, thumbnails: Thumbnails, threads: int | None, on_progress: Progress) -> list[Part]:
     shown = result.suspects[:MOST_ROWS].tolist()
     items: list[dict[str, Any]] = [
         {
@@ -117,7 +117,7 @@ def _suspects(result: Result, thumbnails: Thumbnails, threads: int, on_progress:
         for rank, i in enumerate(shown, 1)
     ]
     if thumbnails:
-        with ThreadPoolExecutor(threads) as pool:
+        with workers(threads or reader_count(), "thumbnails") as pool:
             places = _pictured(items)
             pictures = pool.map(lambda place: thumbnails.of(shown[place], SIDE), places)
             for done, (place, picture) in enumerate(zip(places, pictures, strict=True), 1):

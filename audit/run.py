@@ -45,7 +45,7 @@ class AuditOptions:
     thresholds: Thresholds = field(default_factory=Thresholds)
     resume: bool = False
     jobs: int | None = None
-    """Processes that train, and image files that are read at a time; None: this one, and two files."""
+    """Processes that train, and image files that are read at a time; None: this one, and as many files as cores."""
     cpu: bool = False
     """Whether the net that gives features of images runs on the CPU even where there is a GPU."""
     engine: str = ""
@@ -103,7 +103,7 @@ def audit(
                 parameter=options.parameter,
                 seed=options.seed,
                 resume=options.resume,
-                jobs=options.jobs or 2,
+                jobs=options.jobs,
                 device=device,
                 on_progress=on_progress,
                 show=show,
@@ -128,7 +128,7 @@ def audit(
         options.output,
         _command(options),
         samples,
-        threads=options.jobs or 2,
+        threads=options.jobs,
         on_progress=lambda done, total: on_progress("report", done, total),
     )
     return Outcome(summary, found, samples, stopped)

@@ -87,7 +87,7 @@ def audit(
         int | None,
         number(
             "Image files to read at a time, and processes, of --threads each, that train settings, folds and seeds; "
-            "without it 2 files, and this process.",
+            "without it as many files as there are cores, and this process.",
             1,
             256,
             panel=METHOD,
