@@ -18,6 +18,7 @@ from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.schema import TEST, NetParameter
 from imae.prototxt_like.text import did_you_mean, read_net
+from imae.prototxt_like.weights import open_weights
 
 SIDE = 224
 """Pixels, where a net leaves the size of its images open."""
@@ -137,9 +138,10 @@ def _predicting(model: Path) -> tuple[NetParameter, Floats, float]:
 
 
 def _caffe(model: Path, weights: Path, device: str) -> Backbone:
+    stored = open_weights(weights)
     param, mean, scale = _predicting(model)
     net = Net(param, TEST, folder=model.parent, backward=False, device=device)
-    if kept := net.copy_weights(weights).kept:
+    if kept := net.copy_weights(stored).kept:
         raise InputError(f"{weights}: lacks weights of the layers {', '.join(kept)} of {model}")
     if len(net.inputs) != 1 or len(shape := net.blobs[net.inputs[0]].shape) != 4 or shape[1] != 3:
         raise InputError(f"{model}: takes the inputs {', '.join(net.inputs)}, expected one, of images N x 3 x H x W")

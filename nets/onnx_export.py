@@ -30,6 +30,7 @@ from imae.nets.undisturbed import undisturbed
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import check_regular
 from imae.prototxt_like.schema import NetParameter
+from imae.prototxt_like.weights import open_weights
 
 
 @dataclass
@@ -201,7 +202,8 @@ def _predictor(
     allow_python: bool,
     skip_broken: bool,
 ) -> Net:
-    """The deployed net with its weights."""
+    """The deployed net with its weights, of which a damaged file is told of before data that may be missing."""
+    stored = open_weights(weights) if isinstance(weights, str | Path) else weights
     param = deploy(source, shape=shape, shapes=shapes, outputs=outputs, folder=folder, skip_broken=skip_broken)
     settings: dict[str, Any] = {"folder": folder, "allow_python": allow_python}
     if isinstance(source, Net):
@@ -212,12 +214,12 @@ def _predictor(
         settings["folder"] = Path(source).parent
     with _naming(shape):
         predictor = Net(param, TEST, backward=False, filled=False, **settings)
-        if isinstance(source, Net) and weights is None:
+        if isinstance(source, Net) and stored is None:
             predictor.share_weights(source)
-        kept = predictor.copy_weights(weights).kept if weights is not None else []
+        kept = predictor.copy_weights(stored).kept if stored is not None else []
     if kept:
         raise InputError(f'net "{predictor.name}": the weights lack the layers {", ".join(kept)}')
-    if weights is None and not isinstance(source, Net) and predictor.params:
+    if stored is None and not isinstance(source, Net) and predictor.params:
         raise InputError(f'net "{predictor.name}": has learnable layers, but no weights were given')
     return predictor
 

@@ -285,6 +285,7 @@ def test_a_folder_that_changes_while_it_is_read(
     ("backbone", "message"),
     [
         ("net.pt", "--backbone takes FILE.onnx, deploy.prototxt,FILE.caffemodel or torchvision:NAME, not 'net.pt'"),
+        ("missing.prototxt,tiny.caffemodel", "tiny.caffemodel: cannot be read: No such file or directory"),
         ("missing.onnx", "missing.onnx: cannot be read: No such file or directory"),
         pytest.param("torchvision:resnet51", "torchvision has no model 'resnet51'", marks=pytest.mark.slow),
     ],

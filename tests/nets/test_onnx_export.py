@@ -474,6 +474,11 @@ def test_a_user_is_told_what_is_wrong(tmp_path: Path, digits: Net) -> None:
     assert (
         message(absent, None, shape=(3, 32, 32)) == 'net "ResNet-20": has learnable layers, but no weights were given'
     )
+    cut = tmp_path / "cut.caffemodel"
+    digits.write_weights(cut)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    for options in ({}, {"shape": (3, 32, 32)}):
+        assert message(absent, cut, **options).startswith(f"{cut}: expected a caffemodel, but it is cut short")
     other = NetParameter()
     assert "the weights lack the layers conv1, conv1_bn" in message(absent, other, shape=(3, 32, 32))
     assert 'has the top "scores"; did you mean "score"?' in message(digits, None, outputs=["scores"])
