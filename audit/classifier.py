@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from imae.audit.features import Features
-from imae.audit.heads import LOSSES, Setting, batch_size, train_heads
+from imae.audit.heads import LOSSES, Setting, enough_iterations, train_heads
 from imae.prototxt_like.errors import InputError
 
 
@@ -64,7 +64,7 @@ class IMAEClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             torch.from_numpy(given.astype(np.int64)),
             len(self.classes_),
             [Setting(self.loss, parameter, self.rate)],
-            iterations=max(self.iterations, 6 * len(given) // batch_size(len(given))),
+            iterations=enough_iterations(self.iterations, len(given)),
             hidden=self.hidden,
             seed=int(self.random_state or 0),
         )

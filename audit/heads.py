@@ -15,6 +15,8 @@ from imae.audit.features import Features
 LOSSES = ("IMAE", "GCE", "CCE", "MAE")
 EPSILON = 1e-6
 """Of IMAE, as `imae_param.epsilon` has it."""
+EPOCHS = 6
+"""Passes over the samples that a head is trained for, at least."""
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 Progress = Callable[[int, int], None]
 
@@ -118,6 +120,11 @@ def batch_size(samples: int) -> int:
     return max(8, min(256, samples // 20))
 
 
+def enough_iterations(least: int, samples: int) -> int:
+    """Return how many iterations are `EPOCHS` passes over the samples, and not less than `least`."""
+    return max(least, EPOCHS * samples // batch_size(samples))
+
+
 def train_heads(
     features: Features,
     labels: Tensor,
@@ -173,7 +180,7 @@ def train_heads(
     return trained
 
 
-def all_logits(heads: Heads, features: Features, *, rows: int = 8192) -> Tensor:
+def all_logits(heads: Heads, features: Features) -> Tensor:
     """Return the logits (N x K x C) of all samples."""
     every = torch.arange(len(features))
-    return torch.cat([heads.logits(features.rows(part)) for part in torch.split(every, rows)])
+    return torch.cat([heads.logits(features.rows(part)) for part in torch.split(every, 8192)])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imae.audit.data_sets import is_data_set
 from imae.audit.features import Features, check_labels
-from imae.audit.heads import LOSSES, Heads, Setting, all_logits, batch_size, joined
+from imae.audit.heads import LOSSES, Heads, Setting, all_logits, enough_iterations, joined
 from imae.audit.noise_model import ENTRIES, MANY, Interval, bootstrap, fit_noise_model
 from imae.audit.workers import apart, train_apart
 from imae.prototxt_like.errors import InputError
@@ -31,9 +31,7 @@ HELD_OUT = 5
 PICKED_ON = 10_000
 """Samples at most that the settings are picked on."""
 SEARCH, FINAL = 400, 1000
-"""Iterations at least: of the trainings that are compared, and of those that score."""
-EPOCHS = 6
-"""Passes over the samples at least, of the trainings that score."""
+"""Iterations at least, of the trainings that are compared, and of those that score."""
 GAP = 0.02
 """What part more of the labels a head may predict where it was trained than where not, to be taken at its word there:
 as measured, and two deviations. Of 10,000 samples a fifth more labels than are wrong were expected to be otherwise."""
@@ -185,7 +183,7 @@ def find_label_issues(
         deviation = (held_out * (1 - held_out) * HELD_OUT / count) ** 0.5
         most = (trained - held_out + 2 * deviation) * count / len(given)
         folds = FOLDS if most > GAP or len(classes) > MANY else 0
-    iterations = max(1, round(stop * max(FINAL, EPOCHS * len(given) // batch_size(len(given)))))
+    iterations = max(1, round(stop * enough_iterations(FINAL, len(given))))
     heads, logits = _score(
         features, target, len(classes), setting, iterations, hidden, folds, seeds, seed, jobs, on_progress
     )
@@ -304,7 +302,7 @@ def _pick(
         classes,
         settings,
         seeds=[seed],
-        iterations=max(SEARCH, EPOCHS * len(given) // batch_size(len(given))),
+        iterations=enough_iterations(SEARCH, len(given)),
         stops=STOPS,
         counts=(~held)[:, None].expand(-1, len(settings)),
         hidden=hidden,
