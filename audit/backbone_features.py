@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imae.audit.backbones import Backbone
+from imae.audit.backbones import BATCH, Backbone
 from imae.audit.image_arrays import ImageArrays, fingerprint
 from imae.audit.samples import Samples
 from imae.prototxt_like.errors import InputError
@@ -16,7 +16,6 @@ from imae.prototxt_like.files import read_bytes, write_atomically
 from imae.prototxt_like.number_file import map_numbers, new_map
 
 _log = logging.getLogger(__name__)
-BATCH = 64
 KEPT_EVERY = 8
 """Batches after which what was done is noted."""
 

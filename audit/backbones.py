@@ -20,6 +20,8 @@ from imae.prototxt_like.schema import TEST, NetParameter
 from imae.prototxt_like.text import did_you_mean, read_net
 from imae.prototxt_like.weights import open_weights
 
+BATCH = 64
+"""Images at a time."""
 SIDE = 224
 """Pixels, where a net leaves the size of its images open."""
 IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)

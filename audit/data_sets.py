@@ -136,11 +136,11 @@ def _of_columns(data: Any, labels: Any, folder: Path | None) -> Samples:
 
 
 def _label_column(kinds: dict[str, str], wanted: str | None) -> str:
-    found = [name for name, kind in kinds.items() if kind == "ClassLabel"] or [n for n in kinds if n == "label"]
     if wanted is not None:
         if wanted not in kinds:
             raise InputError(f'no column "{wanted}", it has {", ".join(kinds)}{did_you_mean(wanted, kinds)}')
         return wanted
+    found = [name for name, kind in kinds.items() if kind == "ClassLabel"] or [n for n in kinds if n == "label"]
     if len(found) != 1:
         raise InputError(f"{counted(len(found), 'column')} of labels among {', '.join(kinds)}: name one by labels")
     return found[0]

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from imae.audit.backbones import Backbone, open_backbone
+from imae.audit.backbones import BATCH, Backbone, open_backbone
 from imae.audit.data_set_images import DataSetImages
 from imae.audit.image_arrays import shrunk
-
-BATCH = 64
 
 
 class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]

@@ -31,11 +31,11 @@ class Duplicates:
     """Near ones were looked for among so many samples, equal ones among all."""
 
 
-def conflicting_duplicates(features: Features, label: NDArray[np.int64], *, seed: int = 0) -> Duplicates:
+def conflicting_duplicates(features: Features, label: NDArray[np.int64]) -> Duplicates:
     """Return the near duplicates with conflicting labels: each sample with its nearest other, where that is near."""
     chosen = torch.arange(len(label))
     if len(label) > MOST_COMPARED:
-        chosen = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))[:MOST_COMPARED].sort().values
+        chosen = torch.randperm(len(label), generator=torch.Generator().manual_seed(0))[:MOST_COMPARED].sort().values
     rows = features.rows(chosen)
     squares = (rows**2).sum(1)
     given = torch.from_numpy(label)[chosen]

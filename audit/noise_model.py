@@ -80,9 +80,7 @@ class NoiseModel:
 
     def posterior(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the probability of each true class, given sample and label: N x C."""
-        rows = max(1, ENTRIES // logits.shape[1])
-        parts = zip(torch.split(logits, rows), torch.split(labels, rows), strict=True)
-        return torch.cat([posterior(self.truth(z), self.transition, self.likeness, y)[0].t() for z, y in parts])
+        return posterior(self.truth(logits), self.transition, self.likeness, labels)[0].t()
 
     def log_likelihood(self, logits: Tensor, labels: Tensor) -> float:
         """Return the mean log-probability of the labels."""

@@ -67,8 +67,8 @@ class PixelNet:
         settings = {"IMAE": {"imae_param": {"T": parameter or 8.0}}, "GCE": {"gce_param": {"q": parameter or 0.7}}}
         self.param = _net(self.pixels.shape[1:], len(samples.classes), self._batch, loss, settings.get(loss, {}))
         self._seed = seed
-        settings_too = [fingerprint(samples), samples.label.tolist(), samples.classes, side, loss, parameter, seed]
-        self._fingerprint = hashlib.blake2b(repr(settings_too).encode(errors="surrogateescape")).hexdigest()
+        of = [fingerprint(samples), samples.label.tolist(), samples.classes, side, loss, parameter, seed]
+        self._fingerprint = hashlib.blake2b(repr(of).encode(errors="surrogateescape")).hexdigest()
         self._note = folder / "pixels.txt"
 
     def train(self, minutes: float, *, resume: bool, on_progress: Progress, show: Callable[[str], None]) -> bool:

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Result:
     names: list[str]
     classes: list[str]
     scores: Mapping[str, NDArray[Any]]
-    """By `SCORES`."""
+    """An array for each name in `SCORES`."""
     source: str
     """What was audited."""
     root: Path | None
@@ -36,11 +37,15 @@ class Result:
     outside: bool = False
     """Whether files outside of it are read."""
 
-    @property
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """The samples, the most suspicious first."""
+        return np.argsort(-self.scores["score"], kind="stable")
+
+    @cached_property
     def suspects(self) -> NDArray[np.int64]:
         """The labels to look at, the most suspicious first."""
-        order = np.argsort(-self.scores["score"], kind="stable")
-        found: NDArray[np.int64] = order[self.scores["is_issue"][order]]
+        found: NDArray[np.int64] = self.order[self.scores["is_issue"][self.order]]
         return found
 
 

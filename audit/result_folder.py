@@ -53,9 +53,7 @@ def write_result(
     duplicates = Duplicates(np.zeros((0, 2), np.int64), np.zeros(0), 0)
     if found.features is not None:
         duplicates = conflicting_duplicates(found.features, found.label)
-    write_atomically(
-        folder / "names.txt", "".join(f"{one_line(name)}\n" for name in samples.names).encode(errors="surrogateescape")
-    )
+    _write_names(folder / "names.txt", samples.names)
     scores = {name: getattr(found, name) for name in SCORES}
     with replacing(folder / "scores.npz") as file:
         np.savez(file, **scores, classes=np.array(found.classes))
@@ -108,9 +106,12 @@ def write_head(folder: Path, heads: Heads, features: Features, classes: Sequence
     write_text(param, folder / "head.prototxt")
     net.write_weights(folder / "head.caffemodel")
     export_onnx(param, folder / "head.caffemodel", folder / "head.onnx")
-    write_atomically(
-        folder / "classes.txt", "".join(f"{one_line(name)}\n" for name in classes).encode(errors="surrogateescape")
-    )
+    _write_names(folder / "classes.txt", classes)
+
+
+def _write_names(path: Path, names: Sequence[str]) -> None:
+    """Write names, one a line."""
+    write_atomically(path, "".join(f"{one_line(name)}\n" for name in names).encode(errors="surrogateescape"))
 
 
 def _inner_product(name: str, bottom: str, outputs: int) -> str:

@@ -50,8 +50,7 @@ class Review:
     def __init__(self, folder: Path, top: int | None = None) -> None:
         """Review the suspects, or the `top` most suspicious; raises InputError for a folder without an audit."""
         self.result, summary = read_result(folder)
-        order = np.argsort(-self.result.scores["score"], kind="stable")
-        self.queue: list[int] = (self.result.suspects if top is None else order[:top]).tolist()
+        self.queue: list[int] = (self.result.suspects if top is None else self.result.order[:top]).tolist()
         if not self.queue:
             raise InputError(f"{folder}: the audit found no label to look at; --top N reviews the N most suspicious")
         self.decisions = Decisions(self.result)

@@ -277,9 +277,8 @@ class ParquetTable(Table):
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if len(columns) > MOST_COLUMNS:
         raise InputError(f"{path}: has {len(columns):,} columns, expected at most {MOST_COLUMNS:,}")
-    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None) if len(columns) < 2000 else None
-    if twice is not None or len({*columns}) < len(columns):
-        raise InputError(f"{path}: has several columns of one name{f': {twice!r}' if twice is not None else ''}")
+    if twice := [name for name, times in Counter(columns).items() if times > 1]:
+        raise InputError(f"{path}: has several columns of one name: {twice[0]!r}")
 
 
 def check_expansion(name: str, numbers: int, size: int) -> None:
