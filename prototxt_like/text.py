@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import FilePath, read_bytes, write_atomically
 from imae.prototxt_like.fork_spellings import is_fork_spelling, parse_fork_spellings
+from imae.prototxt_like.hints_of_forks import without_field, without_hints
 from imae.prototxt_like.kinds import describe
 from imae.prototxt_like.known_names import FORK_FIELDS, RENAMED_FIELDS
 from imae.prototxt_like.limits import check_message
@@ -20,8 +21,6 @@ from imae.prototxt_like.upgrade import upgrade_net, upgrade_solver
 _log = logging.getLogger(__name__)
 _CODE_OF_LINE = re.compile(r"""(?:[^"'#]|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)*""")  # up to the comment
 _FIRST_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|#[^\n]*\n)*[A-Za-z_]\w*\s*[:{<#]")
-_TOKEN = re.compile(r"""\s+|\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}<>\[\]:;,]|[^\s{}<>\[\]:;,"'\#]+""")
-_QUOTES = "\"'"
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) (\S+)\.')
 _REPEATED = re.compile(r'Message type "caffe\.(\w+)" should not have multiple "(\w+)" fields')
@@ -68,31 +67,9 @@ def read_net_past_unknown_names(path: FilePath) -> tuple[NetParameter, list[str]
         except UnknownName as error:
             said.append(str(error))
             first = error if len(said) == 1 else first
-            begin, end = _field_at(text, error.place)
-            # Blanks in its place, so that what follows stays where it is.
-            text = text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:]
+            text = without_field(text, error.place)
             if not re.sub("#.*", "", text).strip():  # a file of another kind
                 raise first from None
-
-
-def _field_at(text: str, place: int) -> tuple[int, int]:
-    """Where the field begins and ends of which the name, or the value, begins at `place`."""
-    before = re.search(r"\w+\s*:\s*$", text[:place])
-    begin, end, depth = before.start() if before else place, place, 0
-    found = ["name"] if before else []  # then the value, which may be several strings
-    for token in _TOKEN.finditer(text, place):
-        what = token[0]
-        if what.isspace() or what[0] == "#":
-            continue
-        if len(found) == 2 and depth == 0 and what not in ",;" and not (what[0] in _QUOTES and found[1] in _QUOTES):
-            break
-        end = token.end()
-        depth += (what in "{<[") - (what in "}>]")
-        if len(found) == 2 and depth == 0 and what in ",;":
-            break
-        if what != ":" and len(found) < 2:
-            found.append(what[0])
-    return begin, end
 
 
 def looks_like_prototxt(data: bytes) -> bool:
@@ -175,6 +152,12 @@ def _parse_into(message: Any, text: str, name: str) -> None:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         unknown = _NO_FIELD.search(str(error))
+        if unknown or _NO_VALUE.search(str(error)):
+            left = without_hints(text, name)
+            if left != text:
+                message.Clear()
+                _parse_into(message, left, name)
+                return
         if not unknown or not is_fork_spelling(unknown[1].removeprefix("caffe."), unknown[2]):
             raise
         parse_fork_spellings(text, message, name)

@@ -21,7 +21,10 @@ _V0_RENAMED = {
     "batchsize": "batch_size",
     "shuffle_images": "shuffle",
 }
-_V0_NOT_FOR = {("shuffle_images", "hdf5_data")}  # fields that a type's new settings have, but V0 layers of it had not
+_V0_NOT_FOR = {
+    ("shuffle_images", "hdf5_data"),
+    ("shuffle_images", "data"),
+}  # fields that a type's new settings have, but V0 layers of it had not
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 _V0_PASSED_OVER = {"type", "new_num", "new_channels"}  # gone into the new type, or passed over by Caffe
 

@@ -13,6 +13,7 @@ from imae.layers.data.data_layer import DataLayer, readers
 from imae.layers.data.image_decode import decode_view
 from imae.layers.data.leveldb_file import CURRENT_FILE, LevelDbFile
 from imae.layers.data.lmdb_file import DATA_FILE, LmdbFile
+from imae.layers.data.order import in_epochs
 from imae.layers.data.transform import Transform
 from imae.layers.layer import Shapes, describe
 from imae.prototxt_like.errors import InputError
@@ -27,7 +28,8 @@ _ADVICE = (
 class Data(DataLayer):
     """Tops: images (B x C x H x W, of the net's dtype) and, if there is a second top, labels (B, int64).
 
-    The records come in the order of their keys, over and over: batch n begins at record n B. As in Caffe, crop_size
+    The records come in the order of their keys, over and over: batch n begins at record n B; by `shuffle`, a field of
+    forks, in a new permutation each epoch. As in Caffe, crop_size
     cuts at random in phase TRAIN and from the centre in TEST, while `mirror: true` mirrors in both. `rand_skip: n`
     starts at one of the first n records, by the net's seed. From batch to batch images may differ in size, and the net
     follows; within a batch they are of one size, as they are or cropped to it. Where the first record is an encoded
@@ -76,7 +78,9 @@ class Data(DataLayer):
     def batch(self, number: int) -> list[Tensor]:
         param, device = self.param.data_param, self.context.device
         position = torch.arange(number * param.batch_size, (number + 1) * param.batch_size)
-        numbers = (position + self.skipped(param.rand_skip)).tolist()
+        stream = f"{self.name} shuffle" if param.shuffle else None
+        order = in_epochs(position + self.skipped(param.rand_skip), self.num_images, self.context.passes.seed, stream)
+        numbers = order.tolist()
         with self.naming():
             keys, images, labels = zip(*self._map(self._decode, numbers), strict=True)
         data = self._transform.together(images, position, "record", keys, self._folder, _ADVICE)

@@ -29,6 +29,8 @@ class Interp(Layer):
         given = [param.HasField(name) for name in ("zoom_factor", "shrink_factor", "height", "width")]
         if given[2] != given[3]:
             raise self.error("height and width are given together")
+        if param.use_blob_size and len(bottoms) == 1:
+            raise self.error("use_blob_size needs a second bottom")
         ways = any(given[:2]) + given[2] + (len(bottoms) == 2)
         if ways != 1:
             raise self.error("takes its size from factors, from height and width, or from a second bottom: one of them")

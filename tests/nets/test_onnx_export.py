@@ -56,6 +56,7 @@ LAYERS = {
         [(3, 4, 5)],
     ),
     "dropout": ('type: "Dropout"', [(4, 5)]),
+    "dropout_scaled": ('type: "Dropout" dropout_param { scale_train: false }', [(4, 5)]),
     "eltwise_sum": ('type: "Eltwise" eltwise_param { coeff: 1 coeff: -0.5 coeff: 2 }', [(4, 5)] * 3),
     "eltwise_product": ('type: "Eltwise" eltwise_param { operation: PROD }', [(4, 5)] * 3),
     "eltwise_maximum": ('type: "Eltwise" eltwise_param { operation: MAX }', [(4, 5)] * 3),

@@ -23,6 +23,23 @@ CASES = [
         forwards=3,
     ),
     Case('type: "Dropout"', [normal(4, 5)], lambda xs, blobs: [xs[0] * 1], TEST),
+    Case(
+        'type: "Dropout" dropout_param { scale_train: false dropout_ratio: 0.2 }',
+        [normal(4, 5)],
+        lambda xs, blobs: [dropped(xs[0], 0.2) * 0.8],
+    ),
+    Case(
+        'type: "Dropout" dropout_param { scale_train: false dropout_ratio: 0.2 }',
+        [normal(4, 5)],
+        lambda xs, blobs: [xs[0] * 0.8],
+        TEST,
+    ),
+    Case(
+        'type: "Dropout" dropout_param { sample_weights_test: true }',
+        [normal(4, 5)],
+        lambda xs, blobs: [dropped(xs[0], 0.5)],
+        TEST,
+    ),
 ]
 
 MISTAKES = [

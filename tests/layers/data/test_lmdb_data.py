@@ -66,6 +66,15 @@ def test_batches_follow_the_records_over_and_over(make: Make, database: Path) ->
     assert layer.batch(1_000_000)[1].tolist() == [0, 1, 2, 3]
 
 
+def test_a_forks_shuffle_gives_each_record_once_an_epoch(make: Make, database: Path) -> None:
+    layer, _ = make(data("batch_size: 5 shuffle: true"))
+    epochs = [[*layer.batch(i)[1].tolist(), *layer.batch(i + 1)[1].tolist()] for i in (0, 2)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] and list(range(10)) not in epochs
+    images, labels = layer.batch(1)
+    np.testing.assert_array_equal(images, IMAGES[labels])
+
+
 def test_a_batch_may_exceed_the_database_and_labels_may_be_left_out(make: Make, database: Path) -> None:
     layer, shapes = make(data("batch_size: 25", tops=1))
     assert shapes == [(25, 3, 6, 8)]

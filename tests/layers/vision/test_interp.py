@@ -27,12 +27,13 @@ CASES = [
     interp("height: 8 width: 8 pad_beg: -1 pad_end: -2", (8, 8), cut=(1, 2)),
     interp("zoom_factor: 4", (1, 5), shape=(1, 2, 1, 2)),
     Case(
-        'type: "Interp"',
+        'type: "Interp" interp_param { use_blob_size: true }',
         [normal(*SHAPE), normal(1, 1, 4, 9)],
         lambda xs, blobs: [F.interpolate(xs[0], (4, 9), mode="bilinear", align_corners=True)],
     ),
 ]
 MISTAKES = [
+    ('type: "Interp" interp_param { use_blob_size: true }', [SHAPE], "use_blob_size needs a second bottom"),
     ('type: "Interp"', [SHAPE], "takes its size from factors, from height and width, or from a second bottom"),
     ('type: "Interp" interp_param { height: 3 }', [SHAPE], "height and width are given together"),
     ('type: "Interp" interp_param { height: 3 width: 3 zoom_factor: 2 }', [SHAPE], "one of them"),
