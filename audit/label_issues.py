@@ -36,12 +36,12 @@ GAP = 0.02
 """What part more of the labels a head may predict where it was trained than where not, to be taken at its word there:
 as measured, and two deviations. Of 10,000 samples a fifth more labels than are wrong were expected to be otherwise."""
 FOLDS = 5
-"""Where it is not."""
+"""In which the samples are scored, each by a head that was trained on the others, where it is not."""
 DOUBTFUL = 2 / 3
-"""A head should find this part of the true classes, for its suspects not to be hard samples."""
+"""Of a head that finds less than this part of the true classes, many suspects are hard samples."""
 
 Numbers = NDArray[np.float64]
-Report = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def find_label_issues(
     seed: int = 0,
     jobs: int | None = None,
     device: str = "cpu",
-    on_progress: Report = lambda what, done, total: None,
+    on_progress: Progress = lambda what, done, total: None,
 ) -> LabelIssues:
     """Find the labels that are wrong.
 
@@ -161,10 +161,13 @@ def find_label_issues(
 
         options: dict[str, Any] = {"loss": loss, "parameter": parameter, "seed": seed, "on_progress": on_progress}
         with tempfile.TemporaryDirectory() as folder:  # for features that are more than memory holds
-            images = {"backbone": backbone, "budget": budget, "device": device, **options}
-            samples = features_of_data_set(features, labels, Path(folder), **images)
-            own = {"hidden": hidden, "folds": folds, "seeds": seeds, "jobs": jobs, **options}
-            found = replace(find_label_issues(samples.features, samples.label, **own), classes=samples.classes)
+            samples = features_of_data_set(
+                features, labels, Path(folder), backbone=backbone, budget=budget, device=device, **options
+            )
+            found = find_label_issues(
+                samples.features, samples.label, hidden=hidden, folds=folds, seeds=seeds, jobs=jobs, **options
+            )
+        found = replace(found, classes=samples.classes)
         return replace(found, frame=_frame(found))
     if backbone:
         raise InputError("backbone is for data sets of images; these are features")
@@ -174,8 +177,8 @@ def find_label_issues(
     _check_folds(folds, len(given))
     if 2 * len(classes) > len(given):
         raise InputError(f"{len(given)} labels are of {len(classes)} classes: expected some samples of each")
-    target = torch.from_numpy(given)
-    setting, stop, tried, gap = _pick(features, target, len(classes), loss, parameter, hidden, seed, jobs, on_progress)
+    task = _Task(features, torch.from_numpy(given), len(classes), hidden, seed, jobs, on_progress)
+    setting, stop, tried, gap = _pick(task, loss, parameter)
     if folds is None:
         # What is learnt by heart is measured on some of the samples, and shrinks as they outnumber the weights.
         trained, held_out = gap
@@ -184,9 +187,7 @@ def find_label_issues(
         most = (trained - held_out + 2 * deviation) * count / len(given)
         folds = FOLDS if most > GAP or len(classes) > MANY else 0
     iterations = max(1, round(stop * enough_iterations(FINAL, len(given))))
-    heads, logits = _score(
-        features, target, len(classes), setting, iterations, hidden, folds, seeds, seed, jobs, on_progress
-    )
+    heads, logits = _score(task, setting, iterations, folds, seeds)
     picked = Picked(
         loss,
         setting.parameter if loss in ("IMAE", "GCE") else None,
@@ -197,7 +198,7 @@ def find_label_issues(
         *gap,
         tried,
     )
-    return judge(logits, target, classes, picked, heads, features, seed=seed)
+    return judge(logits, task.labels, classes, picked, heads, features, seed=seed)
 
 
 def judge(
@@ -276,45 +277,50 @@ def _array(name: str, values: Any) -> NDArray[Any]:
     return array
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What the trainings that are compared and those that score have in common."""
+
+    features: Features
+    labels: Tensor
+    classes: int
+    hidden: int
+    seed: int
+    jobs: int | None
+    on_progress: Progress
+
+
 def _pick(
-    features: Features,
-    target: Tensor,
-    classes: int,
-    loss: str,
-    parameter: float | None,
-    hidden: int,
-    seed: int,
-    jobs: int | None,
-    on_progress: Report,
+    task: _Task, loss: str, parameter: float | None
 ) -> tuple[Setting, float, list[dict[str, float]], tuple[float, float]]:
     """The setting and stop under which labels held out are most probable, all that were tried, and two accuracies."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(target), generator=generator)[:PICKED_ON].sort().values
-    part, given = features.subset(chosen), target[chosen]
+    generator = torch.Generator().manual_seed(task.seed)
+    chosen = torch.randperm(len(task.labels), generator=generator)[:PICKED_ON].sort().values
+    part, given = task.features.subset(chosen), task.labels[chosen]
     held = torch.randperm(len(given), generator=generator) % HELD_OUT == 0
-    grid = GRID[loss] if classes <= MANY else GRID[loss][::2]  # a training's time grows with the classes
+    grid = GRID[loss] if task.classes <= MANY else GRID[loss][::2]  # a training's time grows with the classes
     values = grid if parameter is None else (parameter,)
-    narrow = min(1.0, WIDE / features.width)
+    narrow = min(1.0, WIDE / part.width)
     settings = [Setting(loss, value, rate * narrow) for value in values for rate in RATES[loss]]
     (stopped,) = train_apart(
         part,
         given,
-        classes,
+        task.classes,
         settings,
-        seeds=[seed],
+        seeds=[task.seed],
         iterations=enough_iterations(SEARCH, len(given)),
         stops=STOPS,
         counts=(~held)[:, None].expand(-1, len(settings)),
-        hidden=hidden,
-        jobs=jobs,
-        on_progress=lambda done, total: on_progress("picking", done, total),
+        hidden=task.hidden,
+        jobs=task.jobs,
+        on_progress=lambda done, total: task.on_progress("picking", done, total),
     )
     out = part.subset(held.nonzero()[:, 0])
     logits = [z for heads in stopped for z in all_logits(heads, out).unbind(1)]
     fits = apart(
         [partial(_fit, z.clone(), given[held]) for z in logits],
-        jobs=jobs,
-        on_progress=lambda done, total: on_progress("comparing", done, total),
+        jobs=task.jobs,
+        on_progress=lambda done, total: task.on_progress("comparing", done, total),
     )
     each = [(j, i) for j in range(len(STOPS)) for i in range(len(settings))]
     tried = [
@@ -333,39 +339,27 @@ def _fit(logits: Tensor, labels: Tensor, on_progress: Callable[[int, int], None]
     return found
 
 
-def _score(
-    features: Features,
-    target: Tensor,
-    classes: int,
-    setting: Setting,
-    iterations: int,
-    hidden: int,
-    folds: int,
-    seeds: int,
-    seed: int,
-    jobs: int | None,
-    on_progress: Report,
-) -> tuple[Heads, Tensor]:
+def _score(task: _Task, setting: Setting, iterations: int, folds: int, seeds: int) -> tuple[Heads, Tensor]:
     """Heads trained on all samples, one a seed, and the logits that score (N x C), their mean."""
-    part = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed)) % max(folds, 1)
-    counts = torch.cat([part[:, None] != torch.arange(folds), torch.ones(len(target), 1, dtype=torch.bool)], 1)
-    whole, sums = [], torch.zeros(len(target), classes)
+    count, first = len(task.labels), task.seed + 1
+    part = torch.randperm(count, generator=torch.Generator().manual_seed(task.seed)) % max(folds, 1)
+    counts = torch.cat([part[:, None] != torch.arange(folds), torch.ones(count, 1, dtype=torch.bool)], 1)
+    whole, sums = [], torch.zeros(count, task.classes)
     for (heads,) in train_apart(
-        features,
-        target,
-        classes,
+        task.features,
+        task.labels,
+        task.classes,
         [setting] * (folds + 1),
-        seeds=range(seed + 1, seed + 1 + seeds),
+        seeds=range(first, first + seeds),
         iterations=iterations,
         counts=counts if folds else None,
-        hidden=hidden,
-        jobs=jobs,
-        on_progress=lambda done, total: on_progress("scoring", done, total),
+        hidden=task.hidden,
+        jobs=task.jobs,
+        on_progress=lambda done, total: task.on_progress("scoring", done, total),
     ):
         whole.append(heads.take([folds]))
-        for rows in torch.split(torch.arange(len(target)), 8192):
-            own = part[rows] if folds else torch.zeros(len(rows), dtype=torch.long)
-            sums[rows] += heads.logits(features.rows(rows))[torch.arange(len(rows)), own] / seeds
+        for rows in torch.split(torch.arange(count), 8192):
+            sums[rows] += heads.logits(task.features.rows(rows))[torch.arange(len(rows)), part[rows]] / seeds
     if not all(torch.isfinite(rows).all() for rows in torch.split(sums, 8192)):
         raise InputError(f"the training with {setting} diverged; give another parameter or loss")
     return joined(whole), sums
