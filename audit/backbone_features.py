@@ -21,9 +21,9 @@ KEPT_EVERY = 8
 
 
 class BackboneFeatures:
-    """A table of N x D float32 in `folder`, filled in a random order, with a note of how far it is.
+    """A table of N x D float32 in `folder`, with a note of how far it is.
 
-    So what is there of an audit that was interrupted is of a random part of the images.
+    It is filled in a random order: what an audit that was interrupted leaves is of a random part of the images.
     """
 
     def __init__(self, folder: Path, samples: Samples, backbone: Backbone, *, seed: int = 0) -> None:

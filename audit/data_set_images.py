@@ -18,10 +18,10 @@ _BEYOND = 0.25
 
 
 class DataSetImages:
-    """`count` images, by number: C x H x W, uint8, blue, green, red or gray, by `color`, else as the first of them.
+    """`count` images, by number, each as `as_image` makes it of what `item` gives for the number.
 
-    `item` gives an image by number, as anything that `as_image` takes. Raises InputError, naming the item, where it
-    raises or gives no image.
+    All are of colours, or gray: as `color` says, else as the first of them is. Raises InputError, naming the item,
+    where `item` raises or gives no image.
     """
 
     def __init__(self, item: Callable[[int], Any], count: int, color: bool | None = None) -> None:

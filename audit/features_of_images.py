@@ -37,8 +37,8 @@ def features_of_images(
 ) -> tuple[Samples, bool]:
     """Return the samples that could be read, with features of their images, and whether that was interrupted.
 
-    By a `backbone`, as `open_backbone` takes it, else by a net that is trained for `budget` minutes at most. What is
-    to be gone on with is kept in `folder`; `jobs` images are read at a time, and the net runs on `device`. Raises
+    By a `backbone`, as `open_backbone` takes it, else by a net that is trained for `budget` minutes at most. `folder`
+    keeps what another call goes on from; `jobs` images are read at a time, and the net runs on `device`. Raises
     InputError where there are too few.
     """
     if backbone:

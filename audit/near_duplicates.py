@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imae.audit.features import Features
 
 MOST_COMPARED = 20_000
-"""Samples up to which each is compared with every other; of more, so many drawn at random are, and all for equality."""
+"""Samples that are compared with each other, drawn at random where there are more; for equality all are."""
 NEAR = 0.05
 """Two samples are near duplicates whose distance is at most so large a part of the usual one to the nearest other."""
 _ROWS = 1024

@@ -63,7 +63,9 @@ def write_report(
         *_headline(result, summary),
         *(_suspects(result, thumbnails, threads, on_progress) if found else []),
         *_confusions(result, summary),
-        *_curve(result),
+        Heading("How many to look at"),
+        _curve(result),
+        _thresholds(result),
         *_findings(result, summary),
         *_next(result, command),
     ]
@@ -235,7 +237,8 @@ def _percent(matrix: dict[str, Any], i: int, j: int) -> str:
     return f"{value} ({100 * matrix['low'][i][j]:.1f} to {100 * matrix['high'][i][j]:.1f})"
 
 
-def _curve(result: Result) -> list[Part]:
+def _curve(result: Result) -> Figure:
+    """How many of the most suspicious labels are expected to be wrong."""
     from imae.reports.pictures import INK, SMALL_FONT_SIZE, count_axis, new_figure, picture
 
     p = np.sort(result.scores["p_wrong"])[::-1]
@@ -263,6 +266,11 @@ def _curve(result: Result) -> list[Part]:
         return figure
 
     caption = "How many of the first so many labels are expected to be wrong; dotted: if all were, until none is left."
+    return Figure("curve", picture(draw), caption)
+
+
+def _thresholds(result: Result) -> Table:
+    """What dropping and relabelling by thresholds would do."""
     scores = result.scores
     rows = [
         [
@@ -276,15 +284,11 @@ def _curve(result: Result) -> list[Part]:
         ]
         for p in THRESHOLDS
     ]
-    return [
-        Heading("How many to look at"),
-        Figure("curve", picture(draw), caption),
-        Table(
-            ["above", "dropped", "of which wrong", "relabelled", "of which rightly"],
-            rows,
-            "What `--drop-above` and `--relabel-above`, each by itself, would do, and how much of it rightly.",
-        ),
-    ]
+    return Table(
+        ["above", "dropped", "of which wrong", "relabelled", "of which rightly"],
+        rows,
+        "What `--drop-above` and `--relabel-above`, each by itself, would do, and how much of it rightly.",
+    )
 
 
 def _findings(result: Result, summary: dict[str, Any]) -> list[Part]:

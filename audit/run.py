@@ -49,7 +49,7 @@ class AuditOptions:
     cpu: bool = False
     """Whether the net that gives features of images runs on the CPU even where there is a GPU."""
     engine: str = ""
-    """What trains in its place, as `workers.engine` takes it."""
+    """What trains in place of this process, as `workers.engine` takes it."""
 
 
 @dataclass(frozen=True)

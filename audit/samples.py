@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Samples:
-    """N samples; either `features` or `images` or `files` is given."""
+    """N samples: `features`, or `images`, or with neither, image files below `root`."""
 
     source: str
     """What the user named."""

@@ -20,7 +20,7 @@ GONE = -1
 
 
 class Thumbnails:
-    """The images of a result; of features there are none."""
+    """Pictures of the samples of a result; there are none where these are features."""
 
     def __init__(self, result: Result, samples: Samples | None = None) -> None:
         """`samples` are those of the result, where they are at hand; else arrays of images are read again."""

@@ -72,8 +72,8 @@ def apart(
 ) -> list[Given]:
     """Return what each of `calls` gives, in their order: by `jobs` processes of as many threads as this one has.
 
-    None: as `joblib.parallel_config` says, by whatever engine that names, else in this process; in which each is called
-    with `on_progress`, to tell how many of its `steps` are done, as far as it has several.
+    `jobs` None: by the engine and the processes that `joblib.parallel_config` names, else by this process. In this one,
+    each is called with an `on_progress` that it tells how many of its `steps` are done.
     """
     if joblib.effective_n_jobs(jobs) == 1 or len(calls) == 1:
         total = steps * len(calls)
