@@ -15,6 +15,7 @@ from torch import Tensor
 from imae.audit.data_sets import is_data_set
 from imae.audit.features import Features, check_labels
 from imae.audit.heads import LOSSES, Heads, Setting, all_logits, enough_iterations, joined
+from imae.audit.near_duplicates import merged_classes, undecided_classes
 from imae.audit.noise_model import ENTRIES, MANY, Interval, bootstrap, fit_noise_model
 from imae.audit.workers import apart, train_apart
 from imae.prototxt_like.errors import InputError
@@ -37,8 +38,11 @@ GAP = 0.02
 as measured, and two deviations. Of 10,000 samples a fifth more labels than are wrong were expected to be otherwise."""
 FOLDS = 5
 """In which the samples are scored, each by a head that was trained on the others, where it is not."""
-DOUBTFUL = 2 / 3
-"""Of a head that finds less than this part of the true classes, many suspects are hard samples."""
+DOUBTFUL, UNCLEAR = 2 / 3, 0.8
+"""Of a head that finds less than this part of the true classes, many suspects are hard samples: less than the second,
+where a class has another label about as often as its own."""
+MOST_UNCLEAR = 1 / 3
+"""The part of the classes of which that may be so, whatever the head finds."""
 
 Numbers = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -117,6 +121,13 @@ class LabelIssues:
             return (
                 f"{said}{100 * right:.0f} % are taken for right: many suspects may be hard samples, and p_wrong is "
                 "too sure. Better features tell more"
+            )
+        unclear = {pair[0] for pair in undecided_classes(self.transition.value)}
+        unclear.update(one for pair in merged_classes(self.transition.value) for one in pair[:2])
+        if len(unclear) > (0 if accuracy < UNCLEAR * right else MOST_UNCLEAR * len(self.classes)):
+            return (
+                f"Of {len(unclear)} of {len(self.classes)} classes another label seems about as usual as their own. "
+                "Where features tell classes apart badly it seems so, too, and p_wrong is too sure"
             )
         return ""
 

@@ -14,7 +14,7 @@ import imae
 from imae.audit import find_label_issues, label_issues, noise_model
 from imae.audit.label_issues import LabelIssues
 from imae.audit.near_duplicates import undecided_classes
-from imae.audit.noise_model import fit_noise_model
+from imae.audit.noise_model import Interval, fit_noise_model
 from imae.layers.data.label_noise import corrupt
 from imae.prototxt_like.errors import InputError
 
@@ -115,6 +115,24 @@ def test_the_audit_says_where_its_head_is_too_poor_to_be_believed(found: LabelIs
     assert nothing.doubt.endswith("nothing found here can be trusted")
     poor = replace(found, picked=replace(found.picked, accuracy_held_out=0.3))
     assert "hard samples" in poor.doubt
+
+
+@pytest.mark.parametrize(
+    ("unclear", "accuracy", "doubtful"), [(0, 0.5, False), (1, 0.5, True), (1, 0.6, False), (4, 0.6, True)]
+)
+def test_the_audit_says_where_classes_have_other_labels_about_as_often_as_their_own(
+    unclear: int, accuracy: float, doubtful: bool, found: LabelIssues
+) -> None:
+    matrix = np.eye(10) * 0.65 + 0.035
+    for i in range(unclear):
+        matrix[i, i], matrix[i, 9] = 0.4, 0.32
+    doubt = replace(
+        found,
+        noise_rate=Interval(np.array(0.3), np.array(0.29), np.array(0.31)),
+        transition=Interval(matrix, matrix, matrix),
+        picked=replace(found.picked, accuracy_held_out=accuracy),
+    ).doubt
+    assert doubt.startswith(f"Of {unclear} of 10 classes another label seems") if doubtful else not doubt
 
 
 def test_a_data_frame_where_pandas_is(found: LabelIssues) -> None:
