@@ -1,15 +1,16 @@
 """A learnable parameter of a layer."""
 
 import math
+import mmap
+import sys
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
 LARGEST_COUNT = 2**31 - 1  # how many numbers a blob of Caffe's may have
-_ALIGNMENT = 64  # bytes, as PyTorch aligns its own tensors
+_MAPPED = 2**20  # bytes from which on zeros are memory of their own
 
 
 class Blob:
@@ -34,10 +35,14 @@ class Blob:
 
 
 def zeros(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return zeros on the device and in the dtype of `like`; on a CPU they take memory only where they are written."""
+    """Return zeros on the device and in the dtype of `like`; on a CPU many take memory only where they are written."""
     size = math.prod(shape) * like.element_size()
-    if like.device.type != "cpu" or not size:
+    if like.device.type != "cpu" or size < _MAPPED:
         return like.new_zeros(shape)
-    memory = torch.from_numpy(np.zeros(size + _ALIGNMENT, np.uint8))  # by calloc, where torch.zeros writes the zeros
-    start = -memory.data_ptr() % _ALIGNMENT
-    return memory[start : start + size].view(like.dtype).view(tuple(shape))
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # calloc writes zeros at times
+    except OSError as error:
+        raise MemoryError from error
+    if sys.platform == "linux":
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=like.dtype).view(tuple(shape))
