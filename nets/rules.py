@@ -42,8 +42,8 @@ class Rule:
 
 
 CONVOLUTION = Part(Convolution, lambda layer: len(layer.param.bottom) == 1 and layer.windows.axis == 1)
-BY_BATCH = Part(BatchNorm, lambda layer: not layer.use_global)
-BY_GLOBAL_STATISTICS = Part(BatchNorm, lambda layer: layer.use_global)
+BY_BATCH = Part(BatchNorm, lambda layer: not layer.use_global and not layer.is_affine)
+BY_GLOBAL_STATISTICS = Part(BatchNorm, lambda layer: layer.use_global and not layer.is_affine)
 OF_CHANNELS = Part(
     Scale,
     lambda layer: len(layer.param.bottom) == 1 and layer.geometry.first == 1 and layer.blobs[0].data.dim() == 1,

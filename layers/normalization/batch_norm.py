@@ -1,4 +1,4 @@
-"""BatchNorm: normalisation by the batch's statistics, without the affine part (a Scale layer's)."""
+"""BatchNorm: normalisation by the batch's statistics, without the affine part (a Scale layer's) but in forks' form."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ class BatchNorm(Layer):
 
     In the TRAIN phase the statistics are the batch's, the variance divided by m. Blobs: the decayed sums of the means,
     of the variances times m / (m - 1), and of the weights 1; the global statistics are the first two over the third:
-    sum <- moving_average_fraction * sum + new. No blob is learned.
+    sum <- moving_average_fraction * sum + new. No blob is learned but for NVIDIA's and Intel's Caffe: with `scale_bias`
+    or a filler a fourth blob, of ones at first, multiplies y, and a fifth is added.
     """
 
     type = "BatchNorm"
@@ -26,11 +27,16 @@ class BatchNorm(Layer):
         given = param.HasField("use_global_stats")
         self.use_global = param.use_global_stats if given else not self.training
         self.fraction, self.eps = param.moving_average_fraction, param.eps
-        if any(spec.lr_mult for spec in self.param.param):
+        if any(spec.lr_mult for spec in self.param.param[:3]):
             raise self.error("its statistics cannot be learned: each param must have lr_mult 0")
         channels = shape[1] if len(shape) > 1 else 1
         for size in (channels, channels, 1):
             self.add_blob((size,), FillerParameter(type="constant")).lr_mult = 0.0
+        self.is_affine: bool = param.scale_bias or any(map(param.HasField, ("scale_filler", "filler", "bias_filler")))
+        if self.is_affine:
+            given = [getattr(param, name) for name in ("scale_filler", "filler") if param.HasField(name)]
+            self.add_blob((channels,), given[0] if given else FillerParameter(type="constant", value=1))
+            self.add_blob((channels,), param.bias_filler)
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """Shape as the bottom's; there are as many channels as there were."""
@@ -43,8 +49,12 @@ class BatchNorm(Layer):
         return bottoms
 
     def keeps(self) -> Kept:
-        """x; with global statistics nothing."""
-        return Kept(bottoms=() if self.use_global else (0,))
+        """x; with global statistics, and nothing else that is learned, nothing."""
+        return Kept(bottoms=() if self.use_global and not self.is_affine else (0,))
+
+    def affine(self) -> list[Tensor] | list[None]:
+        """The scale and the bias, None where there are none."""
+        return [blob.data for blob in self.blobs[3:]] or [None, None]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         """y = (x - mean) / sqrt(var + eps); in the TRAIN phase the sums move on."""
@@ -53,30 +63,40 @@ class BatchNorm(Layer):
         if self.use_global:
             mean, var = self.statistics()
             saved["inverse_std"] = (var + self.eps).rsqrt().to(x.dtype).view(-1, *[1] * (x.dim() - 2))
-            return [aten.native_batch_norm(folded, None, None, mean, var, False, 0.0, self.eps)[0].view_as(x)]
+            return [aten.native_batch_norm(folded, *self.affine(), mean, var, False, 0.0, self.eps)[0].view_as(x)]
         batch_mean, batch_var = (torch.zeros_like(blob.data) for blob in self.blobs[:2])
-        y, mean, inverse_std = aten.native_batch_norm(folded, None, None, batch_mean, batch_var, True, 1.0, self.eps)
+        affine = self.affine()
+        y, mean, inverse_std = aten.native_batch_norm(folded, *affine, batch_mean, batch_var, True, 1.0, self.eps)
         samples = folded.numel() // folded.shape[1]
         self.move_on(batch_mean, batch_var, samples)
         saved.update(mean=mean, inverse_std=inverse_std)
         if samples == 1:  # x - mean is 0, where PyTorch leaves its rounding over sqrt(eps)
             y = torch.zeros_like(y)
+            if self.is_affine:
+                y += self.blobs[4].data.view(-1, *[1] * (y.dim() - 2))
         return [y.view_as(x)]
 
     def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
-        """dx = (dy - mean(dy) - y mean(dy y)) / sqrt(var + eps); with global statistics dy / sqrt(var + eps)."""
-        dy = top_diffs[0]
-        if self.use_global:
+        """dx = (dy - mean(dy) - y mean(dy y)) / sqrt(var + eps); with global statistics dy / sqrt(var + eps); the scale
+        multiplies dy first, and has the sum of dy y.
+        """
+        dy, scale = top_diffs[0], self.affine()[0]
+        if self.use_global and (scale is None or not dy.numel()):
             return [dy * saved["inverse_std"]]
-        x, mean, inverse_std = with_channels(bottoms[0]), saved["mean"], saved["inverse_std"]
-        dx, _, _ = aten.native_batch_norm_backward(
-            dy.view_as(x), x, None, None, None, mean, inverse_std, True, self.eps, [True, False, False]
+        x, learned = with_channels(bottoms[0]), [blob.wants_diff for blob in self.blobs[3:]] or [False, False]
+        batch = saved.get("mean"), saved["inverse_std"]
+        kept = (*self.statistics(), None, None) if self.use_global else (None, None, *batch)
+        diffs = aten.native_batch_norm_backward(
+            dy.view_as(x), x, scale, *kept, not self.use_global, self.eps, [needs[0], *learned]
         )
-        return [dx.view_as(dy)]
+        for blob, diff in zip(self.blobs[3:], diffs[1:], strict=False):
+            if blob.wants_diff:
+                blob.diff += diff
+        return [diffs[0].view_as(dy) if needs[0] else None]
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return the global mean and variance (channels): the sums over their weight, 0 where nothing was summed."""
-        mean, var, weight = (blob.data for blob in self.blobs)
+        mean, var, weight = (blob.data for blob in self.blobs[:3])
         factor = torch.where(weight == 0, 0.0, 1 / weight)
         return mean * factor, var * factor
 
@@ -84,7 +104,7 @@ class BatchNorm(Layer):
         """Add a batch's statistics, over `samples` m a channel, to the sums; `batch_var` has the factor m / (m - 1)."""
         if samples == 1:  # the variance is 0, where m / (m - 1) gives 0 / 0
             batch_var = torch.zeros_like(batch_var)
-        mean, var, weight = (blob.data.mul_(self.fraction) for blob in self.blobs)
+        mean, var, weight = (blob.data.mul_(self.fraction) for blob in self.blobs[:3])
         mean.add_(batch_mean)
         var.add_(batch_var)
         weight.add_(1.0)
@@ -93,21 +113,34 @@ class BatchNorm(Layer):
         """BatchNormalization with unit scale and zero bias; Sub and Mul over a bottom of one axis; without
         global statistics Sub, Mul, ReduceMean, Add, Sqrt and Div, by those of the batch that it is given.
         """
+        along = (-1, *[1] * (len(self.geometry) - 2))
+        normal = [graph.name(f"{self.name}/normal")] if self.is_affine else tops
         if not self.use_global:
             axes = [axis for axis in range(len(self.geometry)) if axis != 1]
             centred = graph.add("Sub", [*bottoms, graph.reduce("ReduceMean", bottoms[0], axes, keepdims=True)])
             square = graph.reduce("ReduceMean", graph.add("Mul", [centred, centred]), axes, keepdims=True)
             shifted = graph.add("Add", [square, graph.constant(f"{self.name}_eps", self.eps)])
-            graph.node("Div", [centred, graph.add("Sqrt", [shifted])], tops)
-            return
-        mean, var = self.statistics()
-        if len(self.geometry) == 1:
+            graph.node("Div", [centred, graph.add("Sqrt", [shifted])], normal)
+        elif len(self.geometry) == 1:
+            mean, var = self.statistics()
             inverse = graph.constant(f"{self.name}_scale", (var + self.eps).rsqrt())
-            graph.node("Mul", [graph.add("Sub", [*bottoms, graph.constant(f"{self.name}_mean", mean)]), inverse], tops)
+            centred = graph.add("Sub", [*bottoms, graph.constant(f"{self.name}_mean", mean)])
+            graph.node("Mul", [centred, inverse], normal)
+        else:
+            mean, var = self.statistics()
+            scale, bias = self.affine()
+            values = {
+                "scale": torch.ones_like(mean) if scale is None else scale,
+                "bias": torch.zeros_like(mean) if bias is None else bias,
+                "mean": mean,
+                "var": var,
+            }
+            constants = [graph.constant(f"{self.name}_{name}", value) for name, value in values.items()]
+            graph.node("BatchNormalization", [*bottoms, *constants], tops, epsilon=self.eps)
             return
-        values = {"scale": torch.ones_like(mean), "bias": torch.zeros_like(mean), "mean": mean, "var": var}
-        constants = [graph.constant(f"{self.name}_{name}", value) for name, value in values.items()]
-        graph.node("BatchNormalization", [*bottoms, *constants], tops, epsilon=self.eps)
+        if self.is_affine:
+            factor, summand = (graph.constant(f"{self.name}_{i}", self.blobs[i].data.view(along)) for i in (3, 4))
+            graph.node("Add", [graph.add("Mul", [*normal, factor]), summand], tops)
 
 
 def with_channels(x: Tensor) -> Tensor:

@@ -160,6 +160,11 @@ LAYERS |= {
 }
 LAYERS["axpy"] = ('type: "Axpy"', [(3,), (3, 4, 5), (3, 4, 5)])
 LAYERS["prior_box"] = ('type: "PriorBox" prior_box_param { min_size: 2 aspect_ratio: 2 }', [(3, 2, 4), (3, 8, 16)])
+LAYERS["batch_norm_affine"] = ('type: "BatchNorm" batch_norm_param { scale_bias: true }', [(3, 4, 5)])
+LAYERS["batch_norm_affine_by_batch"] = (
+    'type: "BatchNorm" batch_norm_param { use_global_stats: false scale_bias: true }',
+    [(3, 4, 5)],
+)
 LAYERS["roi_pooling"] = ('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 }', [(3, 6, 7), (5,)])
 PSROI = "psroi_pooling_param { spatial_scale: 0.5 output_dim: 2 group_size: 3 }"
 LAYERS["psroi_pooling"] = (f'type: "PSROIPooling" {PSROI}', [(18, 6, 7), (5,)])

@@ -1,10 +1,11 @@
 """BatchNorm."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import TEST, TRAIN, Case, Draw, first_top, normal
+from layer_cases import TEST, TRAIN, Case, Draw, Reference, first_top, normal
 from torch import Tensor
 
 from imae.layers.gradient_check import build_layer
@@ -32,7 +33,27 @@ def sums(draw: Draw) -> list[Tensor]:
     return [draw.normal(3), draw.uniform(3) + 0.1, torch.tensor([2.5]).double()]
 
 
+def then_affine(normal: Reference) -> Reference:
+    """In NVIDIA's form: times the fourth blob, plus the fifth."""
+
+    def reference(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
+        scale, bias = (blob.view(-1, *[1] * (xs[0].dim() - 2)) for blob in blobs[3:])
+        return [normal(xs, blobs[:3])[0] * scale + bias]
+
+    return reference
+
+
+def with_affine(draw: Draw) -> list[Tensor]:
+    return [*sums(draw), draw.normal(3), draw.normal(3)]
+
+
+AFFINE = 'type: "BatchNorm" batch_norm_param { scale_bias: true }'
+FILLED = 'type: "BatchNorm" batch_norm_param { filler { value: 1 } }'
 CASES = [
+    Case(AFFINE, [normal(4, 3, 2, 2)], then_affine(by_batch), blobs=with_affine),
+    Case(FILLED, [normal(4, 3)], then_affine(by_batch), blobs=with_affine),
+    Case(AFFINE, [normal(4, 3, 2, 2)], then_affine(by_global_statistics), TEST, blobs=with_affine),
+    Case(FILLED, [normal(4, 3)], then_affine(by_global_statistics), TEST, blobs=with_affine),
     Case('type: "BatchNorm"', [normal(4, 3, 2, 2)], by_batch),
     Case('type: "BatchNorm"', [lambda draw: 3 + 0.01 * draw.normal(4, 3)], by_batch),
     Case('type: "BatchNorm"', [normal(6)], by_batch),
@@ -94,3 +115,21 @@ def test_batch_norm_is_accurate_far_from_zero() -> None:
     x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)) + 1000
     exact = (x.double() - x.double().mean(0)) / (x.double().var(0, unbiased=False) + 1e-5).sqrt()
     torch.testing.assert_close(first_top('type: "BatchNorm"', x).double(), exact, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale", "bias"),
+    [
+        ("scale_bias: true", 1, 0),
+        ("scale_filler { value: 2 } bias_filler { value: 3 } engine: CUDNN", 2, 3),
+        ("bias_filler { value: 3 }", 1, 3),
+        ("filler { value: 0.5 }", 0.5, 0),
+    ],
+)
+def test_scale_and_bias_of_forks_begin_by_their_fillers_and_are_learned(
+    settings: str, scale: float, bias: float
+) -> None:
+    layer = build_layer(f'type: "BatchNorm" batch_norm_param {{ {settings} }}', [(1, 2)])
+    assert [blob.lr_mult for blob in layer.blobs] == [0, 0, 0, 1, 1]
+    assert (layer.blobs[3].data == scale).all() and (layer.blobs[4].data == bias).all()
+    assert torch.equal(layer.forward([torch.randn(1, 2).double()], {})[0], torch.full((1, 2), bias).double())
