@@ -77,6 +77,7 @@ ARGMAX = "argmax takes the first of equal scores, so that a tie can be a hit; of
 TOPK = "topk leaves open in which order equal values are; Caffe has the last first: the row above"
 ELSEWHERE = {
     "AnchorTarget": "PyTorch has none",
+    "BN": "is BatchNorm's kernel",
     "BoxAnnotatorOHEM": MICROSECONDS,
     "Cifar10Data": "benchmarks.data_path has it",
     "Data": "benchmarks.data_path has it",

@@ -16,6 +16,7 @@ from imae import __version__
 from imae.layers.data.input import Input
 from imae.layers.layer import TEST, describe
 from imae.layers.normalization.batch_norm import BatchNorm
+from imae.layers.normalization.bn import BN
 from imae.layers.onnx_graph import OnnxGraph, Size
 from imae.layers.recurrent.recurrent import Recurrent
 from imae.layers.values import as_tensor
@@ -52,7 +53,7 @@ class OnnxReport:
     @property
     def by_batch(self) -> list[str]:
         """Why an image's results depend on the others of its batch."""
-        layers = (step.layer for step in self.net.steps if isinstance(step.layer, BatchNorm))
+        layers = (step.layer for step in self.net.steps if isinstance(step.layer, BatchNorm | BN))
         return [str(layer.error("normalises by its statistics")) for layer in layers if not layer.use_global]
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from imae.layers.layer import Layer
 from imae.layers.normalization.batch_norm import BatchNorm
+from imae.layers.normalization.bn import BN
 from imae.layers.utility.python import Python
 from imae.nets.net import Net
 
@@ -35,4 +36,4 @@ def undisturbed(net: Net) -> Iterator[None]:
 
 def _moves(layer: Layer) -> bool:
     """Whether its forward may change its blobs."""
-    return isinstance(layer, Python) or (isinstance(layer, BatchNorm) and not layer.use_global)
+    return isinstance(layer, Python) or (isinstance(layer, BatchNorm | BN) and not layer.use_global)

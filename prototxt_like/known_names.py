@@ -39,7 +39,6 @@ FORK_LAYERS = {layer: fork for fork, layers in _LAYERS_BY_FORK.items() for layer
 
 _SETTINGS_BY_FORK = {
     "SSD": "annotated_data",
-    "SegNet": "bn",
     "face recognition": "center_loss",
     "MobileNet": "conv_dw relu6",
     "FlowNet": "correlation",

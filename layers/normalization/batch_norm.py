@@ -27,12 +27,12 @@ class BatchNorm(Layer):
         given = param.HasField("use_global_stats")
         self.use_global = param.use_global_stats if given else not self.training
         self.fraction, self.eps = param.moving_average_fraction, param.eps
-        if any(spec.lr_mult for spec in self.param.param[:3]):
+        self.is_affine: bool = param.scale_bias or any(map(param.HasField, ("scale_filler", "filler", "bias_filler")))
+        if not self.is_affine and any(spec.lr_mult for spec in self.param.param):
             raise self.error("its statistics cannot be learned: each param must have lr_mult 0")
         channels = shape[1] if len(shape) > 1 else 1
         for size in (channels, channels, 1):
             self.add_blob((size,), FillerParameter(type="constant")).lr_mult = 0.0
-        self.is_affine: bool = param.scale_bias or any(map(param.HasField, ("scale_filler", "filler", "bias_filler")))
         if self.is_affine:
             given = [getattr(param, name) for name in ("scale_filler", "filler") if param.HasField(name)]
             self.add_blob((channels,), given[0] if given else FillerParameter(type="constant", value=1))
@@ -116,11 +116,7 @@ class BatchNorm(Layer):
         along = (-1, *[1] * (len(self.geometry) - 2))
         normal = [graph.name(f"{self.name}/normal")] if self.is_affine else tops
         if not self.use_global:
-            axes = [axis for axis in range(len(self.geometry)) if axis != 1]
-            centred = graph.add("Sub", [*bottoms, graph.reduce("ReduceMean", bottoms[0], axes, keepdims=True)])
-            square = graph.reduce("ReduceMean", graph.add("Mul", [centred, centred]), axes, keepdims=True)
-            shifted = graph.add("Add", [square, graph.constant(f"{self.name}_eps", self.eps)])
-            graph.node("Div", [centred, graph.add("Sqrt", [shifted])], normal)
+            normalised_by_batch(graph, bottoms[0], len(self.geometry), self.eps, normal[0])
         elif len(self.geometry) == 1:
             mean, var = self.statistics()
             inverse = graph.constant(f"{self.name}_scale", (var + self.eps).rsqrt())
@@ -141,6 +137,15 @@ class BatchNorm(Layer):
         if self.is_affine:
             factor, summand = (graph.constant(f"{self.name}_{i}", self.blobs[i].data.view(along)) for i in (3, 4))
             graph.node("Add", [graph.add("Mul", [*normal, factor]), summand], tops)
+
+
+def normalised_by_batch(graph: OnnxGraph, x: str, axes: int, eps: float, output: str | None = None) -> str:
+    """Add nodes that normalise the channels of a value of so many axes, and return the output's name."""
+    along = [axis for axis in range(axes) if axis != 1]
+    centred = graph.add("Sub", [x, graph.reduce("ReduceMean", x, along, keepdims=True)])
+    square = graph.reduce("ReduceMean", graph.add("Mul", [centred, centred]), along, keepdims=True)
+    shifted = graph.add("Add", [square, graph.constant(f"{x}/eps", eps)])
+    return graph.add("Div", [centred, graph.add("Sqrt", [shifted])], output)
 
 
 def with_channels(x: Tensor) -> Tensor:

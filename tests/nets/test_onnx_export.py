@@ -165,6 +165,9 @@ LAYERS["batch_norm_affine_by_batch"] = (
     'type: "BatchNorm" batch_norm_param { use_global_stats: false scale_bias: true }',
     [(3, 4, 5)],
 )
+LAYERS["bn"] = ('type: "BN" bn_param { bn_mode: INFERENCE }', [(3, 4, 5)])
+LAYERS["bn_by_batch"] = ('type: "BN" bn_param { bn_mode: LEARN }', [(3, 4, 5)])
+LAYERS["bn_of_averages"] = ('type: "BN"', [(3, 4, 5)])
 LAYERS["roi_pooling"] = ('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 }', [(3, 6, 7), (5,)])
 PSROI = "psroi_pooling_param { spatial_scale: 0.5 output_dim: 2 group_size: 3 }"
 LAYERS["psroi_pooling"] = (f'type: "PSROIPooling" {PSROI}', [(18, 6, 7), (5,)])
@@ -198,7 +201,7 @@ def with_random_blobs(net: Net) -> Net:
     for step in net.steps:
         for blob in step.layer.blobs:
             blob.data.normal_(0, 0.1, generator=generator)
-            if step.layer.type == "BatchNorm":
+            if step.layer.type in ("BatchNorm", "BN"):
                 blob.data.abs_().add_(0.5)
     return net
 

@@ -98,7 +98,7 @@ def test_an_unknown_type_that_is_no_slip_is_told_what_there_is(type: str) -> Non
         ("blobs_lr: 2", 'did you mean "param"? blobs_lr: 2 is param { lr_mult: 2 }'),
         ("annotated_data_param { }", "is no field of LayerParameter; it is of SSD's Caffe, not of BVLC's"),
         ("reorg_param { stride: 2 }", "it is of YOLO's Caffe"),
-        ("bn_param { }", "it is of SegNet's Caffe"),
+        ("reorg_param { }", "it is of YOLO's Caffe"),
         ("kernel_size: 3", "it belongs in"),
         ("foo_param { }", '"foo_param" is no field of LayerParameter'),
     ],
