@@ -4,6 +4,7 @@ import math
 import mmap
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -44,5 +45,6 @@ def zeros(shape: Sequence[int], like: Tensor) -> Tensor:
     except OSError as error:
         raise MemoryError from error
     if sys.platform == "linux":
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # of a kernel built without
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=like.dtype).view(tuple(shape))
