@@ -95,6 +95,7 @@ ELSEWHERE = {
     "ProposalTarget": "PyTorch has none",
     "Python": "runs its user's code",
     "ROIPooling": "is torchvision's kernel",
+    "SigmoidCrossEntropyBalanceLoss": "is SigmoidCrossEntropyLoss but for weights",
     "Silence": "does nothing",
     "SmoothL1LossOHEM": "is SmoothL1Loss but for a sum over channels",
     "SoftmaxWithLossOHEM": "is SoftmaxWithLoss but for a top more",

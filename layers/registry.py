@@ -22,6 +22,7 @@ BESIDE = {
     "SoftmaxWithGCELoss": "GCELoss",
     "SoftmaxWithLossOHEM": "MultinomialLogisticLoss",
     "SmoothL1LossOHEM": "SmoothL1Loss",
+    "SigmoidCrossEntropyBalanceLoss": "SigmoidCrossEntropyLoss",
     "ConvolutionDepthwise": "DepthwiseConvolution",
 }
 """Types that stand in the file of another, whose mathematics they share."""

@@ -1,6 +1,7 @@
 """Cross entropy of independent probabilities."""
 
 import torch
+from torch import Tensor
 
 from imae.layers.layer import Diffs, Saved, Shapes, Tensors
 from imae.layers.loss.labels import Normaliser
@@ -27,9 +28,9 @@ class SigmoidCrossEntropyLoss(Loss):
         return [()]
 
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
-        """Sum of max(x, 0) - x t + log(1 + exp(-|x|)) over the normaliser: nothing overflows."""
+        """The sum of the cross entropies over the normaliser."""
         x, t = at_least_float32(bottoms[0]), at_least_float32(bottoms[1]).reshape(bottoms[0].shape)
-        value = x.abs().neg_().exp_().log1p_().add_(x.clamp_min(0)).addcmul_(x, t, value=-1)
+        value = cross_entropy(x, t)
         valid = None
         if self.normaliser.ignore_label is not None:
             valid = t.long() != self.normaliser.ignore_label
@@ -44,3 +45,40 @@ class SigmoidCrossEntropyLoss(Loss):
         if saved["valid"] is not None:
             dx = torch.where(saved["valid"], dx, 0.0)
         return [dx.mul_(top_diffs[0] / saved["normaliser"]).to(saved["dtype"]), None]
+
+
+class SigmoidCrossEntropyBalanceLoss(Loss):
+    """As SigmoidCrossEntropyLoss, but of each sample zeros and ones count alike: those by the share of the others.
+
+    Bottoms: x (N x ...) and targets t, as many; what is neither 0 nor 1 does not count, but in the fork's
+    gradient. The sum is divided by N. Xie and Tu 2015, equation 2; of the Caffe of OSVOS.
+    """
+
+    type = "SigmoidCrossEntropyBalanceLoss"
+    no_gradient_to = index_bottoms = frozenset({1})
+
+    def reshape(self, bottoms: Shapes) -> Shapes:
+        """A scalar; the geometry is the batch size."""
+        self.geometry = self.check_count(bottoms)
+        return [()]
+
+    def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
+        """The sum of the weighted values over N."""
+        x, t = at_least_float32(bottoms[0]), at_least_float32(bottoms[1]).reshape(bottoms[0].shape)
+        samples = t.flatten(1) if t.dim() > 1 else t[:, None]
+        ones, zeros = samples == 1, samples == 0
+        count_1, count_0 = ones.sum(1, keepdim=True), zeros.sum(1, keepdim=True)
+        share = (ones * count_0 + zeros * count_1) / (count_1 + count_0).clamp_min(1)
+        weight = share.to(x.dtype).div_(max(1, self.geometry)).view(x.shape)
+        saved.update(x=x, t=t, weight=weight, dtype=bottoms[0].dtype)
+        return [(cross_entropy(x, t) * weight).sum()]
+
+    def backward(self, bottoms: Tensors, tops: Tensors, top_diffs: Tensors, saved: Saved, needs: list[bool]) -> Diffs:
+        """dx = (p - t) dy times the weights."""
+        dx = saved["x"].sigmoid().sub_(saved["t"]).mul_(saved["weight"]).mul_(top_diffs[0])
+        return [dx.to(saved["dtype"]), None]
+
+
+def cross_entropy(x: Tensor, t: Tensor) -> Tensor:
+    """Return max(x, 0) - x t + log(1 + exp(-|x|)), of which nothing overflows."""
+    return x.abs().neg_().exp_().log1p_().add_(x.clamp_min(0)).addcmul_(x, t, value=-1)

@@ -1,4 +1,4 @@
-"""SigmoidCrossEntropyLoss: its value, what is ignored, and what the sum is divided by."""
+"""SigmoidCrossEntropyLoss, and balanced: its value, what is ignored, and what the sum is divided by."""
 
 import pytest
 import torch
@@ -27,7 +27,26 @@ def sigmoid_loss(param: str, targets: Maker, divisor: object, *shape: int) -> Ca
     return Case(f"{TYPE} loss_param {{ {param} }}", [normal(*shape), targets], reference)
 
 
+BALANCED = 'type: "SigmoidCrossEntropyBalanceLoss"'
+
+
+def balanced(xs: list[Tensor], blobs: list[Tensor]) -> list[Tensor]:
+    """Number by number as the fork's loops; a target of -1 counts nothing."""
+    total = xs[0].new_zeros(())
+    for x, t in zip(xs[0], xs[1].reshape(xs[0].shape), strict=True):
+        ones, zeros = int((t == 1).sum()), int((t == 0).sum())
+        for value, target in zip(x.flatten(), t.flatten().tolist(), strict=True):
+            p = value.sigmoid()
+            if target == 1:
+                total = total - p.log() * zeros / (ones + zeros)
+            elif target == 0:
+                total = total - (1 - p).log() * ones / (ones + zeros)
+    return [total / len(xs[0])]
+
+
 CASES = [
+    Case(BALANCED, [normal(2, 1, 3, 4), ignoring(2, 1, 3, 4)], balanced),
+    Case(BALANCED, [normal(3, 6), ignoring(3, 1, 2, 3)], balanced),
     sigmoid_loss("", uniform(4, 3), 4, 4, 3),
     sigmoid_loss("", uniform(2, 12), 2, 2, 3, 4),
     sigmoid_loss("normalize: true ignore_label: -1", ignoring(3, 5), "valid", 3, 5),
@@ -40,6 +59,7 @@ CASES = [
 ]
 
 MISTAKES = [
+    (BALANCED, [(3, 4), (3, 5)], "needs bottoms of one size, found 3x4 and 3x5"),
     (TYPE, [(3, 4), (4, 3)], "needs bottoms of the same batch size, found 3x4 and 4x3"),
     (TYPE, [(3, 4), (3, 5)], "needs bottoms of one size, found 3x4 and 3x5"),
     (f"{TYPE} top: 'a' top: 'b'", [(3, 4), (3, 4)], "takes 1 top blob, the prototxt gives 2"),
