@@ -95,7 +95,7 @@ class PSROIPooling(Layer):
 
         def up_to(size: str) -> str:
             bounds = [number(torch.tensor(0)), graph.squeeze(size, [0]), number(torch.tensor(1))]
-            return graph.cast(graph.add("Range", bounds), "FLOAT")
+            return graph.add("Range", bounds)
 
         regions = graph.reshape(bottoms[1], [-1, 5])
         corners = part(regions, 1, 5)
@@ -117,12 +117,12 @@ class PSROIPooling(Layer):
             for op, many in (("Floor", count), ("Ceil", count + 1)):
                 at = graph.add(op, [graph.add("Add", [graph.add("Mul", [along, number(many)]), begin])])
                 ends.append(graph.add("Min", [graph.add("Max", [at, number(0.0)]), graph.cast(size, "FLOAT")]))
-            place = graph.reshape(up_to(size), [1, -1, 1])
+            place = graph.reshape(graph.cast(up_to(size), "FLOAT"), [1, -1, 1])
             before = [graph.add("Less", [place, end]) for end in ends]
             inside = graph.cast(graph.add("And", [graph.add("Not", before[:1]), before[1]]), "FLOAT")
             area = graph.add("Max", [graph.add("Sub", ends[::-1]), number(1.0)])
             shares.append(graph.add("Div", [inside, area]))
-        image = graph.reshape(part(regions, 0, 1), [1, -1])
+        image = graph.reshape(graph.cast(part(regions, 0, 1), "INT64"), [1, -1])
         of_image = graph.cast(graph.add("Equal", [graph.reshape(up_to(n), [-1, 1]), image]), "FLOAT")
         rows, columns = graph.unsqueeze(shares[0], [0, 1, 3]), graph.unsqueeze(shares[1], [0, 1, 2])
         shape = graph.add("Concat", [n, number([classes, g, g]), height, width], axis=0)
