@@ -47,8 +47,13 @@ layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "m" pooling_param { 
 layer { name: "u" type: "Upsample" bottom: "p" bottom: "m" top: "u" upsample_param { scale: 2 } }
 layer { name: "s" type: "Pooling" bottom: "x" top: "s" pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 } }"""
 
+REGIONS = """
+layer { name: "a" type: "Input" top: "x" top: "r" input_param { shape { dim: [1, 18, 6, 8] } shape { dim: [4, 5] } } }
+layer { name: "p" type: "PSROIPooling" bottom: "x" bottom: "r" top: "y"
+  psroi_pooling_param { spatial_scale: 0.5 output_dim: 2 group_size: 3 } }"""
 
-@pytest.mark.parametrize("text", [PROPOSAL, DETECTION, MASK])
+
+@pytest.mark.parametrize("text", [PROPOSAL, DETECTION, MASK, REGIONS])
 @pytest.mark.parametrize("opset", [13, None])
 def test_layers_of_many_nodes_come_back_as_themselves(text: str, opset: int | None, tmp_path: Path) -> None:
     net = Net(parse_net(text), TEST, backward=False)
