@@ -113,9 +113,8 @@ class LabelIssues:
         """
         accuracy, right = self.picked.accuracy_held_out, 1 - float(self.noise_rate.value)
         usual = float(np.bincount(self.label).max()) / len(self.label)
-        chance = 2 * (usual * (1 - usual) * HELD_OUT / min(PICKED_ON, len(self.label))) ** 0.5  # two deviations
         said = f"The head predicts {100 * accuracy:.0f} % of the labels held out, where "
-        if accuracy <= usual + chance:
+        if accuracy <= usual + _chance(usual, len(self.label)):
             return f"{said}the most frequent label is {100 * usual:.0f} % of all: nothing found here can be trusted"
         if accuracy < DOUBTFUL * right:
             return (
@@ -193,9 +192,7 @@ def find_label_issues(
     if folds is None:
         # What is learnt by heart is measured on some of the samples, and shrinks as they outnumber the weights.
         trained, held_out = gap
-        count = min(PICKED_ON, len(given))
-        deviation = (held_out * (1 - held_out) * HELD_OUT / count) ** 0.5
-        most = (trained - held_out + 2 * deviation) * count / len(given)
+        most = (trained - held_out + _chance(held_out, len(given))) * min(PICKED_ON, len(given)) / len(given)
         folds = FOLDS if most > GAP or len(classes) > MANY else 0
     iterations = max(1, round(stop * enough_iterations(FINAL, len(given))))
     heads, logits = _score(task, setting, iterations, folds, seeds)
@@ -266,6 +263,12 @@ def _check(loss: str, parameter: float | None, hidden: int, seeds: int) -> None:
         raise InputError(f"{'q must lie in (0, 1]' if loss == 'GCE' else 'T must lie in [0, 64]'}, not {parameter:g}")
     if hidden < 0 or seeds < 1:
         raise InputError(f"hidden must be at least 0 and seeds at least 1, not {hidden} and {seeds}")
+
+
+def _chance(part: float, samples: int) -> float:
+    """Two deviations of a part of the labels as measured on those that are held out of so many samples."""
+    deviation: float = (part * (1 - part) * HELD_OUT / min(PICKED_ON, samples)) ** 0.5
+    return 2 * deviation
 
 
 def _check_folds(folds: int | None, samples: int) -> None:
