@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imae.audit.data_set_images import DataSetImages
 from imae.audit.samples import Samples, image_below
-from imae.layers.data.data_layer import reader_count, workers
+from imae.layers.data.data_layer import readers
 from imae.layers.data.image_list import read_image
 from imae.prototxt_like.errors import InputError
 
@@ -29,8 +29,7 @@ class ImageArrays:
 
     def __init__(self, samples: Samples, *, color: bool = True, threads: int | None = None) -> None:
         self._samples, self._color = samples, color
-        one = isinstance(samples.images, DataSetImages)
-        self._pool = workers(1 if one else threads or reader_count(), "images")
+        self._pool = readers("images", 1 if isinstance(samples.images, DataSetImages) else threads)
 
     def read(self, indices: Sequence[int], size: Size) -> tuple[NDArray[np.uint8], dict[int, str]]:
         """Return images (B x C x H x W), black where they cannot be read, and why not, by place in the batch."""

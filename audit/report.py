@@ -17,7 +17,7 @@ import numpy as np
 from imae.audit.result import Result, read_result, review_command
 from imae.audit.samples import Samples
 from imae.audit.thumbnails import Thumbnails
-from imae.layers.data.data_layer import reader_count, workers
+from imae.layers.data.data_layer import readers
 from imae.prototxt_like.csv_file import original
 from imae.prototxt_like.errors import counted
 from imae.prototxt_like.files import read_bytes, write_atomically
@@ -119,7 +119,7 @@ def _suspects(result: Result, thumbnails: Thumbnails, threads: int | None, on_pr
         for rank, i in enumerate(shown, 1)
     ]
     if thumbnails:
-        with workers(threads or reader_count(), "thumbnails") as pool:
+        with readers("thumbnails", threads) as pool:
             places = _pictured(items)
             pictures = pool.map(lambda place: thumbnails.of(shown[place], SIDE), places)
             for done, (place, picture) in enumerate(zip(places, pictures, strict=True), 1):

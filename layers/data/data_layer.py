@@ -140,9 +140,9 @@ def workers(count: int, name: str) -> ThreadPoolExecutor:
     return pool
 
 
-def readers(name: str) -> ThreadPoolExecutor:
-    """Return `workers` that keep busy as many cores as this process may use."""
-    return workers(reader_count(), name)
+def readers(name: str, count: int | None = None) -> ThreadPoolExecutor:
+    """Return `count` `workers`, or as many as keep the cores busy that this process may use."""
+    return workers(count or reader_count(), name)
 
 
 def reader_count() -> int:
