@@ -270,6 +270,11 @@ def _within_bounds(reshape: Callable[..., Shapes | None]) -> Callable[..., Shape
     return checked
 
 
+def with_four_axes(shape: Shape) -> Shape:
+    """Return a shape as Caffe's older layers see it: axes of size 1 stand behind its own, up to four."""
+    return (*shape, *[1] * (4 - len(shape)))
+
+
 def describe(shape: Sequence[int]) -> str:
     """Return a shape as Caffe prints it: `128x3x32x32`."""
     return "x".join(map(str, shape)) or "scalar"

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imae.layers.layer import Kept, Layer, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.layer import Kept, Layer, Saved, Shapes, Tensors, describe, with_four_axes
 
 _DATASETS = ("data", "label")
 
@@ -35,7 +35,7 @@ class HDF5Output(Layer):
         for shape in bottoms:
             if len(shape) > 4:
                 raise self.error(f"writes blobs of up to 4 axes, not {describe(shape)}")
-        first, second = (self._padded(shape) for shape in bottoms)
+        first, second = (with_four_axes(shape) for shape in bottoms)
         if first[0] != second[0]:
             raise self.error(f"its bottoms have {first[0]} and {second[0]} rows, expected as many")
         return []
@@ -48,7 +48,7 @@ class HDF5Output(Layer):
                     self._add(file, name, self._values(bottom))
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise self.error(f"{self._path}: cannot be written: {' '.join(str(error).split())}") from error
-        self._rows += self._padded(tuple(bottoms[0].shape))[0]
+        self._rows += with_four_axes(tuple(bottoms[0].shape))[0]
         return []
 
     def _add(self, file: h5py.File, name: str, values: NDArray[np.floating]) -> None:
@@ -64,10 +64,6 @@ class HDF5Output(Layer):
     def _values(self, bottom: Tensor) -> NDArray[np.floating]:
         dtype = torch.float64 if bottom.dtype == torch.float64 else torch.float32
         values: NDArray[np.floating] = (
-            bottom.detach().to("cpu", dtype).reshape(self._padded(tuple(bottom.shape))).numpy()
+            bottom.detach().to("cpu", dtype).reshape(with_four_axes(tuple(bottom.shape))).numpy()
         )
         return values
-
-    @staticmethod
-    def _padded(shape: Shape) -> Shape:
-        return shape + (1,) * (4 - len(shape))

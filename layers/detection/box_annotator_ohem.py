@@ -2,7 +2,7 @@
 
 import torch
 
-from imae.layers.layer import Kept, Layer, Saved, Shapes, Tensors, describe
+from imae.layers.layer import Kept, Layer, Saved, Shapes, Tensors, describe, with_four_axes
 
 
 class BoxAnnotatorOHEM(Layer):
@@ -30,7 +30,7 @@ class BoxAnnotatorOHEM(Layer):
 
     def reshape(self, bottoms: Shapes) -> Shapes:
         """The geometry is the bottoms' shapes with four axes."""
-        four = [(*shape, *[1] * (4 - len(shape))) for shape in bottoms]
+        four = [*map(with_four_axes, bottoms)]
         count, _, *positions = four[0]
         expected = [(count, channels, *positions) for channels in (5, 1, 1, four[3][1])]
         if four != expected:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imae.layers.layer import Diffs, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.layer import Diffs, Saved, Shapes, Tensors, describe, with_four_axes
 from imae.layers.loss.labels import Normaliser
 from imae.layers.loss.loss_layer import Loss, at_least_float32
 from imae.prototxt_like.schema import LossParameter
@@ -30,7 +30,7 @@ class SmoothL1Loss(Loss):
     def reshape(self, bottoms: Shapes) -> Shapes:
         """A scalar; the geometry is the shape of a, with four axes at least."""
         self.check_count(bottoms)
-        self.geometry, *others = map(_with_four_axes, bottoms)
+        self.geometry, *others = map(with_four_axes, bottoms)
         for shape, other in zip(bottoms[1:], others, strict=True):
             if other != self.geometry:
                 raise self.error(f"needs bottoms of one shape, found {describe(bottoms[0])} and {describe(shape)}")
@@ -98,8 +98,3 @@ class SmoothL1LossOHEM(SmoothL1Loss):
     def forward(self, bottoms: Tensors, saved: Saved) -> Tensors:
         values = self.values(bottoms, saved).view(self.geometry)
         return [values.sum() / self.normaliser(), values.sum(1, keepdim=True)][: len(self.param.top)]
-
-
-def _with_four_axes(shape: Shape) -> Shape:
-    """As Caffe's older layers see a shape."""
-    return (*shape, *[1] * (4 - len(shape)))

@@ -2,7 +2,7 @@
 
 import torch
 
-from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe
+from imae.layers.layer import Diffs, Kept, Layer, OnnxGraph, Saved, Shape, Shapes, Tensors, describe, with_four_axes
 from imae.layers.values import at_least_float32
 
 SMALLEST = 1e-36
@@ -33,7 +33,7 @@ class MVN(Layer):
             raise self.error(f"takes a bottom of at most 4 axes, found {describe(shape)}")
         if 0 in shape[1:]:
             raise self.error(f"has no statistics of a bottom of {describe(shape)}")
-        self.geometry = shape, (*shape, *[1] * (4 - len(shape)))
+        self.geometry = shape, with_four_axes(shape)
         return [self.geometry[1]]
 
     def keeps(self) -> Kept:
