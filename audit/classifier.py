@@ -90,4 +90,4 @@ class IMAEClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
         rows = validate_data(self, X, reset=False)
-        return self.heads_.logits(Features.standardised(rows, self._mean, self._scale).double())[:, 0]
+        return self.heads_.logits(Features.standardised(rows, self._mean, self._scale).double())[0].t()

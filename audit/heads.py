@@ -46,16 +46,16 @@ def factor(loss: str, parameter: Tensor | float, p_y: Tensor, d: Tensor) -> Tens
 
 
 def logits_gradient(loss: str, parameter: Tensor | float, logits: Tensor, index: Tensor, counts: Tensor) -> Tensor:
-    """Return the gradient of each sample's loss by its `logits` (... x C); index (... x 1): its label.
+    """Return the gradient of each sample's loss by its `logits` (... x C x B); index (... x 1 x B): its label.
 
-    It is multiplied by `counts`, which is broadcast (... x 1), as `parameter` is.
+    It is multiplied by `counts`, which is broadcast (... x 1 x B), as `parameter` is.
     """
-    p = (logits - logits.amax(-1, keepdim=True)).exp_()  # torch.softmax takes four times as long of ten classes
-    p /= p.sum(-1, keepdim=True)
-    p_y = p.gather(-1, index)
-    p.scatter_(-1, index, 0.0)
-    d = p.sum(-1, keepdim=True)
-    return p.scatter_(-1, index, -d).mul_(factor(loss, parameter, p_y, d) * counts)
+    p = (logits - logits.amax(-2, keepdim=True)).exp_()
+    p /= p.sum(-2, keepdim=True)
+    p_y = p.gather(-2, index)
+    p.scatter_(-2, index, 0.0)
+    d = p.sum(-2, keepdim=True)
+    return p.scatter_(-2, index, -d).mul_(factor(loss, parameter, p_y, d) * counts)
 
 
 class Heads:
@@ -71,33 +71,31 @@ class Heads:
             self.weights = [first, torch.zeros(count, hidden), *self.weights]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (B x K x C) of rows x (B x D)."""
+        """Return the logits (K x C x B) of rows x (B x D): few classes before many samples, as vectors are fast."""
         return self._forward(x)[0]
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits, and the hidden values (K x B x H) after their ReLU."""
+        """The logits, and the hidden values (K x H x B) after their ReLU."""
         *first, weight, bias = self.weights
         if not first:
-            return torch.addmm(bias.flatten(), x, weight.flatten(0, 1).t()).view(len(x), *bias.shape), None
-        hidden = torch.addmm(first[1].flatten(), x, first[0].flatten(0, 1).t()).relu_()
-        hidden = hidden.view(len(x), self.count, -1).transpose(0, 1)
-        return torch.baddbmm(bias[:, None], hidden, weight.transpose(1, 2)).transpose(0, 1), hidden
+            return torch.addmm(bias.view(-1, 1), weight.flatten(0, 1), x.t()).view(*bias.shape, len(x)), None
+        hidden = torch.addmm(first[1].view(-1, 1), first[0].flatten(0, 1), x.t()).relu_()
+        hidden = hidden.view(self.count, self.hidden, len(x))
+        return torch.baddbmm(bias[..., None], weight, hidden), hidden
 
     def gradients(self, x: Tensor, index: Tensor, counts: Tensor, loss: str, parameter: Tensor) -> list[Tensor]:
         """Return the gradients of the mean loss over the batch by the weights.
 
-        x: B x D; index: B x 1 x 1 or B x K x 1, the labels; counts: B x K x 1, the weight of each sample for each head.
+        x: B x D; index: B, the labels; counts: K x B, or 1 x B for all heads, the weight of each sample.
         """
         logits, hidden = self._forward(x)
-        index = index.expand(*logits.shape[:2], 1)
-        dz = logits_gradient(loss, parameter.view(1, -1, 1), logits, index, counts / len(x))
+        index = index.expand(self.count, 1, len(x))
+        dz = logits_gradient(loss, parameter.view(-1, 1, 1), logits, index, counts[:, None] / len(x))
         if hidden is None:
-            return [(dz.flatten(1).t() @ x).view(self.weights[0].shape), dz.sum(0)]
-        by_head = dz.transpose(0, 1)
-        dh = (by_head @ self.weights[2]).mul_(hidden > 0)
-        dh_rows = dh.transpose(0, 1).reshape(len(x), -1)
-        first = (dh_rows.t() @ x).view(self.weights[0].shape)
-        return [first, dh.sum(1), by_head.transpose(1, 2) @ hidden, dz.sum(0)]
+            return [(dz.flatten(0, 1) @ x).view(self.weights[0].shape), dz.sum(-1)]
+        dh = (self.weights[2].transpose(1, 2) @ dz).mul_(hidden > 0)
+        first = (dh.flatten(0, 1) @ x).view(self.weights[0].shape)
+        return [first, dh.sum(-1), dz @ hidden.transpose(1, 2), dz.sum(-1)]
 
     def take(self, heads: Sequence[int]) -> "Heads":
         """Return some of the heads, by number."""
@@ -152,15 +150,14 @@ def train_heads(
     means = [[torch.zeros_like(weight) for weight in heads.weights] for _ in stops]
     ends = [max(1, round(stop * iterations)) for stop in stops]
     batch = batch_size(len(labels))
-    everyone = torch.ones(batch, 1, 1)
+    by_head = torch.ones(1, len(labels)) if counts is None else counts.t().float()
     order = torch.empty(0, dtype=torch.long)
     for iteration in range(1, iterations + 1):
         if len(order) < batch:
             order = torch.randperm(len(labels), generator=generator)
         chosen, order = order[:batch].sort().values, order[batch:]
-        x, index = features.rows(chosen), labels[chosen].view(-1, 1, 1)
-        counted = everyone[: len(x)] if counts is None else counts[chosen].float().unsqueeze(-1)
-        gradients = heads.gradients(x, index, counted, settings[0].loss, parameter)
+        x, counted = features.rows(chosen), by_head.index_select(1, chosen)
+        gradients = heads.gradients(x, labels[chosen], counted, settings[0].loss, parameter)
         for weight, momentum, gradient in zip(heads.weights, momenta, gradients, strict=True):
             rate = rates.view(-1, *[1] * (weight.dim() - 1))
             if weight.dim() == 3:
@@ -181,6 +178,6 @@ def train_heads(
 
 
 def all_logits(heads: Heads, features: Features) -> Tensor:
-    """Return the logits (N x K x C) of all samples."""
+    """Return the logits (K x C x N) of all samples."""
     every = torch.arange(len(features))
-    return torch.cat([heads.logits(features.rows(part)) for part in torch.split(every, 8192)])
+    return torch.cat([heads.logits(features.rows(part)) for part in torch.split(every, 8192)], -1)

@@ -330,7 +330,7 @@ def _pick(
         on_progress=lambda done, total: task.on_progress("picking", done, total),
     )
     out = part.subset(held.nonzero()[:, 0])
-    logits = [z for heads in stopped for z in all_logits(heads, out).unbind(1)]
+    logits = [z.t() for heads in stopped for z in all_logits(heads, out)]
     fits = apart(
         [partial(_fit, z.clone(), given[held]) for z in logits],
         jobs=task.jobs,
@@ -342,7 +342,7 @@ def _pick(
         for (j, i), fit in zip(each, fits, strict=True)
     ]
     _, i, j = min((-fit, i, j) for (j, i), fit in zip(each, fits, strict=True))
-    right = (all_logits(stopped[j].take([i]), part)[:, 0].argmax(1) == given).double()
+    right = (all_logits(stopped[j].take([i]), part)[0].argmax(0) == given).double()
     return settings[i], STOPS[j], tried, (float(right[~held].mean()), float(right[held].mean()))
 
 
@@ -373,7 +373,7 @@ def _score(task: _Task, setting: Setting, iterations: int, folds: int, seeds: in
     ):
         whole.append(heads.take([folds]))
         for rows in torch.split(torch.arange(count), 8192):
-            sums[rows] += heads.logits(task.features.rows(rows))[torch.arange(len(rows)), part[rows]] / seeds
+            sums[rows] += heads.logits(task.features.rows(rows))[part[rows], :, torch.arange(len(rows))] / seeds
     if not all(torch.isfinite(rows).all() for rows in torch.split(sums, 8192)):
         raise InputError(f"the training with {setting} diverged; give another parameter or loss")
     return joined(whole), sums

@@ -30,7 +30,8 @@ def test_the_gradient_by_the_logits_is_the_layers(loss: str) -> None:
     saved: dict[str, object] = {}
     layer.forward([logits, label], saved)
     (expected, _) = layer.backward([], [], [torch.ones(())], saved, [True, False])
-    found = logits_gradient(loss, VALUE.get(loss, 0.0), logits, label[:, None], torch.full((1, 1), 1 / 200))
+    each = torch.full((1, 1), 1 / 200)
+    found = logits_gradient(loss, VALUE.get(loss, 0.0), logits.t().contiguous(), label[None], each).t()
     assert expected is not None
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
@@ -54,7 +55,7 @@ def test_the_gradients_by_the_weights_are_the_nets(hidden: int) -> None:
     heads = Heads(2, 6, 4, hidden, draws)
     heads.weights = [torch.randn(weight.shape, generator=draws) for weight in heads.weights]
     x, label = torch.randn(30, 6, generator=draws), torch.arange(30) % 4
-    gradients = heads.gradients(x, label.view(-1, 1, 1), torch.ones(30, 2, 1), "IMAE", torch.tensor([4.0, 8.0]))
+    gradients = heads.gradients(x, label, torch.ones(2, 30), "IMAE", torch.tensor([4.0, 8.0]))
     net = Net(parse_net(NET.format(first=FIRST if hidden else "", bottom="h" if hidden else "data")), TRAIN)
     blobs = [blob for layer in net.params.values() for blob in layer]
     for blob, weight in zip(blobs, heads.weights, strict=True):
