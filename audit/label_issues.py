@@ -31,13 +31,15 @@ HELD_OUT = 5
 """One sample in so many is held out to pick by."""
 PICKED_ON = 10_000
 """Samples at most that the settings are picked on."""
-SEARCH, FINAL = 400, 1000
-"""Iterations at least, of the trainings that are compared, and of those that score."""
+ITERATIONS = 400
+"""Of each training, at least."""
 GAP = 0.02
 """What part more of the labels a head may predict where it was trained than where not, to be taken at its word there:
 as measured, and two deviations. Of 10,000 samples a fifth more labels than are wrong were expected to be otherwise."""
 FOLDS = 5
 """In which the samples are scored, each by a head that was trained on the others, where it is not."""
+PARTED_TWICE = 20_000
+"""Samples up to which they are parted into folds twice, at random, and scored by the mean of both."""
 DOUBTFUL, UNCLEAR = 2 / 3, 0.8
 """Of a head that finds less than this part of the true classes, many suspects are hard samples: less than the second,
 where a class has another label about as often as its own."""
@@ -194,7 +196,7 @@ def find_label_issues(
         trained, held_out = gap
         most = (trained - held_out + _chance(held_out, len(given))) * min(PICKED_ON, len(given)) / len(given)
         folds = FOLDS if most > GAP or len(classes) > MANY else 0
-    iterations = max(1, round(stop * enough_iterations(FINAL, len(given))))
+    iterations = max(1, round(stop * enough_iterations(ITERATIONS, len(given))))
     heads, logits = _score(task, setting, iterations, folds, seeds)
     picked = Picked(
         loss,
@@ -322,7 +324,7 @@ def _pick(
         task.classes,
         settings,
         seeds=[task.seed],
-        iterations=enough_iterations(SEARCH, len(given)),
+        iterations=enough_iterations(ITERATIONS, len(given)),
         stops=STOPS,
         counts=(~held)[:, None].expand(-1, len(settings)),
         hidden=task.hidden,
@@ -356,24 +358,30 @@ def _fit(logits: Tensor, labels: Tensor, on_progress: Callable[[int, int], None]
 def _score(task: _Task, setting: Setting, iterations: int, folds: int, seeds: int) -> tuple[Heads, Tensor]:
     """Heads trained on all samples, one a seed, and the logits that score (N x C), their mean."""
     count, first = len(task.labels), task.seed + 1
-    part = torch.randperm(count, generator=torch.Generator().manual_seed(task.seed)) % max(folds, 1)
-    counts = torch.cat([part[:, None] != torch.arange(folds), torch.ones(count, 1, dtype=torch.bool)], 1)
+    draws = torch.Generator().manual_seed(task.seed)
+    times = 2 if folds and count <= PARTED_TWICE else 1
+    # By which heads each sample is scored: of each parting the one that is not trained on its fold, or the only one.
+    scorers = torch.stack([torch.randperm(count, generator=draws) % max(folds, 1) + folds * i for i in range(times)])
+    last = folds * times
+    counts = torch.ones(count, last + 1, dtype=torch.bool).scatter_(1, scorers.t(), False) if folds else None
     whole, sums = [], torch.zeros(count, task.classes)
     for (heads,) in train_apart(
         task.features,
         task.labels,
         task.classes,
-        [setting] * (folds + 1),
+        [setting] * (last + 1),
         seeds=range(first, first + seeds),
         iterations=iterations,
-        counts=counts if folds else None,
+        counts=counts,
         hidden=task.hidden,
         jobs=task.jobs,
         on_progress=lambda done, total: task.on_progress("scoring", done, total),
     ):
-        whole.append(heads.take([folds]))
+        whole.append(heads.take([last]))
         for rows in torch.split(torch.arange(count), 8192):
-            sums[rows] += heads.logits(task.features.rows(rows))[part[rows], :, torch.arange(len(rows))] / seeds
+            logits = heads.logits(task.features.rows(rows))
+            for scorer in scorers[:, rows]:
+                sums[rows] += logits[scorer, :, torch.arange(len(rows))] / (seeds * len(scorers))
     if not all(torch.isfinite(rows).all() for rows in torch.split(sums, 8192)):
         raise InputError(f"the training with {setting} diverged; give another parameter or loss")
     return joined(whole), sums

@@ -49,8 +49,7 @@ def imae(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def test_labels_that_are_right(imae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_issues, "SEARCH", 60)
-    monkeypatch.setattr(label_issues, "FINAL", 60)
+    monkeypatch.setattr(label_issues, "ITERATIONS", 60)
     label = np.arange(60) % 2
     np.savez(tmp_path / "t.npz", x=10.0 * label[:, None] + np.random.default_rng(0).normal(size=(60, 2)), y=label)
     code, out, _ = imae("audit", f"{tmp_path}/t.npz:x", "--label", "y", "--output", tmp_path / "out", "--folds", 0)
@@ -66,8 +65,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_issues, "SEARCH", 100)
-    monkeypatch.setattr(label_issues, "FINAL", 500)
+    monkeypatch.setattr(label_issues, "ITERATIONS", 500)
     images, labels = load_digits(return_X_y=True)
     noisy = corrupt(labels, 10, "SYMMETRIC", 0.3, seed=1)
     names = np.array([f"=digit{i}" for i in range(10)])  # each would be a formula
@@ -128,8 +126,7 @@ def folder(tmp_path: Path) -> Path:
 
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train the heads for a moment, where it does not matter what they find."""
-    monkeypatch.setattr(label_issues, "SEARCH", 20)
-    monkeypatch.setattr(label_issues, "FINAL", 20)
+    monkeypatch.setattr(label_issues, "ITERATIONS", 20)
 
 
 def found(out: Path) -> float:
@@ -143,7 +140,7 @@ def test_a_folder_of_images_by_a_net_on_the_pixels(
     imae: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixel_net, "ITERATIONS", 40)
-    monkeypatch.setattr(label_issues, "SEARCH", 100)
+    monkeypatch.setattr(label_issues, "ITERATIONS", 100)
     monkeypatch.setattr(pixel_net, "EPOCHS", 1)
     out = tmp_path / "out"
     status, said, err = imae("audit", folder, "-o", out, "--drop-above", 0.5)

@@ -109,8 +109,7 @@ def test_features_of_items_that_do_not_fit_are_named() -> None:
 def digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
     """Images, and labels a tenth of which is wrong; trainings are a moment long."""
     for module, name, value in (
-        (label_issues, "SEARCH", 20),
-        (label_issues, "FINAL", 20),
+        (label_issues, "ITERATIONS", 20),
         (pixel_net, "ITERATIONS", 4),
         (pixel_net, "EPOCHS", 1),
     ):

@@ -53,11 +53,9 @@ def test_how_many_are_wrong_is_known_without_one_right_label(digits: SimpleNames
 
 
 def test_where_half_the_labels_are_one_other_class_the_audit_says_that_nothing_tells(
-    digits: SimpleNamespace, found: LabelIssues, monkeypatch: pytest.MonkeyPatch
+    digits: SimpleNamespace, found: LabelIssues
 ) -> None:
     assert undecided_classes(found.transition.value) == []
-    monkeypatch.setattr(label_issues, "SEARCH", 200)
-    monkeypatch.setattr(label_issues, "FINAL", 400)
     half = find_label_issues(digits.images, corrupt(digits.labels, 10, "PAIR_FLIP", 0.5, seed=4), parameter=8.0)
     assert len(undecided_classes(half.transition.value)) >= 5
 
@@ -93,9 +91,19 @@ def test_what_was_picked_is_told(found: LabelIssues) -> None:
     assert picked.accuracy_held_out < picked.accuracy_trained < 1
 
 
-def test_names_data_sets_losses_and_folds(digits: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_issues, "SEARCH", 100)
-    monkeypatch.setattr(label_issues, "FINAL", 400)
+@pytest.mark.parametrize("parted_twice", [0, 20_000])
+def test_by_folds_no_sample_is_scored_by_a_head_that_learnt_it(
+    parted_twice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_issues, "PARTED_TWICE", parted_twice)
+    draws = np.random.default_rng(0)
+    noise, labels = draws.normal(size=(200, 400)), draws.integers(0, 4, 200)
+    apart, by_heart = (find_label_issues(noise, labels, parameter=8.0, folds=folds) for folds in (2, 0))
+    assert (by_heart.logits.argmax(1) == labels).mean() > 0.9
+    assert (apart.logits.argmax(1) == labels).mean() < 0.4
+
+
+def test_names_data_sets_losses_and_folds(digits: SimpleNamespace) -> None:
     part = slice(0, 300)
     names = np.array(list("abcdefghij"))[digits.noisy[part]]
     by_name = find_label_issues(digits.images[part], names, loss="GCE", parameter=0.7, folds=3)
