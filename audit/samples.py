@@ -15,12 +15,11 @@ from imae.audit.data_set_images import DataSetImages
 from imae.audit.features import check_labels
 from imae.audit.given_labels import classes_of, read_labels
 from imae.audit.tables import Table, check_expansion, open_table
+from imae.layers.data.image_sources import is_image
 from imae.prototxt_like.csv_file import TEXT_TABLES
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.number_file import has_key, map_numbers, read_numbers, split_key
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-IMAGE_SUFFIXES |= {".heic", ".heif", ".avif", ".jxl"}  # told of as unreadable where Pillow cannot, not passed over
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """What the parts of a data set are called, each with the classes in it."""
 TABLES = (*TEXT_TABLES, ".parquet")
@@ -156,7 +155,7 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
     for name in classes:
         for place, folders, files in os.walk(folder / name, onerror=_refuse):  # follows no links to folders
             folders[:] = [each for each in folders if not each.startswith(".")]
-            for file in sorted(file for file in files if _is_image(file)):
+            for file in sorted(file for file in files if is_image(file)):
                 path = Path(place) / file
                 if path.is_symlink():
                     _within(path, base, allow_outside, str(path))
@@ -170,7 +169,7 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
         _log.warning("%s: no image in %s", folder, ", ".join(empty[:5]) + ", ..." * (len(empty) > 5))
     if parts := [name for name in classes if name.lower() in _PARTS and any((folder / name).glob("*/"))]:
         _log.warning("%s: %s are taken for classes; for those in them, audit each", folder, ", ".join(parts))
-    if loose := sum(_is_image(path.name) and path.is_file() for path in entries):
+    if loose := sum(is_image(path.name) and path.is_file() for path in entries):
         _log.warning("%s: left out %s beside the subfolders, of no class", folder, counted(loose, "image"))
     given, found_classes = check_labels(np.array(labels), len(labels))
     order = np.argsort(np.array(names), kind="stable")
@@ -181,11 +180,6 @@ def _folder(folder: Path, allow_outside: bool) -> Samples:
 
 def _refuse(error: OSError) -> None:
     raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-
-def _is_image(file: str) -> bool:
-    """Whether a file is an image by its name; those of macOS, "._1.jpg", are none."""
-    return Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".")
 
 
 def _listed(path: Path, table: Table, image: str, label: str, root: Path, allow_outside: bool) -> Samples:

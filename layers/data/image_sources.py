@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from imae.layers.data.image_list import ImageList, label_of, read_image_list
 from imae.prototxt_like.csv_file import CLEANED, DROP, NO_LABEL, TEXT_TABLES, is_ours, original, split_header
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".tga"}
+IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k"}
+IMAGE_SUFFIXES |= {".heic", ".heif", ".avif", ".jxl"}  # told of as unreadable where Pillow cannot, not passed over
 _PATHS = ("path", "image", "file", "filename", "file_name", "name", "image_path", "filepath")
 _LABELS = ("label", "class", "category", "target", "class_name", "label_name")
 """How tables call their columns."""
@@ -65,6 +67,11 @@ def find_images(given: str) -> list[Path]:
     return files
 
 
+def is_image(file: str) -> bool:
+    """Whether a file is an image by its name; those of macOS, "._1.jpg", are none."""
+    return Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".")
+
+
 def _matches(pattern: str) -> Iterator[str]:
     """What a pattern matches; ** is all folders below, but hidden ones, and links, of which one may lead back up."""
     above, *below = re.split(r"(?:^|(?<=/))\*\*(?:/+|$)", pattern, maxsplit=1)
@@ -79,11 +86,10 @@ def _matches(pattern: str) -> Iterator[str]:
 
 def _image_files(folder: Path) -> list[Path]:
     """All image files below a folder, in order, but hidden ones and those in hidden folders."""
-    endings = Image.registered_extensions()
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in endings
+        if is_image(path.name)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imae.audit.samples import read_samples
 from imae.layers.data import convert_images as converting
 from imae.layers.data.convert_images import Stored, convert_images
 from imae.layers.data.image_decode import decode_image
@@ -77,6 +78,16 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_no_images(folder: Path, monk
     assert find_images("dog/**") == find_images("d*/**/**/?.png") == [Path(name) for name in NAMES[2:4]]
     with pytest.raises(InputError, match=r"^dog/\*\*\.gif: matches no image$"):
         find_images("dog/**.gif")
+
+
+def test_folders_have_the_same_images_to_all_that_read_them(folder: Path) -> None:
+    for name in ("owl/photo.HEIC", "owl/photo.jp2", "owl/features.h5", "owl/._photo.jpg", "owl/notes.txt"):
+        (folder / name).touch()
+    names = sorted([*NAMES, "owl/photo.HEIC", "owl/photo.jp2"])
+    assert [path.relative_to(folder).as_posix() for path in find_images(str(folder))] == names
+    assert read_source(folder).images.names == names
+    audited = read_samples(str(folder)).names
+    assert audited == names
 
 
 @pytest.mark.parametrize(
