@@ -45,7 +45,7 @@ TEMPER = 0.3
 """The power of s."""
 LIKENESS = (0.15, 0.2)
 """g is drawn towards the first, by (g - 0.15)^2 / 2 times the second a sample: enough where labels say little of it."""
-RIDGE = (3.0, 300.0)
+RIDGE = (3.0, 400.0)
 """How strongly the logits are held to be mixed by nothing but a scale: at least, and times the square of the noise.
 
 More samples than `SAMPLES` are held as much each: what M would make up for is then the model's error, not chance.
