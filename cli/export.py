@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from imae.cli.options import LARGEST, AllowPython, Model, SkipBroken, Weights, flag, load_torch, option
+from imae.cli.options import (
+    LARGEST,
+    AllowPython,
+    Model,
+    SkipBroken,
+    StageOption,
+    Weights,
+    flag,
+    load_torch,
+    option,
+    stages_in,
+)
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import InputError, counted
 
@@ -26,6 +37,7 @@ def export(
         ),
     ] = None,
     outputs: Annotated[str, option("BLOB,...", "The blobs to give out; without it, all that nothing reads.")] = "",
+    stage: StageOption = "",
     dynamic: Annotated[
         str, option("SIZE,...", "The sizes that stay open: of batch, height and width, or none.")
     ] = "batch",
@@ -115,6 +127,7 @@ def export(
         shape=image,
         shapes=shapes,
         outputs=[blob for blob in outputs.split(",") if blob],
+        stages=stages_in(stage),
         include_transform=include_transform,
         preprocess=preprocess and options,
         opset=opset,

@@ -4,17 +4,17 @@ import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from imae.cli.options import Model, NetOptions, argument, option, taking
+from imae.cli.options import Model, NetOptions, argument, option, stages_in, taking
 from imae.cli.predict import Batch, Channels, ImageNet, Mean, Resize, Scale, Shape, WeightsIfAny, end, predicted
 from imae.cli.progress import Display
 from imae.prototxt_like.errors import counted
 
 
-@taking(NetOptions, "level", "stage")
+@taking(NetOptions, "level")
 def features(
     images: Annotated[
         list[str] | None, argument("IMAGES", "Files, folders and patterns, in place of the net's data.")
@@ -43,13 +43,14 @@ def features(
     from imae.experiments.feature_files import check_format
 
     check_format(output)
-    of_images = ImageNet(weights, shape, resize, channels, mean, scale, batch, options.cpu, options.threads)
+    shared: dict[str, Any] = {"stage": options.stage, "cpu": options.cpu, "threads": options.threads}
+    of_images = ImageNet(weights, shape, resize, channels, mean, scale, batch=batch, **shared)
     if images:
-        if data is not None or options != NetOptions(cpu=options.cpu, threads=options.threads):
-            raise typer.BadParameter("of the options of nets and their data, images go with --cpu and --threads alone")
+        if data is not None or options != NetOptions(**shared):
+            raise typer.BadParameter("of the nets' options, images go with --cpu, --threads and --stage alone")
         _of_images(of_images, images, model, blob, output)
         return
-    if of_images != ImageNet(weights, cpu=options.cpu, threads=options.threads):
+    if of_images != ImageNet(weights, **shared):
         raise typer.BadParameter("--shape, --resize, --channels, --mean, --scale and --batch go with IMAGES")
     if model.suffix == ".onnx":
         raise typer.BadParameter(f"{model} has no data of its own: give IMAGES")
@@ -75,6 +76,7 @@ def _of_data(model: Path, weights: Path, blob: str, output: Path, data: Path | N
             blob,
             table,
             data=data,
+            stages=stages_in(options.stage),
             device=device,
             show=display.show,
             on_progress=lambda done, total: display.advance("images", done, total),

@@ -120,6 +120,9 @@ class Phase(StrEnum):
 
 
 PhaseOption = Annotated[Phase, choice("The phase.")]
+StageOption = Annotated[
+    str, option("A,B,...", "The stages, by which include and exclude rules choose layers.", "--stage")
+]
 Threads = Annotated[int | None, number("CPU threads; all cores without it. Results depend on it in rounding.", 1, 1024)]
 
 
@@ -153,7 +156,7 @@ class NetOptions:
     precision: PrecisionOption = Precision.fp32
     plan: PlanOption = Plan.fused
     level: Annotated[int, number("The level, by which include and exclude rules choose layers.", -LARGEST - 1)] = 0
-    stage: Annotated[str, option("A,B,...", "The stages, by which include and exclude rules choose layers.")] = ""
+    stage: StageOption = ""
     allow_python: AllowPython = False
     skip_broken: SkipBroken = False
 
@@ -168,7 +171,7 @@ class NetOptions:
     @property
     def state(self) -> dict[str, Any]:
         """The level and the stages, as a `Net` takes them."""
-        return {"level": self.level, "stages": [name for stage in self.stage.split(",") if (name := stage.strip())]}
+        return {"level": self.level, "stages": stages_in(self.stage)}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -180,6 +183,11 @@ class NetOptions:
             "allow_python": self.allow_python,
             "skip_broken": self.skip_broken,
         }
+
+
+def stages_in(stage: str) -> list[str]:
+    """Return the names that --stage gives."""
+    return [name for part in stage.split(",") if (name := part.strip())]
 
 
 def column_pair(columns: str) -> tuple[str, str] | None:

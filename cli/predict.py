@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imae.cli.export import read_labels, read_size, sizes_in
-from imae.cli.options import Cpu, Threads, argument, flag, load_torch, number, option, taking
+from imae.cli.options import Cpu, StageOption, Threads, argument, flag, load_torch, number, option, stages_in, taking
 from imae.cli.progress import Display
 from imae.cli.table import print_table
 from imae.prototxt_like.errors import InputError, counted
@@ -40,6 +40,7 @@ class ImageNet:
     channels: Channels = ""
     mean: Mean = ""
     scale: Scale = None
+    stage: StageOption = ""
     batch: Batch = 32
     cpu: Cpu = False
     threads: Threads = None
@@ -58,6 +59,7 @@ class ImageNet:
             self.weights,
             options=ImageOptions(size, self.channels, self.mean, self.scale),
             shape=shape,
+            stages=stages_in(self.stage),
             batch=self.batch,
             cpu=self.cpu,
             threads=self.threads,

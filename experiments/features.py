@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from imae.experiments.feature_table import FeatureTable
 from imae.layers.data.data_layer import DataLayer, data_lines
 from imae.layers.layer import Shape, describe
 from imae.nets.net import Net
-from imae.nets.state import filter_layers, left_out
+from imae.nets.state import filter_layers, left_out, with_stages
 from imae.prototxt_like.errors import InputError
 from imae.prototxt_like.files import read_bytes
 from imae.prototxt_like.schema import TEST, NetParameter
@@ -36,6 +36,7 @@ def extract_features(
     output: Path,
     *,
     data: Path | None = None,
+    stages: Sequence[str] = (),
     dtype: torch.dtype = torch.float32,
     tf32: bool = False,
     show: Callable[[str], None] = lambda line: None,
@@ -47,15 +48,15 @@ def extract_features(
     A blob of one number an image, without further axes, as labels are, gives (images,), which `noise_file` reads.
 
     The images come once each, in the data layer's order, which is read from the folder or database `data` in place of
-    the prototxt's where it is given. `dtype`, `tf32` and `net_options` are as for `Net`, but that the plan is "fused"
-    unless they say otherwise; `show` gets what there is to say of the data, `on_progress` is called after each batch:
-    how many images are done, of how many.
+    the prototxt's where it is given; `stages` choose among its layers. `dtype`, `tf32` and `net_options` are as for
+    `Net`, but that the plan is "fused" unless they say otherwise; `show` gets what there is to say of the data,
+    `on_progress` is called after each batch: how many images are done, of how many.
     Until the table is whole it grows under `output`'s name with an ending of its own; the same call, made again after
     an interruption, goes on from there.
 
     Raises InputError for a blob that the net lacks, layers without weights, and data that cannot be read.
     """
-    param = _up_to(blob, _reading(data, read_net(model), model), model)
+    param = _up_to(blob, _reading(data, with_stages(read_net(model), stages), model), model)
     options: dict[str, Any] = {"plan": "fused", **net_options, "dtype": dtype, "tf32": tf32}
     net = Net(param, TEST, folder=model.parent, backward=False, **options)
     for line in data_lines(step.layer for step in net.steps):

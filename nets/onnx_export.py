@@ -27,10 +27,12 @@ from imae.nets.onnx_preprocess import ImageOptions, Images, images_of
 from imae.nets.onnx_simplify import drop_identities, drop_unread_constants, fold
 from imae.nets.onnx_sizes import Open, Sizes, find_open_axes, larger, open_sizes
 from imae.nets.onnx_whole import note
+from imae.nets.state import with_stages
 from imae.nets.undisturbed import undisturbed
 from imae.prototxt_like.errors import InputError, counted
 from imae.prototxt_like.files import check_regular
 from imae.prototxt_like.schema import NetParameter
+from imae.prototxt_like.text import read_net
 from imae.prototxt_like.weights import open_weights
 
 
@@ -84,6 +86,7 @@ def export_onnx(
     shape: Sequence[int] = (),
     shapes: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (),
+    stages: Sequence[str] = (),
     folder: Path | None = None,
     include_transform: bool = False,
     preprocess: bool | ImageOptions = False,
@@ -96,7 +99,8 @@ def export_onnx(
     skip_broken: bool = False,
 ) -> OnnxReport:
     """Write the net that predicts (`imae.nets.deploy`, which `shape`, `shapes`, `outputs` and `folder` are for) to
-    `path`; weights that one file cannot hold go to `path`.data.
+    `path`; weights that one file cannot hold go to `path`.data. A prototxt's include and exclude rules choose its
+    layers by `stages`.
 
     `weights` are a caffemodel's, or those in a given Net if None. The sizes of `dynamic` (batch, height, width) stay
     open; a batch that a layer ties to another size is fixed, as the report says. The graph takes images as the net
@@ -111,11 +115,18 @@ def export_onnx(
     as `deploy` does, before anything is written.
     """
     check_opset(opset or newest_opset())
-    predictor = _predictor(net, weights, shape, outputs, folder, shapes or {}, allow_python, skip_broken)
+    source = net
+    if stages:
+        if isinstance(net, Net):
+            raise InputError(f'net "{net.name}": is built, and has the stages that it was built with')
+        if not isinstance(net, NetParameter):
+            folder = folder or Path(net).parent
+        source = with_stages(net if isinstance(net, NetParameter) else read_net(net), stages)
+    predictor = _predictor(source, weights, shape, outputs, folder, shapes or {}, allow_python, skip_broken)
     opset = opset or min(newest_opset(), *(step.layer.last_opset for step in predictor.steps))
     made = list(dict.fromkeys(outputs or predictor.outputs))
     _check_labels(predictor, made, labels)
-    images = _images(predictor, net, folder, preprocess) if preprocess or include_transform else {}
+    images = _images(predictor, source, folder, preprocess) if preprocess or include_transform else {}
     fixed = any(of.fixes_window for of in images.values())
     sizes = open_sizes(predictor, [name for name in dynamic if name == "batch" or not fixed])
 

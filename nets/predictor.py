@@ -61,9 +61,10 @@ class Predictor:
     that was exported with --preprocess; for others `options` say mean, scale, size and the order of channels, which is
     blue, green, red unless they, or the model, say otherwise. An image is resized where the model takes one size alone.
 
-    `outputs` picks values by name, `labels` are the names of the classes, where the model's metadata has none; `shape`
-    is that of an image, where a prototxt's data is not at hand. `batch` images are asked at a time where the model
-    takes any number. It runs by TensorRT, CUDA or, else or with `cpu`, the CPU: `provider` says which.
+    `outputs` picks values by name, `labels` are the names of the classes, where the model's metadata has none. `shape`
+    is that of an image, where a prototxt's data is not at hand; `stages` choose among its layers. `batch` images are
+    asked at a time where the model takes any number. It runs by TensorRT, CUDA or, else or with `cpu`, the CPU:
+    `provider` says which.
 
     Raises InputError for a file that is no model, or a model that takes something else than images.
     """
@@ -77,6 +78,7 @@ class Predictor:
         labels: Sequence[str] = (),
         outputs: Sequence[str] = (),
         shape: Sequence[int] = (),
+        stages: Sequence[str] = (),
         batch: int = 32,
         cpu: bool = False,
         threads: int | None = None,
@@ -85,6 +87,8 @@ class Predictor:
         is_onnx = self.path.suffix == ".onnx"
         if is_onnx and weights is not None:
             raise InputError(f"{path}: an ONNX model has its weights in itself; leave out {weights}")
+        if is_onnx and stages:
+            raise InputError(f"{path}: an ONNX model has no stages; leave out {', '.join(stages)}")
         if is_onnx:
             session = self._start(outputs, cpu, threads)
         else:
@@ -93,7 +97,7 @@ class Predictor:
             with tempfile.TemporaryDirectory() as folder:
                 copy = Path(folder) / "net.onnx"
                 source = None if found is None else Path(found)
-                export_onnx(self.path, source, copy, shape=shape, outputs=outputs, preprocess=options)
+                export_onnx(self.path, source, copy, shape=shape, outputs=outputs, stages=stages, preprocess=options)
                 session = start_session(copy, cpu=cpu, threads=threads)
         self._session = session
         self.provider: str = session.get_providers()[0].removesuffix("ExecutionProvider")

@@ -15,6 +15,14 @@ def set_state(state: NetState, phase: int, level: int | None, stages: Iterable[s
     state.stage.extend(stages)
 
 
+def with_stages(net: NetParameter, stages: Iterable[str]) -> NetParameter:
+    """Return a copy of a prototxt with more stages in its state."""
+    staged = NetParameter()
+    staged.CopyFrom(net)
+    staged.state.stage.extend(stages)
+    return staged
+
+
 def filter_layers(param: NetParameter) -> NetParameter:
     """Return `param` with the layers that its `state` (phase, level, stages) meets the rules of.
 

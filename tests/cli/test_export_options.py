@@ -10,9 +10,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
+from imae.nets.deploy import deploy
 from imae.nets.net import Net
+from imae.nets.state import with_stages
 from imae.prototxt_like.binary import write_caffemodel
+from imae.prototxt_like.text import read_net
 
 Imae = Callable[..., Any]
 COMMAND = ("export", "--model", "deploy.prototxt", "--weights", "net.caffemodel", "--output", "net.onnx")
@@ -134,3 +138,33 @@ def test_a_model_that_onnx_runtime_cannot_load_is_an_error_that_leaves_it(
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
     assert "cannot load it, perhaps by an older --opset: no such opset" in outcome.err
     assert Path("net.onnx").exists()
+
+
+def test_stages_choose_layers_as_in_nets_of_digits(imae: Imae, digits: Path) -> None:
+    """NVIDIA's DIGITS has the nets that train, validate and predict in one file, by stages."""
+    (digits / "deploy.prototxt").write_text("""
+    name: "all in one"
+    layer { name: "train-data" type: "Data" top: "data" top: "label" include { stage: "train" }
+      data_param { source: "gone" batch_size: 4 } }
+    layer { name: "val-data" type: "Data" top: "data" top: "label" include { stage: "val" }
+      transform_param { scale: 0.5 } data_param { source: "gone" batch_size: 4 } }
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3
+      weight_filler { type: "gaussian" std: 0.1 } } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" exclude { stage: "deploy" } }
+    layer { name: "softmax" type: "Softmax" bottom: "ip" top: "softmax" include { stage: "deploy" } }
+    """)
+    net = Net(deploy(with_stages(read_net(digits / "deploy.prototxt"), ["val"]), shape=(1, 4, 4)))
+    write_caffemodel(net.to_proto(), digits / "net.caffemodel")
+    assert imae(*COMMAND, "--stage", "val", "--shape", "1x4x4", "--include-transform").status == 0
+    assert inputs() == {"data": ["N", 1, 4, 4]}
+    images = np.random.default_rng(0).uniform(0, 255, (2, 1, 4, 4)).astype(np.float32)
+    net.forward(data=images * np.float32(0.5))
+    (found,) = onnxruntime.InferenceSession("net.onnx").run(None, {"data": images})
+    np.testing.assert_allclose(found, net.blobs["prob"].numpy(), atol=1e-6)
+    outcome = imae(*COMMAND, "--stage", "vla", "--shape", "1x4x4")
+    assert (outcome.status, 'stage "vla"' in outcome.err) == (1, True), outcome.err
+    picture = digits / "picture.png"
+    Image.fromarray(images[0, 0].astype(np.uint8)).save(picture)
+    common = ("--weights", "net.caffemodel", "--stage", "val", "--shape", "1x4x4")
+    assert imae("predict", "deploy.prototxt", picture, *common).status == 0
+    assert imae("predict", "net.onnx", picture, "--stage", "val").status == 1

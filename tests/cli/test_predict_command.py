@@ -212,7 +212,7 @@ def test_features_of_the_nets_data_in_each_format(imae: Imae, digits: Path) -> N
 def test_mistakes_with_features_are_lines(imae: Imae, net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("features", "--model", "net.prototxt", "--blob", "pool")
     outcome = imae(*command, "-o", "a.npy", "im", "--plan", "plain")
-    assert (outcome.status, "images go with --cpu and --threads alone" in unboxed(outcome.err)) == (2, True)
+    assert (outcome.status, "images go with --cpu, --threads and --stage alone" in unboxed(outcome.err)) == (2, True)
     outcome = imae(*command, "-o", "a.npy", "--mean", "3")
     assert (outcome.status, "--scale and --batch go with IMAGES" in unboxed(outcome.err)) == (2, True)
     Path("im/bad.png").write_bytes(b"junk")
