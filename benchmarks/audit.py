@@ -1,6 +1,6 @@
 """Which labels are wrong: `imae.audit` beside cleanlab, on the same features, with the same head, in one run.
 
-    python -m benchmarks.audit [--sets worse_label ...] [--rounds 3] [--data ../shared/data]
+    python -m benchmarks.audit [--sets worse_label ...] [--rounds 5] [--data ../shared/data]
 
 Both get features and noisy labels, no clean ones. cleanlab gets what its users give it: the probabilities that five
 heads trained by cross entropy, each on four fifths of the samples, have for the fifth that is left; it scores by
@@ -148,7 +148,7 @@ def row(case: Case, side: str, turns: Sequence[Found]) -> Row:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Which label sets, and where the data are."""
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="Rows whose name begins so.")
-    parser.add_argument("--rounds", type=positive, default=3, help="Turns of each side.")
+    parser.add_argument("--rounds", type=positive, default=5, help="Turns of each side.")
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="CIFAR-10's features and labels.")
 
 
