@@ -71,7 +71,7 @@ class Heads:
             self.weights = [first, torch.zeros(count, hidden), *self.weights]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (K x C x B) of rows x (B x D): few classes before many samples, as vectors are fast."""
+        """Return the logits (K x C x B) of rows x (B x D); samples come last, as operations along them are fast."""
         return self._forward(x)[0]
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

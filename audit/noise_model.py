@@ -37,8 +37,8 @@ MORE_SAMPLES, MORE_ITERATIONS = 50_000, 25
 AT_DIAGONAL = 1.0
 """Labels that the diagonal of T has in advance, for each class; half of it is spread over the row."""
 FEW = 1500.0
-"""With `mixed`, the diagonal has as many times more in advance as each class has fewer labels than this times the
-square of the part that the head predicts: the fewer it learnt from, the more its own errors look like wrong labels."""
+"""With `mixed` the diagonal has this times a^2 / n times as many in advance, where that is more than once: n labels a
+class, of which the head predicts the part a. The fewer it learnt from, the more its errors look like wrong labels."""
 SCALE_PRIOR = (0.5, 20.0)
 """The logits' scale is expected within so large a factor (its logarithm's deviation), as if by so many samples."""
 TEMPER = 0.3
