@@ -4,6 +4,7 @@ All heads of a call see the same batches, so one product of matrices serves them
 cost little more than one. Their gradients are those of the layers `InnerProduct`, `ReLU` and `SoftmaxWith...Loss`.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from imae.audit.features import Features
+from imae.layers.waiting import one_thread
 
 LOSSES = ("IMAE", "GCE", "CCE", "MAE")
 EPSILON = 1e-6
@@ -18,6 +20,8 @@ EPSILON = 1e-6
 EPOCHS = 6
 """Passes over the samples that a head is trained for, at least."""
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
+SMALL = 2**16
+"""Weights up to which heads are trained by one thread: several would wait for each other longer than they compute."""
 Progress = Callable[[int, int], None]
 
 
@@ -152,23 +156,25 @@ def train_heads(
     batch = batch_size(len(labels))
     by_head = torch.ones(1, len(labels)) if counts is None else counts.t().float()
     order = torch.empty(0, dtype=torch.long)
-    for iteration in range(1, iterations + 1):
-        if len(order) < batch:
-            order = torch.randperm(len(labels), generator=generator)
-        chosen, order = order[:batch].sort().values, order[batch:]
-        x, counted = features.rows(chosen), by_head.index_select(1, chosen)
-        gradients = heads.gradients(x, labels[chosen], counted, settings[0].loss, parameter)
-        for weight, momentum, gradient in zip(heads.weights, momenta, gradients, strict=True):
-            rate = rates.view(-1, *[1] * (weight.dim() - 1))
-            if weight.dim() == 3:
-                gradient.add_(weight, alpha=WEIGHT_DECAY)
-            momentum.mul_(MOMENTUM).add_(gradient.mul_(rate))
-            weight.sub_(momentum)
-        for mean, end in zip(means, ends, strict=True):
-            if end // 2 < iteration <= end:
-                for total, weight in zip(mean, heads.weights, strict=True):
-                    total.add_(weight, alpha=1 / (end - end // 2))
-        on_progress(iteration, iterations)
+    small = sum(weight.numel() for weight in heads.weights) <= SMALL
+    with one_thread() if small else contextlib.nullcontext():
+        for iteration in range(1, iterations + 1):
+            if len(order) < batch:
+                order = torch.randperm(len(labels), generator=generator)
+            chosen, order = order[:batch].sort().values, order[batch:]
+            x, counted = features.rows(chosen), by_head.index_select(1, chosen)
+            gradients = heads.gradients(x, labels[chosen], counted, settings[0].loss, parameter)
+            for weight, momentum, gradient in zip(heads.weights, momenta, gradients, strict=True):
+                rate = rates.view(-1, *[1] * (weight.dim() - 1))
+                if weight.dim() == 3:
+                    gradient.add_(weight, alpha=WEIGHT_DECAY)
+                momentum.mul_(MOMENTUM).add_(gradient.mul_(rate))
+                weight.sub_(momentum)
+            for mean, end in zip(means, ends, strict=True):
+                if end // 2 < iteration <= end:
+                    for total, weight in zip(mean, heads.weights, strict=True):
+                        total.add_(weight, alpha=1 / (end - end // 2))
+            on_progress(iteration, iterations)
     trained = []
     for mean in means:
         stopped = heads.take(range(heads.count))

@@ -18,6 +18,7 @@ from imae.audit.heads import LOSSES, Heads, Setting, all_logits, enough_iteratio
 from imae.audit.near_duplicates import merged_classes, undecided_classes
 from imae.audit.noise_model import ENTRIES, MANY, Interval, bootstrap, fit_noise_model
 from imae.audit.workers import apart, train_apart
+from imae.layers.waiting import one_thread
 from imae.prototxt_like.errors import InputError
 
 GRID = {"IMAE": (2.0, 4.0, 8.0, 16.0), "GCE": (0.3, 0.5, 0.7, 0.9), "CCE": (0.0,), "MAE": (0.0,)}
@@ -348,6 +349,7 @@ def _pick(
     return settings[i], STOPS[j], tried, (float(right[~held].mean()), float(right[held].mean()))
 
 
+@one_thread()
 def _fit(logits: Tensor, labels: Tensor, on_progress: Callable[[int, int], None] = lambda done, total: None) -> float:
     """The mean log-probability of labels that the heads were not trained on."""
     found = fit_noise_model(logits, labels, iterations=10).log_likelihood(logits, labels)

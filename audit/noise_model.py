@@ -277,6 +277,7 @@ class Interval:
     high: NDArray[np.float64]
 
 
+@one_thread()
 def bootstrap(
     model: NoiseModel, logits: Tensor, labels: Tensor, rate: float, *, seed: int = 0
 ) -> tuple[Interval, Interval]:
